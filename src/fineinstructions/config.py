@@ -1,0 +1,157 @@
+"""YAML to frozen pydantic models: load, override, compare, digest.
+
+Knows no stage. Every stage's config class stands beside its operator and derives from `Config`; `pipeline.RunConfig`
+lists them in flow order.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fineinstructions.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Root of all configuration classes: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(path: str | Path, config_type: type[C], overrides: Sequence[str] = ()) -> C:
+    """Read a YAML recipe into a config.
+
+    Args:
+        path: YAML file.
+        config_type: Class of the whole recipe.
+        overrides: ``a.b=value`` strings; the value is read as YAML.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        ConfigError: If the file cannot be read, is no mapping, has an unknown key or a wrong value.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping such as 'queries: {{path: ...}}', found {type(raw).__name__}")
+    return from_mapping(raw, config_type, overrides, where=str(path))
+
+
+def from_mapping(raw: dict[str, Any], config_type: type[C], overrides: Sequence[str] = (), where: str = "recipe") -> C:
+    """Check a mapping against a config class, after applying ``a.b=value`` overrides.
+
+    Raises:
+        ConfigError: One line that names the key, what is wrong with it, and the nearest known key.
+    """
+    raw = cast(dict[str, Any], _copy(raw))
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return config_type.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {'; '.join(_explain(e, config_type) for e in error.errors())}") from None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override!r}: write it as a.b=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+    *parents, last = key.strip().split(".")
+    node = raw
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section")
+        node = child
+    node[last] = parsed
+
+
+def _explain(error: Any, config_type: type[Config]) -> str:
+    location = [str(part) for part in error["loc"]]
+    name = ".".join(location)
+    if error["type"] != "extra_forbidden":
+        return f"{name or 'recipe'}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    known = _known_keys(config_type, location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+    return f"unknown key {name!r}; {hint}"
+
+
+def _known_keys(config_type: type[Config], parents: Sequence[str]) -> list[str]:
+    """Keys that the section at `parents` accepts."""
+    current: Any = config_type
+    for parent in parents:
+        field = getattr(current, "model_fields", {}).get(parent)
+        inner = [a for a in _classes(field.annotation) if hasattr(a, "model_fields")] if field else []
+        if inner:
+            current = inner[0]
+    return list(getattr(current, "model_fields", {}))
+
+
+def _classes(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _classes(argument)
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """A config as plain YAML-able values, defaults included."""
+    return config.model_dump(mode="json")
+
+
+def to_yaml(config: Config) -> str:
+    """A resolved config as YAML text."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+
+
+def digest(*values: Any) -> str:
+    """SHA-256 (first 16 hexadecimal digits) of configs and plain values, independent of key order."""
+    plain = [to_plain(v) if isinstance(v, Config) else v for v in values]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves in which two plain configs differ.
+
+    Returns:
+        Tuples (dotted name, old value, new value) in key order; ``None`` stands for a missing key.
+
+    Example:
+        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+        [('a.b', 1, 3)]
+    """
+    found: list[tuple[str, Any, Any]] = []
+    for key in list(old) + [k for k in new if k not in old]:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append((f"{prefix}{key}", before, after))
+    return found
