@@ -33,7 +33,7 @@ def content_id(prefix: str, *parts: str) -> str:
 
     Example:
         >>> content_id("t", "What is <fi>a disease</fi>?")
-        't-0c0b5a11fa1ddf4d'
+        't-c16bea88888864c5'
         >>> content_id("t", "ab", "c") == content_id("t", "a", "bc")
         False
     """
