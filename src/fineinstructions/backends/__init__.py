@@ -1,0 +1,1 @@
+"""Engines behind a Protocol: model servers, encoders, vector indexes."""

@@ -1,0 +1,1 @@
+"""The offline models that ship with the package: encoder, genericizer, instantiator, judge."""

@@ -1,0 +1,1 @@
+"""Documents to coverage chunks, vectors, candidates and sampled matches."""

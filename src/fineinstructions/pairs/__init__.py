@@ -1,0 +1,1 @@
+"""Matches to drafts, expanded drafts and judged pairs."""

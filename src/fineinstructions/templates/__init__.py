@@ -1,0 +1,1 @@
+"""Queries to instruction templates to a template index."""

@@ -1,0 +1,135 @@
+"""What a user sees while a run goes on: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+class Bars:
+    """One bar per phase, with rows per second and the time that is left."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("units"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[rate]}[/]"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._rows: dict[str, int] = {}
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, phase: str, total: int, done: int) -> None:
+        """Open the phase's bar at what an earlier run has done."""
+        self._tasks[phase] = self._progress.add_task(phase, total=total, completed=done, rate="")
+        self._rows[phase], self._began[phase] = 0, time.monotonic()
+
+    def advance(self, phase: str, rows: int) -> None:
+        """Move the bar by one unit."""
+        self._rows[phase] += rows
+        rate = self._rows[phase] / max(time.monotonic() - self._began[phase], 1e-3)
+        self._progress.update(self._tasks[phase], advance=1, rate=f"{rate:,.0f} rows/s")
+
+    def finish(self, phase: str) -> None:
+        """Fill the bar."""
+        task = self._tasks[phase]
+        self._progress.update(task, completed=self._progress.tasks[task].total)
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._progress.console.print(text, markup=False, highlight=False)
+
+
+class Lines:
+    """Plain lines for logs and pipes: one when a phase starts and ends, and one every ten seconds between."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self._as_json = as_json
+        self._total: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
+        self._began: dict[str, float] = {}
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stderr.flush()
+
+    def start(self, phase: str, total: int, done: int) -> None:
+        """Say that the phase begins."""
+        self._total[phase], self._done[phase], self._before[phase], self._rows[phase] = total, done, done, 0
+        self._began[phase] = self._last = time.monotonic()
+        self._say(phase, "start")
+
+    def advance(self, phase: str, rows: int) -> None:
+        """Count a unit, and say so when the last line is old."""
+        self._done[phase] += 1
+        self._rows[phase] += rows
+        if time.monotonic() - self._last >= _LINE_EVERY_SECONDS:
+            self._last = time.monotonic()
+            self._say(phase, "progress")
+
+    def finish(self, phase: str) -> None:
+        """Say that the phase is complete."""
+        self._done[phase] = self._total[phase]
+        self._say(phase, "done")
+
+    def note(self, text: str) -> None:
+        """Print the line."""
+        print(json.dumps({"event": "note", "text": text}) if self._as_json else text, file=sys.stderr, flush=True)
+
+    def _say(self, phase: str, event: str) -> None:
+        seconds = time.monotonic() - self._began[phase]
+        done, total = self._done[phase], self._total[phase]
+        moved = done - self._before[phase]
+        left = seconds / moved * (total - done) if moved and event == "progress" else None
+        if self._as_json:
+            facts = {"event": event, "phase": phase, "units_done": done, "units": total, "rows": self._rows[phase]}
+            print(json.dumps(facts | {"seconds": round(seconds, 2), "eta_seconds": left}), file=sys.stderr, flush=True)
+            return
+        tail = f", about {left:.0f} s left" if left is not None else f", {seconds:.1f} s" if event == "done" else ""
+        print(f"{phase}: {event}, {done:,}/{total:,} units{tail}", file=sys.stderr, flush=True)
+
+
+def reporter(as_json: bool, quiet: bool = False) -> "Bars | Lines":
+    """The reporter that fits where the output goes: a terminal gets bars."""
+    console = Console(stderr=True)
+    if as_json or quiet or not console.is_terminal:
+        return Lines(as_json)
+    return Bars(console)
