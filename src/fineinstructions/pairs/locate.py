@@ -1,0 +1,132 @@
+"""Where quoted words stand in a document: exactly, or past differences of case, spacing, quotes and dashes.
+
+A document and quoted words in, spans of the document out. The decision one may question: a tolerant match still gives
+back a span of the document as it is, so a model's small slips never reach an answer.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Iterator
+
+_QUOTES = frozenset("'\"`´‘’‚‛“”„‟′″‹›«»")
+_SEPARATOR = " "
+
+
+class SourceText:
+    """A document's text, with its folded copy made when a tolerant search first needs it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @functools.cached_property
+    def _folded(self) -> tuple[str, list[int]]:
+        return fold(self.text)
+
+    def exact_spans(self, opening: str, closing: str | None) -> Iterator[tuple[int, int]]:
+        """Spans that begin with `opening` and end with the first `closing` after it.
+
+        Args:
+            opening: First words, or the whole excerpt.
+            closing: Last words; ``None`` where `opening` is the whole excerpt.
+
+        Yields:
+            Half-open spans in code points, from left to right.
+        """
+        yield from _spans(self.text, opening, closing, whole_words=False)
+
+    def tolerant_spans(self, opening: str, closing: str | None) -> Iterator[tuple[int, int]]:
+        """Like `exact_spans`, ignoring case, accents, spacing, quotes and dashes; never cuts a word.
+
+        Yields:
+            Half-open spans in code points of the unfolded text.
+        """
+        folded_opening = fold(opening)[0].strip()
+        folded_closing = None if closing is None else fold(closing)[0].strip()
+        if not folded_opening or folded_closing == "":
+            return
+        folded, origins = self._folded
+        last = opening if closing is None else closing
+        for start, end in _spans(folded, folded_opening, folded_closing, whole_words=True):
+            yield self._widen(origins[start], origins[end - 1] + 1, opening[0] in _QUOTES, last[-1] in _QUOTES)
+
+    def _widen(self, start: int, end: int, quote_before: bool, quote_after: bool) -> tuple[int, int]:
+        """Take in the accents of the last letter, and the quotes that the excerpt had at its ends."""
+        while end < len(self.text) and unicodedata.category(self.text[end]) == "Mn":
+            end += 1
+        if quote_before and self.text[start - 1 : start] in _QUOTES:
+            start -= 1
+        if quote_after and self.text[end : end + 1] in _QUOTES:
+            end += 1
+        return start, end
+
+
+def fold(text: str) -> tuple[str, list[int]]:
+    """A copy of a text in which only letters, digits and punctuation count.
+
+    Letters lose case and accents; every run of spaces, quotes and dashes becomes one space.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The folded text, and for each of its characters the offset of the one it came from.
+
+    Example:
+        >>> fold("“Ça—va”?")
+        (' ca va ?', [0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    pieces: list[str] = []
+    origins: list[int] = []
+    last = ""
+    for offset, character in enumerate(text):
+        folded = _fold_character(character)
+        if not folded or (folded == _SEPARATOR == last):
+            continue
+        last = folded
+        pieces.append(folded)
+        origins.extend([offset] * len(folded))
+    return "".join(pieces), origins
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _fold_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in ("Pd", "Pi", "Pf", "Cc") or character in _QUOTES or character.isspace() or character == "−":
+        return _SEPARATOR
+    if category in ("Cf", "Mn"):
+        return ""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", character) if unicodedata.category(c) != "Mn")
+    return plain.casefold().strip()
+
+
+def _spans(text: str, opening: str, closing: str | None, whole_words: bool) -> Iterator[tuple[int, int]]:
+    start = _find(text, opening, 0, whole_words, whole_words and closing is None)
+    closing_start = -1
+    while start >= 0:
+        after = start + len(opening)
+        if closing is None:
+            yield start, after
+        else:
+            if closing_start < after:
+                closing_start = _find(text, closing, after, False, whole_words)
+            if closing_start < 0:
+                return
+            yield start, closing_start + len(closing)
+        start = _find(text, opening, start + 1, whole_words, whole_words and closing is None)
+
+
+def _find(text: str, words: str, position: int, border_before: bool, border_after: bool) -> int:
+    """Like ``str.find``, with word borders where asked for; -1 if there is none."""
+    start = text.find(words, position)
+    while start >= 0:
+        end = start + len(words)
+        if not (border_before and _cuts_word(text, start)) and not (border_after and _cuts_word(text, end)):
+            return start
+        start = text.find(words, start + 1)
+    return -1
+
+
+def _cuts_word(text: str, offset: int) -> bool:
+    """Whether an offset lies inside a word; scripts without case are often written without spaces and never count."""
+    beside = text[max(offset - 1, 0) : offset + 1]
+    return len(beside) == 2 and all(c.isdigit() or c.lower() != c.upper() for c in beside)
