@@ -1,0 +1,177 @@
+"""Rows of a Parquet file by position, of the user's own files and of those that `staging` converted.
+
+In: an open file and a row range. Out: `Row` objects; only the row groups that hold the range are decoded. Text columns
+are read as bytes: a text that is too large is never turned into a string, and invalid UTF-8 is a problem of one row.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from fineinstructions.errors import ConfigError
+from fineinstructions.formats import Row
+from fineinstructions.inputs import one_line
+
+STAGED_KEY = b"fineinstructions.input"
+"""Key in the metadata of a Parquet file that `staging` converted: the original name, whether it has ids."""
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""Rows are decoded in batches of about this size."""
+
+
+def open_parquet(source: Any, name: str) -> Any:
+    """Open a Parquet file for reading by row group.
+
+    Args:
+        source: Path or binary stream.
+        name: Name for messages.
+
+    Returns:
+        The open ``pyarrow.parquet.ParquetFile``, a context manager.
+
+    Raises:
+        ConfigError: If it is missing, truncated or no Parquet.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(source, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{name}: not a readable Parquet file ({one_line(error)}); fetch or write it again") from None
+
+
+def is_text_type(kind: Any) -> bool:
+    """Whether an Arrow type can hold text: strings, dictionaries of strings, bytes, and the type of all nulls."""
+    types = pa.types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(text or types.is_binary(kind) or types.is_large_binary(kind) or types.is_null(kind))
+
+
+def read_parquet_rows(
+    file: Any, name: str, rows: range, text_column: str, max_text_bytes: int, nested: bool = False
+) -> Iterator[Row]:
+    """Rows of an open Parquet file; only the row groups they lie in are decoded.
+
+    Args:
+        file: The open file.
+        name: Name for messages.
+        rows: Row range; rows beyond the end of the file do not exist.
+        text_column: Column whose size is checked before it is decoded.
+        max_text_bytes: Longest text.
+        nested: Whether lists and structs are read too.
+
+    Yields:
+        One row per row, with its number in the user's file.
+
+    Raises:
+        ConfigError: If a page is corrupt.
+    """
+    schema = file.schema_arrow
+    start, stop = rows.start, min(rows.stop, file.metadata.num_rows)
+    groups, position, size = _groups_between(file.metadata, start, stop)
+    if not groups:
+        return
+    restore = _restorer(text_column)
+    columns = [f.name for f in schema if nested or is_text_type(f.type) or not pa.types.is_nested(f.type)]
+    is_staged = STAGED_KEY in (file.metadata.metadata or {})
+    batches = file.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
+    while position < stop:
+        try:
+            batch = next(batches)
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(f"{name}: corrupt from row {position} on ({one_line(error)}); fetch it again") from None
+        low, high = max(start - position, 0), min(stop - position, batch.num_rows)
+        if low < high:
+            found = _batch_rows(batch.slice(low, high - low), position + low, text_column, max_text_bytes)
+            yield from map(restore, found) if is_staged else found
+        position += batch.num_rows
+
+
+def _groups_between(metadata: Any, start: int, stop: int) -> tuple[list[int], int, int]:
+    """Row groups that hold rows of a range, the first row of the first of them, and rows per batch."""
+    groups, first, position, mean_bytes = list[int](), 0, 0, 1
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group)
+        if position < stop and position + found.num_rows > start and found.num_rows:
+            first = first if groups else position
+            groups.append(group)
+            mean_bytes = max(mean_bytes, found.total_byte_size // found.num_rows)
+        position += found.num_rows
+    return groups, first, max(1, min(1024, BATCH_BYTES // mean_bytes))
+
+
+def _batch_rows(batch: Any, first: int, text_column: str, max_text_bytes: int) -> list[Row]:
+    """Rows of a batch; text is decoded strictly, and a text that is too large is never decoded."""
+    problems: dict[int, Row] = {}
+    columns = []
+    for column_name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind = column.type
+        if pa.types.is_null(kind) or not is_text_type(kind):
+            columns.append(_plain_values(column))
+            continue
+        raw = column.dictionary_decode() if pa.types.is_dictionary(kind) else column
+        raw = raw.cast(pa.large_binary())
+        if column_name == text_column:
+            raw = _without_large(raw, first, max_text_bytes, problems)
+        columns.append(_decoded(raw.to_pylist(), column_name, first, problems))
+    names = batch.schema.names
+    rows = [
+        Row(first + i, dict(zip(names, values, strict=True))) for i, values in enumerate(zip(*columns, strict=True))
+    ]
+    for index, problem in problems.items():
+        rows[index] = dataclasses.replace(problem, values=rows[index].values)
+    return rows
+
+
+def _without_large(raw: Any, first: int, max_bytes: int, problems: dict[int, Row]) -> Any:
+    import pyarrow.compute as pc
+
+    sizes = pc.binary_length(raw).to_pylist()
+    large = [size is not None and size > max_bytes for size in sizes]
+    if not any(large):
+        return raw
+    for index in (i for i, is_large in enumerate(large) if is_large):
+        problems[index] = Row(first + index, problem="too_large", num_bytes=sizes[index])
+    return pc.if_else(pa.array(large), pa.scalar(None, raw.type), raw)
+
+
+def _decoded(values: list[bytes | None], column: str, first: int, problems: dict[int, Row]) -> list[str | None]:
+    try:
+        return [value if value is None else value.decode("utf-8") for value in values]
+    except UnicodeDecodeError:
+        pass
+    decoded: list[str | None] = []
+    for index, value in enumerate(values):
+        try:
+            decoded.append(value if value is None else value.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            decoded.append(None)
+            detail = f"column {column!r}, byte {error.start}"
+            problems.setdefault(index, Row(first + index, problem="invalid_utf8", detail=detail))
+    return decoded
+
+
+def _plain_values(column: Any) -> list[Any]:
+    """Numbers and booleans as they are, dates and decimals as strings, nested values as lists and dictionaries."""
+    kind = column.type
+    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _restorer(text_column: str) -> Callable[[Row], Row]:
+    """Function that turns a row of a converted file back into the row it was made of."""
+
+    def restore(row: Row) -> Row:
+        staged = row.values
+        values = json.loads(staged["fields"])
+        if staged["text"] is not None:
+            values[text_column] = staged["text"]
+        return Row(staged["number"], values, staged["problem"], staged["detail"], staged["num_bytes"])
+
+    return restore

@@ -1,0 +1,296 @@
+"""Reads documents and queries: one item per row, a record or a `Rejection` with file and row.
+
+In: Parquet by row range (the user's own, or what `staging` made of another format), and for queries any format
+directly. Out: records whose text is exactly the file's, or rejections. A text's size is decided from its bytes before
+it becomes a string. Ids of the user are kept as they are; only where there is no id column at all an id is made from
+the content.
+"""
+
+import json
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from fineinstructions.config import Config
+from fineinstructions.errors import ConfigError
+from fineinstructions.formats import Row, read_file_rows
+from fineinstructions.inputs import InputFile, list_inputs, open_bytes
+from fineinstructions.parquet import STAGED_KEY, is_text_type, open_parquet, read_parquet_rows
+from fineinstructions.records import Document, Rejection, content_id, to_json
+
+
+class SourceConfig(Config):
+    """Where rows come from, and which columns hold what."""
+
+    section: ClassVar[str] = "source"
+    noun: ClassVar[str] = "record"
+
+    path: str | list[str]
+    """Files, globs, directories or URLs: Parquet; JSON lines, JSON, CSV, TSV and text, also .gz and .zst."""
+    id_column: str = "id"
+    """Column with the id, kept unchanged. Where the input has no such column, ids are made from the content."""
+    text_column: str = "text"
+    """Column with the text."""
+    title_column: str | list[str] = "title"
+    """Column with the title; of several, the first that a row has."""
+    url_column: str | list[str] = Field(default=["url", "url_or_path"])
+    """Column with the address; of several, the first that a row has."""
+    source_column: str | list[str] = "source"
+    """Column with the name of the data set; of several, the first that a row has."""
+    licence_column: str | list[str] = Field(default=["licence", "license"])
+    """Column with the licence; of several, the first that a row has."""
+    text_mode: Literal["file", "line"] = "file"
+    """What one row of a plain text file is: the whole file, or one line."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read only the first rows, bad ones counted; ``None`` reads all. Default: ours."""
+    max_document_bytes: int = Field(default=4_000_000, ge=1)
+    """Longest text in UTF-8 bytes; a longer one is rejected unread. Default: ours."""
+
+
+class DocumentsConfig(SourceConfig):
+    """The documents that instructions are grounded in; other scalar columns are carried along as metadata."""
+
+    section: ClassVar[str] = "documents"
+    noun: ClassVar[str] = "document"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """One good row, before it becomes a `Document` or a `Query`."""
+
+    record_id: str
+    text: str
+    title: str
+    url: str
+    source: str
+    licence: str
+    metadata: str
+
+
+def read_documents(
+    path: str | Path, row_start: int, row_stop: int, config: SourceConfig, repeated: Collection[int] = ()
+) -> Iterator[Document | Rejection]:
+    """Documents of a row range of one staged file, in order.
+
+    Args:
+        path: Parquet file, as `staging.stage_documents` returned it.
+        row_start: First row.
+        row_stop: Row after the last; rows beyond the file's end do not exist.
+        config: The ``documents`` section.
+        repeated: Rows of this file whose id occurred before (`staging.find_repeated_ids`).
+
+    Yields:
+        One item per row. Reasons: ``missing_id``, ``repeated_id``, ``missing_text``, ``empty_text``, ``wrong_type``,
+        ``invalid_utf8``, ``document_too_large`` (value: its bytes), ``malformed_json``, ``malformed_csv``.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+    """
+    again = frozenset(int(row) for row in repeated)
+    with open_parquet(path, str(path)) as file:
+        name, has_id = describe(file, str(path), config)
+        rows = read_parquet_rows(file, name, range(row_start, row_stop), config.text_column, config.max_document_bytes)
+        for position, row in enumerate(rows, start=row_start):
+            fields = take_fields(row, config, name, has_id, position in again)
+            yield fields if isinstance(fields, Rejection) else _document(fields)
+
+
+def _document(fields: Fields) -> Document:
+    return Document(
+        document_id=fields.record_id,
+        text=fields.text,
+        title=fields.title,
+        url=fields.url,
+        source=fields.source,
+        licence=fields.licence,
+        metadata=fields.metadata,
+    )
+
+
+def read_rows(config: SourceConfig) -> Iterator[tuple[Row, str, bool]]:
+    """Rows of all files of a source, streamed without staging, cut at `limit`.
+
+    Yields:
+        The row, the name of its file, and whether ids come from the id column rather than from the content.
+
+    Raises:
+        ConfigError: If a file cannot be read or lacks the text column.
+    """
+    left = config.limit if config.limit is not None else math.inf
+    for file in list_inputs(config.path, config.section):
+        for item in _rows_of(file, config):
+            if left <= 0:
+                return
+            left -= 1
+            yield item
+
+
+def _rows_of(file: InputFile, config: SourceConfig) -> Iterator[tuple[Row, str, bool]]:
+    if file.format == "parquet":
+        with open_bytes(file) as stream, open_parquet(stream, file.name) as parquet:
+            name, has_id = describe(parquet, file.name, config)
+            everything = range(parquet.metadata.num_rows)
+            for row in read_parquet_rows(parquet, name, everything, config.text_column, config.max_document_bytes):
+                yield row, name, has_id
+        return
+    seen = ColumnsSeen(file.name, config)
+    for row in read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes):
+        seen.note(row)
+        yield row, file.name, seen.has_id
+    seen.check()
+
+
+class ColumnsSeen:
+    """Columns met while rows stream by, in formats that do not declare them."""
+
+    def __init__(self, name: str, config: SourceConfig) -> None:
+        self.has_id = False
+        self.num_rows = 0
+        self._name = name
+        self._config = config
+        self._columns: dict[str, None] = {}
+        self._has_text = False
+        self._wrong_type = ""
+
+    def note(self, row: Row) -> None:
+        """Count a row and its columns in."""
+        self.num_rows += 1
+        self.has_id = self.has_id or self._config.id_column in row.values
+        text = row.values.get(self._config.text_column)
+        self._has_text = self._has_text or isinstance(text, str)
+        if text is not None and not isinstance(text, str):
+            self._wrong_type = type(text).__name__
+        if not self._has_text:
+            self._columns.update(dict.fromkeys(list(row.values)[:50]))
+
+    def check(self) -> None:
+        """Refuse a file in which no row has the text column as text.
+
+        Raises:
+            ConfigError: If there were columns, but not this one, or never as text.
+        """
+        if self._has_text or not self._columns:
+            return
+        config = self._config
+        if config.text_column not in self._columns:
+            raise ConfigError(_missing(self._name, config.text_column, list(self._columns), config, "text_column"))
+        if self._wrong_type:
+            raise ConfigError(_wrong_type(self._name, config.text_column, self._wrong_type, config, "text_column"))
+
+
+def _missing(name: str, column: str, found: list[str], config: SourceConfig, setting: str) -> str:
+    columns = ", ".join(found)
+    return f"{name}: no column {column!r}; columns found: {columns}; set {config.section}.{setting} to one of them"
+
+
+def _wrong_type(name: str, column: str, found: str, config: SourceConfig, setting: str) -> str:
+    return f"{name}: column {column!r} is {found}, not text; set {config.section}.{setting} to a column of text"
+
+
+def describe(file: Any, name: str, config: SourceConfig) -> tuple[str, bool]:
+    """Check the columns of a Parquet file.
+
+    Args:
+        file: The open file.
+        name: Name for messages.
+        config: Section that names the columns.
+
+    Returns:
+        The name of the user's file, and whether it has an id column.
+
+    Raises:
+        ConfigError: If the text column is missing or of another type, or the id column is neither text nor integer.
+    """
+    schema = file.schema_arrow
+    staged = (file.metadata.metadata or {}).get(STAGED_KEY)
+    if staged is not None:
+        origin = json.loads(staged)
+        return origin["name"], origin["has_id"]
+    if config.text_column not in schema.names:
+        raise ConfigError(_missing(name, config.text_column, schema.names, config, "text_column"))
+    text_type = schema.field(config.text_column).type
+    if not is_text_type(text_type):
+        raise ConfigError(_wrong_type(name, config.text_column, str(text_type), config, "text_column"))
+    has_id = config.id_column in schema.names
+    if has_id:
+        id_type = schema.field(config.id_column).type
+        if not is_text_type(id_type) and not pa.types.is_integer(id_type):
+            raise ConfigError(_wrong_type(name, config.id_column, str(id_type), config, "id_column"))
+    elif "id_column" in config.model_fields_set:
+        raise ConfigError(_missing(name, config.id_column, schema.names, config, "id_column"))
+    return name, has_id
+
+
+def take_fields(
+    row: Row, config: SourceConfig, name: str, has_id: bool, is_repeated: bool = False
+) -> Fields | Rejection:
+    """A row's fields, or why it cannot be used.
+
+    Args:
+        row: The row.
+        config: Names the columns.
+        name: The row's file.
+        has_id: Whether the file has an id column; without one the id is made from the text.
+        is_repeated: Whether the id occurred before.
+    """
+    raw_id = row.values.get(config.id_column) if has_id else None
+    record_id = f"{name}:{row.number}" if raw_id is None else str(raw_id)
+
+    def rejected(reason: str, detail: str = "", value: float | None = None) -> Rejection:
+        where = {"file": name, "row": row.number} | ({"detail": detail} if detail else {})
+        return Rejection(config.section, reason, record_id, value, to_json(where))
+
+    text = row.values.get(config.text_column)
+    if row.problem == "too_large":
+        return rejected(f"{config.noun}_too_large", value=float(row.num_bytes))
+    if row.problem:
+        return rejected(row.problem, row.detail)
+    if has_id and (raw_id is None or isinstance(raw_id, bool | float | list | dict)):
+        return rejected("missing_id" if raw_id is None else "wrong_type", f"column {config.id_column!r}")
+    if is_repeated:
+        return rejected("repeated_id")
+    if text is None:
+        return rejected("missing_text", f"column {config.text_column!r}")
+    if not isinstance(text, str):
+        return rejected("wrong_type", f"column {config.text_column!r} is {type(text).__name__}")
+    if not text.strip():
+        return rejected("empty_text")
+    title, url, source, licence = (_first(row.values, c) for c in _described(config))
+    metadata = to_json(_metadata(row.values, config))
+    try:
+        num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
+        "".join([record_id, metadata, title, url, source, licence]).encode("utf-8")
+    except UnicodeEncodeError:
+        return rejected("invalid_utf8", "lone surrogate")
+    if num_bytes > config.max_document_bytes:
+        return rejected(f"{config.noun}_too_large", value=float(num_bytes))
+    record_id = record_id if has_id else content_id(config.noun[0], text)
+    return Fields(record_id, text, title, url, source, licence, metadata)
+
+
+def _described(config: SourceConfig) -> list[str | list[str]]:
+    return [config.title_column, config.url_column, config.source_column, config.licence_column]
+
+
+def _first(values: dict[str, Any], columns: str | list[str]) -> str:
+    for column in [columns] if isinstance(columns, str) else columns:
+        if values.get(column) is not None:
+            return str(values[column])
+    return ""
+
+
+def _metadata(values: dict[str, Any], config: SourceConfig) -> dict[str, Any]:
+    used = {config.id_column, config.text_column}
+    for columns in _described(config):
+        used.update([columns] if isinstance(columns, str) else columns)
+    kept = {}
+    for column, value in values.items():
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if column not in used and isinstance(value, str | int | float | bool) and is_finite:
+            kept[column] = value
+    return kept

@@ -1,0 +1,272 @@
+"""Makes every document file addressable by row range, once per run, and finds repeated ids.
+
+In: the ``documents`` section. Out: `StagedFile` objects. A local Parquet file is used where it lies. A remote Parquet
+file is copied, every other format is converted to Parquet under the run folder: streamed, bounded in memory, bad rows
+kept as marked rows, so that a unit can later read rows 5,000 to 6,000 of a compressed JSON file. A staged file appears
+by rename, under a name that holds the version of its source: a second call does nothing, a changed source is staged
+anew.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fineinstructions.config import digest
+from fineinstructions.errors import ConfigError
+from fineinstructions.formats import Row, read_file_rows
+from fineinstructions.inputs import InputFile, list_inputs, open_bytes
+from fineinstructions.parquet import STAGED_KEY, open_parquet, read_parquet_rows
+from fineinstructions.readers import (
+    ColumnsSeen,
+    SourceConfig,
+    describe,
+    read_documents,
+    take_fields,
+)
+from fineinstructions.records import Rejection, to_json
+
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+"""Rows of a converted file are written in groups of about this size, so that a unit decodes little beyond its rows."""
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("number", pa.int64()),
+        pa.field("problem", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("num_bytes", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("fields", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """One input file as Parquet on local disk."""
+
+    path: Path
+    name: str
+    """The user's file."""
+    fingerprint: str
+    """Digest of the Parquet footer and the file's size."""
+    num_rows: int
+    """Rows to read; fewer than the file has where `limit` cuts it."""
+    row_group_rows: tuple[int, ...]
+    row_group_bytes: tuple[int, ...]
+    """Uncompressed size of each row group."""
+
+
+def stage_documents(config: SourceConfig, out_dir: Path) -> list[StagedFile]:
+    """Stage all files of a source.
+
+    Args:
+        config: The ``documents`` section.
+        out_dir: Folder for copies and conversions, usually ``RUN/input``.
+
+    Returns:
+        The files in input order; `limit` cuts the number of rows of the last ones.
+
+    Raises:
+        ConfigError: If a file cannot be read, lacks its columns, or the input has no row or no valid row.
+    """
+    staged: list[StagedFile] = []
+    left = config.limit
+    for file in list_inputs(config.path, config.section):
+        if left == 0:
+            break
+        found = _stage(file, config, out_dir, left)
+        left = None if left is None else left - found.num_rows
+        staged.append(found)
+    names = ", ".join([f.name for f in staged[:3]] + ["..."] * (len(staged) > 3))
+    if not any(f.num_rows for f in staged):
+        raise ConfigError(f"{names}: no rows; check {config.section}.path")
+    _require_one_document(staged, config, names)
+    return staged
+
+
+def _require_one_document(staged: Sequence[StagedFile], config: SourceConfig, names: str) -> None:
+    reasons: dict[str, int] = {}
+    for file in staged:
+        for item in read_documents(file.path, 0, file.num_rows, config):
+            if not isinstance(item, Rejection):
+                return
+            reasons[item.reason] = reasons.get(item.reason, 0) + 1
+    why = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    raise ConfigError(f"{names}: no valid row ({why}); check {config.section}.text_column and the files")
+
+
+def _stage(file: InputFile, config: SourceConfig, out_dir: Path, left: int | None) -> StagedFile:
+    if file.format == "parquet" and file.is_local:
+        return _staged_file(Path(file.path), file.name, config, left)
+    kind = "copy" if file.format == "parquet" else "rows"
+    decides = [kind, file.version(), config.text_column, config.id_column, config.text_mode, config.max_document_bytes]
+    path = out_dir / f"{digest(decides, left if kind == 'rows' else None)}.parquet"
+    if not path.exists():
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with _new_file(path) as temporary:
+            (_copy if kind == "copy" else _convert)(file, config, temporary, left)
+    return _staged_file(path, file.name, config, left)
+
+
+def _staged_file(path: Path, name: str, config: SourceConfig, left: int | None) -> StagedFile:
+    with open_parquet(path, name) as parquet:
+        describe(parquet, name, config)
+        metadata = parquet.metadata
+        groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    return StagedFile(
+        path=path,
+        name=name,
+        fingerprint=fingerprint(path),
+        num_rows=metadata.num_rows if left is None else min(left, metadata.num_rows),
+        row_group_rows=tuple(g.num_rows for g in groups),
+        row_group_bytes=tuple(g.total_byte_size for g in groups),
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of a Parquet file's footer (schema; place, size and statistics of every column chunk) and of its size."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(size - 8, 0))
+        footer_bytes = int.from_bytes(stream.read(4), "little")
+        stream.seek(max(size - 8 - footer_bytes, 0))
+        return hashlib.sha256(size.to_bytes(8, "little") + stream.read()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` at the end, or vanishes on any error."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy(file: InputFile, _config: SourceConfig, path: Path, _left: int | None) -> None:
+    with open_bytes(file) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _convert(file: InputFile, config: SourceConfig, path: Path, left: int | None) -> None:
+    import pyarrow.parquet as pq
+
+    seen = ColumnsSeen(file.name, config)
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd", store_schema=True) as writer:
+        pending: list[dict[str, Any]] = []
+        size = 0
+        rows = read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes)
+        for row in itertools.islice(rows, left):
+            seen.note(row)
+            pending.append(_staged_row(row, config))
+            size += 100 + len(pending[-1]["text"] or "") + len(pending[-1]["fields"])
+            if size > ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(pending, schema=_SCHEMA))
+                pending, size = [], 0
+        if pending:
+            writer.write_table(pa.Table.from_pylist(pending, schema=_SCHEMA))
+        seen.check()
+        writer.add_key_value_metadata({STAGED_KEY: json.dumps({"name": file.name, "has_id": seen.has_id})})
+
+
+def _staged_row(row: Row, config: SourceConfig) -> dict[str, Any]:
+    text = row.values.get(config.text_column)
+    other = {k: v for k, v in row.values.items() if k != config.text_column or not isinstance(v, str)}
+    fields = to_json(other)
+    staged = {
+        "number": row.number,
+        "problem": row.problem,
+        "detail": row.detail,
+        "num_bytes": row.num_bytes,
+        "text": text if isinstance(text, str) else None,
+        "fields": fields,
+    }
+    try:
+        size = len(text.encode("utf-8")) if isinstance(text, str) else 0
+        fields.encode("utf-8")
+    except UnicodeEncodeError:
+        return staged | {"problem": "invalid_utf8", "detail": "lone surrogate", "text": None, "fields": "{}"}
+    if size > config.max_document_bytes:
+        staged |= {"problem": "too_large", "num_bytes": size, "text": None}
+    return staged
+
+
+def find_repeated_ids(staged: Sequence[StagedFile], config: SourceConfig) -> list[NDArray[np.int64]]:
+    """Rows whose id occurred before, over the whole input; the first occurrence in input order stays.
+
+    One pass over the ids alone (over the texts where a file has no id column) keeps 64 bits per row; only rows whose
+    bits occur twice are compared as strings, so a collision cannot reject a row.
+
+    Args:
+        staged: The input, in order.
+        config: The ``documents`` section.
+
+    Returns:
+        For each file the sorted rows of later occurrences.
+    """
+    hashes = [np.fromiter(_ids(f, config, _hash), np.int64, f.num_rows) for f in staged]
+    everything = np.concatenate(hashes) if hashes else np.zeros(0, np.int64)
+    values, counts = np.unique(everything, return_counts=True)
+    suspects = set(values[counts > 1].tolist()) - {_NO_ID}
+    repeated: list[NDArray[np.int64]] = []
+    first: set[str] = set()
+    for file, file_hashes in zip(staged, hashes, strict=True):
+        rows: list[int] = []
+        if suspects and np.isin(file_hashes, list(suspects)).any():
+            for row, record_id in enumerate(_ids(file, config, lambda record_id: record_id)):
+                if record_id is None or _hash(record_id) not in suspects:
+                    continue
+                if record_id in first:
+                    rows.append(row)
+                first.add(record_id)
+        repeated.append(np.array(rows, np.int64))
+    return repeated
+
+
+_NO_ID = 0
+
+
+def _hash(record_id: str | None) -> int:
+    """64 bits of an id, the same within this process; rows without an id share `_NO_ID`."""
+    return _NO_ID if record_id is None else hash(record_id) or 1
+
+
+def _ids(file: StagedFile, config: SourceConfig, of: Callable[[str | None], Any]) -> Iterator[Any]:
+    """What `of` makes of the id of each row that is read."""
+    with open_parquet(file.path, file.name) as parquet:
+        name, has_id = describe(parquet, file.name, config)
+        is_staged = STAGED_KEY in (parquet.metadata.metadata or {})
+        if has_id and not is_staged:
+            batches = parquet.iter_batches(columns=[config.id_column], batch_size=65536)
+            ids = itertools.chain.from_iterable(_id_strings(batch.column(0)) for batch in batches)
+            yield from map(of, itertools.islice(ids, file.num_rows))
+            return
+        rows = range(file.num_rows)
+        for row in read_parquet_rows(parquet, name, rows, config.text_column, config.max_document_bytes):
+            raw_id = row.values.get(config.id_column)
+            fields = take_fields(row, config, name, has_id)
+            made = None if isinstance(fields, Rejection) else fields.record_id
+            yield of(made if not has_id else None if raw_id is None else str(raw_id))
+
+
+def _id_strings(column: Any) -> list[str | None]:
+    """Ids as strings; one that is no text at all has no id here and is rejected when its row is read."""
+    values = column.cast(pa.string()).to_pylist() if pa.types.is_integer(column.type) else None
+    if values is not None:
+        return list(values)
+    raw = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return [v if v is None else v.decode("utf-8", "surrogateescape") for v in raw.cast(pa.large_binary()).to_pylist()]
