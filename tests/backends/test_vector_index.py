@@ -168,7 +168,7 @@ def test_foreign_encoders_and_missing_folders_are_the_users_trouble(tmp_path):
         VectorIndex.open(tmp_path / "index", encoder_id="yours")
     with pytest.raises(ConfigError, match="width 8, the encoder makes 16"):
         VectorIndex.open(tmp_path / "index", dimension=16)
-    with pytest.raises(ConfigError, match="no vector index here"):
+    with pytest.raises(ConfigError, match="no index here"):
         VectorIndex.open(tmp_path / "elsewhere")
     manifest = tmp_path / "index" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))

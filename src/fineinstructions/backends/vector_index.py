@@ -61,6 +61,7 @@ class _Manifest(Config):
 
     format: int
     encoder_id: str
+    rows_digest: str
     dimension: int
     count: int
     kind: Literal["exact", "ivf"]
@@ -76,11 +77,13 @@ class VectorIndex:
 
     Attributes:
         encoder_id: Encoder that made the vectors.
+        rows_digest: Digest of the table whose rows the vectors stand for, so that the two are never mixed up.
         kind: ``exact`` or ``ivf``.
     """
 
-    def __init__(self, index: Any, encoder_id: str) -> None:
+    def __init__(self, index: Any, encoder_id: str, rows_digest: str = "") -> None:
         self.encoder_id = encoder_id
+        self.rows_digest = rows_digest
         self.kind: Literal["exact", "ivf"] = "ivf" if hasattr(index, "nlist") else "exact"
         self._index = index
 
@@ -98,6 +101,7 @@ class VectorIndex:
         vectors: NDArray[np.float32],
         encoder_id: str,
         *,
+        rows_digest: str = "",
         kind: IndexKind = "auto",
         exact_up_to: int = 100_000,
         nlist: int | None = None,
@@ -108,6 +112,7 @@ class VectorIndex:
         Args:
             vectors: Unit vectors (a row of zeros is let through and is near to nothing), shape (N, D).
             encoder_id: Encoder that made them.
+            rows_digest: Digest of the table whose rows they stand for, if there is one.
             kind: ``exact`` compares with every vector, ``ivf`` only with those in the `nprobe` nearest of `nlist`
                 lists; ``auto`` is exact up to `exact_up_to` vectors.
             exact_up_to: See `kind`.
@@ -131,7 +136,7 @@ class VectorIndex:
         else:
             index = _trained_ivf(vectors, nlist or round(4 * math.sqrt(count)), nprobe)
         index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-        return cls(index, encoder_id)
+        return cls(index, encoder_id, rows_digest)
 
     def save(self, folder: Path) -> None:
         """Write the index and its manifest; files that are there are replaced, each in one step."""
@@ -142,6 +147,7 @@ class VectorIndex:
         manifest = _Manifest(
             format=_FORMAT,
             encoder_id=self.encoder_id,
+            rows_digest=self.rows_digest,
             dimension=self.dimension,
             count=len(self),
             kind=self.kind,
@@ -149,7 +155,7 @@ class VectorIndex:
             nprobe=getattr(self._index, "nprobe", 0),
             metric="inner_product",
             bytes=temporary.stat().st_size,
-            digest=_digest(temporary),
+            digest=file_digest(temporary),
         )
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -190,7 +196,11 @@ class VectorIndex:
                 "build it again"
             )
         path = folder / _INDEX_FILE
-        if not path.is_file() or path.stat().st_size != manifest.bytes or (verify and _digest(path) != manifest.digest):
+        if (
+            not path.is_file()
+            or path.stat().st_size != manifest.bytes
+            or (verify and file_digest(path) != manifest.digest)
+        ):
             raise DataError(f"{path}: missing, cut short or changed since it was written; build the index again")
         faiss = _faiss()
         try:
@@ -199,7 +209,7 @@ class VectorIndex:
             raise DataError(f"{path}: FAISS cannot read it: {str(error).splitlines()[0]}") from None
         if (index.ntotal, index.d) != (manifest.count, manifest.dimension):
             raise DataError(f"{path}: holds {index.ntotal} vectors of width {index.d}, its manifest says otherwise")
-        return cls(index, manifest.encoder_id)
+        return cls(index, manifest.encoder_id, manifest.rows_digest)
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Indexed vectors by row number, shape (len(ids), D)."""
@@ -354,7 +364,8 @@ def _trained_ivf(vectors: NDArray[np.float32], nlist: int, nprobe: int) -> Any:
     return index
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -364,7 +375,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     try:
         manifest = _Manifest.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{folder}: there is no vector index here; build one first") from None
+        raise ConfigError(f"{folder}: there is no index here; build one first") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
