@@ -1,0 +1,120 @@
+"""Replies kept on disk, so that redoing work asks no model twice.
+
+One append-only JSONL segment per process; opening a cache reads the segments of all earlier processes into an index of
+offsets. No database: a segment survives a killed writer (a torn last line is skipped) and two machines can write side
+by side on a shared file system.
+"""
+
+import json
+import os
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from fineinstructions.errors import BackendError, ConfigError
+
+_KEY_START = b'{"key":"'
+_KEY_LENGTH = 64
+
+
+class ResponseCache:
+    """Replies by the SHA-256 of their request; safe to use from several threads.
+
+    Args:
+        cache_dir: Folder of the segments; made where it is missing.
+
+    Raises:
+        ConfigError: If the folder cannot be made or read.
+    """
+
+    def __init__(self, cache_dir: str | Path) -> None:
+        self._dir = Path(cache_dir)
+        self._lock = threading.Lock()
+        self._index: dict[bytes, tuple[int, int]] = {}
+        self._segments: list[Path] = []
+        self._writer: IO[bytes] | None = None
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+            for path in sorted(self._dir.glob("*.jsonl")):
+                self._read_segment(path)
+        except OSError as error:
+            raise ConfigError(f"{self._dir}: the response cache cannot be opened: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What was stored under a key, or None; a damaged line counts as not stored."""
+        with self._lock:
+            place = self._index.get(bytes.fromhex(key))
+        if place is None:
+            return None
+        number, start = place
+        try:
+            with self._segments[number].open("rb") as segment:
+                segment.seek(start)
+                line = segment.readline()
+            entry = json.loads(line)
+            return dict(entry["value"]) if entry["key"] == key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Store a value; it is handed to the operating system before this returns.
+
+        Args:
+            key: 64 hexadecimal digits.
+            value: Plain JSON values.
+
+        Raises:
+            BackendError: If the segment cannot be written.
+        """
+        line = json.dumps({"key": key, "value": value}, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            try:
+                if self._writer is None:
+                    path = self._dir / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
+                    self._writer = path.open("xb", buffering=0)
+                    self._segments.append(path)
+                start = self._writer.tell()
+                self._writer.write(line)
+            except OSError as error:
+                raise BackendError(f"{self._dir}: cannot be written: {error}", hint="free space, then rerun") from None
+            self._index[bytes.fromhex(key)] = (len(self._segments) - 1, start)
+
+    def close(self) -> None:
+        """Close the segment being written; reading stays possible."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_segment(self, path: Path) -> None:
+        self._segments.append(path)
+        start = 0
+        with path.open("rb") as segment:
+            for line in segment:
+                key = _key_of(line)
+                if key is not None:
+                    self._index[key] = (len(self._segments) - 1, start)
+                start += len(line)
+
+
+def _key_of(line: bytes) -> bytes | None:
+    """Key of a whole line; None for a torn or damaged one, whose request will be made again."""
+    if not (line.startswith(_KEY_START) and line.endswith(b"}\n")):
+        return None
+    try:
+        return bytes.fromhex(line[len(_KEY_START) : len(_KEY_START) + _KEY_LENGTH].decode())
+    except ValueError:
+        return None

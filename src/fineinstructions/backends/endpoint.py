@@ -1,0 +1,288 @@
+"""One OpenAI-compatible server: its settings, its window of requests, its retries.
+
+In: a request body. Out: a `Completion`, or a `ChatError` that says which kind of trouble one record had. Trouble that
+would befall every record (no key, no such model, nothing gets through any more) is a plain `BackendError` and ends the
+run. The retry loop is ours, not the client library's: it must honour ``Retry-After`` for all requests of the window at
+once, and its jitter must not depend on chance.
+"""
+
+import asyncio
+import email.utils
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from fineinstructions.config import Config
+from fineinstructions.errors import BackendError
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+
+class LlmConfig(Config):
+    """How to reach a model behind an OpenAI-compatible server; holds the name of the key's variable, never the key."""
+
+    base_url: str = ""
+    """Address of the server, up to and including ``/v1``. Default: the variable OPENAI_BASE_URL, else OpenAI's own."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key. A server without keys needs none."""
+    model: str = ""
+    """Name of the model as the server knows it."""
+    temperature: float | None = Field(default=0.0, ge=0)
+    """Sampling temperature; None leaves it to the server. Ours: 0, so that a run can be repeated."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling; None leaves it to the server."""
+    max_tokens: int = Field(default=2048, ge=1)
+    """Longest reply in tokens. Ours."""
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls that limit; OpenAI's reasoning models want the second."""
+    seed: int | None = None
+    """Sampling seed, for servers that know one."""
+    timeout_seconds: float = Field(default=180.0, gt=0)
+    """Longest wait for one whole reply. Ours."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """Requests under way at once, per worker process and server, over all stages and work units. Ours."""
+    max_retries: int = Field(default=8, ge=0)
+    """Further attempts after a transport error (no connection, time-out, 408, 409, 429, 5xx, broken reply). Ours."""
+    backoff_seconds: float = Field(default=0.5, gt=0)
+    """Wait before the first retry; doubles each time, up to 30 seconds. Ours."""
+    max_retry_after_seconds: float = Field(default=120.0, ge=0)
+    """Longest wait that a server's Retry-After may ask for. Ours."""
+    max_reasks: int = Field(default=2, ge=0)
+    """How often a reply that does not parse is answered with a request to repair it. Ours."""
+    max_failures_in_a_row: int = Field(default=20, ge=1)
+    """After this many failed requests without one success in between the run stops. Ours."""
+    structured: Literal["auto", "schema", "object", "none"] = "auto"
+    """Ask the server to hold replies to a JSON schema, to any JSON object, or to nothing; ``auto`` tries it out once.
+    Replies are parsed and checked in every case."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields for the request body, for servers with options of their own."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name_not_a_key(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("must be the name of an environment variable, never the key itself")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        if value and not re.match(r"https?://", value):
+            raise ValueError("must start with http:// or https://")
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("must not hold a user name or password; put the key into an environment variable")
+        return value
+
+    @property
+    def address(self) -> str:
+        """The server's address with the environment taken into account."""
+        return (self.base_url or os.environ.get("OPENAI_BASE_URL", "") or DEFAULT_BASE_URL).rstrip("/")
+
+
+TroubleKind = Literal["length", "refusal", "format", "request", "transport"]
+
+
+class ChatError(BackendError):
+    """What went wrong with one request, others may fare better.
+
+    Args:
+        kind: ``length`` the reply was cut off or the request too long; ``refusal`` the model or a content filter
+            declined; ``format`` the reply did not parse, re-asks included; ``request`` the server refused this
+            request; ``transport`` no complete reply after all retries.
+        message: One line with what happened.
+        raw: The model's reply as far as there is one.
+    """
+
+    def __init__(self, kind: TroubleKind, message: str, raw: str = "") -> None:
+        super().__init__(message, retryable=kind == "transport")
+        self.kind = kind
+        self.raw = raw
+
+
+class _RetryableError(Exception):
+    """An attempt that may succeed when made again."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The first choice of a chat completion."""
+
+    text: str
+    finish_reason: str
+    refusal: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Endpoint:
+    """One server with its window; lives on the client's event loop and must only be used there.
+
+    Args:
+        llm: Address, key variable, window and limits.
+    """
+
+    def __init__(self, llm: LlmConfig) -> None:
+        from openai import AsyncOpenAI
+
+        self._llm = llm
+        self._key = os.environ.get(llm.api_key_env, "")
+        self._server = AsyncOpenAI(
+            api_key=self._key or "none", base_url=llm.address, max_retries=0, timeout=llm.timeout_seconds
+        )
+        self._window = asyncio.Semaphore(llm.max_in_flight)
+        self._resume_at = 0.0
+        self._failures_in_a_row = 0
+        self.in_flight = self.peak_in_flight = self.retries = self.calls = 0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._server.close()
+
+    async def complete(self, body: Mapping[str, Any], max_retries: int | None = None) -> Completion:
+        """Send one chat request, retrying transport errors.
+
+        Args:
+            body: The whole request body.
+            max_retries: Instead of the configured number.
+
+        Raises:
+            ChatError: If this request cannot be answered.
+            BackendError: If no request to this server will be.
+        """
+        retries = self._llm.max_retries if max_retries is None else max_retries
+        for attempt in range(retries + 1):
+            try:
+                async with self._window:
+                    completion = await self._attempt(body)
+            except _RetryableError as trouble:
+                if attempt == retries:
+                    self._count_failure(str(trouble))
+                    raise ChatError("transport", f"{trouble} ({attempt + 1} attempts)") from None
+                self.retries += 1
+                await asyncio.sleep(self._wait_before_retry(body, attempt, trouble.retry_after_seconds))
+            except ChatError as error:
+                if error.kind == "request":
+                    self._count_failure(str(error))
+                raise
+            else:
+                self._failures_in_a_row = 0
+                return completion
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, body: Mapping[str, Any]) -> Completion:
+        import openai
+
+        await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
+        self.calls += 1
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
+        try:
+            async with asyncio.timeout(self._llm.timeout_seconds):
+                raw = await self._server.chat.completions.with_raw_response.create(
+                    model=body["model"], messages=body["messages"], extra_body=rest
+                )
+        except (TimeoutError, openai.APITimeoutError):
+            raise _RetryableError(f"no reply within {self._llm.timeout_seconds:g} s") from None
+        except openai.APIStatusError as error:
+            raise self._status_trouble(error.status_code, error.response.headers, error.response.text) from None
+        except openai.APIConnectionError as error:
+            raise _RetryableError(f"connection failed: {self._safe(str(error.__cause__ or error))}") from None
+        finally:
+            self.in_flight -= 1
+        return _completion(raw.http_response.text)
+
+    def _status_trouble(self, status: int, headers: Mapping[str, str], text: str) -> BackendError | _RetryableError:
+        said = self._safe(_error_message(text))
+        if status == 429 and "insufficient_quota" in text:
+            return BackendError(
+                f"{self._llm.address}: the quota is used up", hint="check the account, then rerun to resume"
+            )
+        if status in (408, 409, 429) or status >= 500:
+            return _RetryableError(
+                f"HTTP {status}: {said}", _retry_after_seconds(headers, self._llm.max_retry_after_seconds)
+            )
+        lowered = text.lower()
+        if "content_filter" in lowered or (status == 403 and ("moderation" in lowered or "flagged" in lowered)):
+            return ChatError("refusal", f"HTTP {status}: {said}", raw=said)
+        if status in (401, 403):
+            hint = f"set {self._llm.api_key_env}" if not self._key else f"check the key in {self._llm.api_key_env}"
+            return BackendError(f"{self._llm.address}: HTTP {status}, access denied", hint=hint)
+        if status == 404:
+            hint = "check base_url (it ends in /v1 for most servers) and model; `doctor` lists what the server offers"
+            return BackendError(f"{self._llm.address}: HTTP 404 for model {self._llm.model!r}: {said}", hint=hint)
+        if "context_length" in lowered or ("context" in lowered and ("length" in lowered or "token" in lowered)):
+            return ChatError("length", f"HTTP {status}: {said}")
+        return ChatError("request", f"HTTP {status}: {said}")
+
+    def _wait_before_retry(self, body: Mapping[str, Any], attempt: int, retry_after_seconds: float | None) -> float:
+        if retry_after_seconds is not None:
+            self._resume_at = max(self._resume_at, time.monotonic() + retry_after_seconds)
+        seed = hashlib.blake2b(f"{attempt}{json.dumps(body, sort_keys=True)}".encode(), digest_size=8).digest()
+        jitter = int.from_bytes(seed, "little") / 2**64
+        wait: float = min(30.0, self._llm.backoff_seconds * 2**attempt) * (0.5 + 0.5 * jitter)
+        return max(wait, retry_after_seconds or 0.0)
+
+    def _count_failure(self, trouble: str) -> None:
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self._llm.max_failures_in_a_row:
+            raise BackendError(
+                f"{self._llm.address}: {self._failures_in_a_row} requests in a row failed, the last with: {trouble}",
+                retryable=True,
+                hint="check the server, then rerun to resume",
+            )
+
+    def _safe(self, text: str) -> str:
+        """Server text for a message: one line, not long, without the key."""
+        shown = text.replace(self._key, "***") if self._key else text
+        return " ".join(shown.split())[:300]
+
+
+def _completion(text: str) -> Completion:
+    """First choice of a reply body; a body that is no chat completion counts as a transport error."""
+    try:
+        body = json.loads(text)
+        choice = body["choices"][0]
+        message = choice["message"]
+        content, refusal = message.get("content"), message.get("refusal")
+        usage = body.get("usage") or {}
+        counts = [int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens")]
+        finish_reason = str(choice.get("finish_reason") or "")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise _RetryableError(f"the body is no chat completion: {' '.join(text[:80].split())!r}") from None
+    if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
+        raise _RetryableError("the reply has no text")
+    return Completion(content or "", finish_reason, str(refusal or ""), *counts)
+
+
+def _error_message(text: str) -> str:
+    try:
+        error = json.loads(text)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return text
+
+
+def _retry_after_seconds(headers: Mapping[str, str], longest: float) -> float | None:
+    """Wait that the server asks for, from milliseconds, seconds or an HTTP date."""
+    try:
+        if "retry-after-ms" in headers:
+            wait = float(headers["retry-after-ms"]) / 1000
+        elif re.fullmatch(r"\s*\d+(\.\d+)?\s*", headers.get("retry-after", "")):
+            wait = float(headers["retry-after"])
+        else:
+            wait = email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
+    except (KeyError, ValueError, TypeError):
+        return None
+    return min(max(0.0, wait), longest)
