@@ -1,0 +1,128 @@
+"""One worker process: builds its models once, then does the units that come through its pipe.
+
+It lives exactly as long as its driver: on Linux the kernel kills it with its parent, elsewhere the closed pipe ends it.
+Reports are plain words and lines, because an exception of a third party may not survive pickling.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from fineinstructions.errors import BackendError, ConfigError, DataError
+from fineinstructions.runs.folder import RunFolder
+from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.unit import Unit
+
+M = TypeVar("M")
+C = TypeVar("C")
+
+PR_SET_PDEATHSIG = 1
+
+Kind = Literal["ready", "done", "config_error", "backend_error", "data_error", "unit_error", "worker_died"]
+
+
+@dataclass(frozen=True)
+class Job(Generic[M, C]):
+    """What every worker of a phase is given once."""
+
+    run: RunFolder
+    phase: str
+    work: Callable[[Unit, M, C], None]
+    build_models: Callable[[C], M]
+    config: C
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says about one unit, or about itself where `ordinal` is ``None``."""
+
+    ordinal: int | None
+    kind: Kind
+    message: str = ""
+    seconds: float = 0.0
+
+
+def serve(pipe: Connection, driver: int, job: Job[Any, Any], open_units: int) -> None:
+    """Main function of a worker process.
+
+    Args:
+        pipe: Units come in, reports go out; the driver closes it when there is no more work.
+        driver: Process id of the driver.
+        job: What to do.
+        open_units: Units that are open at once, in threads.
+    """
+    _die_with(driver)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        models = job.build_models(job.config)
+    except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
+        pipe.send(_report(None, error, job.run.logs / f"{job.phase}-models.log"))
+        return
+    pipe.send(Report(None, "ready"))
+    lock = threading.Lock()
+
+    def do(spec: UnitSpec) -> None:
+        report = execute(job, models, spec)
+        with lock, contextlib.suppress(BrokenPipeError):
+            pipe.send(report)
+
+    with ThreadPoolExecutor(open_units) as threads:
+        while True:
+            try:
+                spec = pipe.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # The driver is done or dead; an open unit is worth nothing to anybody now.
+            threads.submit(do, spec)
+
+
+def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
+    """Do and commit one unit; any trouble becomes a report."""
+    began = time.monotonic()
+    try:
+        with job.run.unit(job.phase, spec) as unit:
+            job.work(unit, models, job.config)
+            unit.commit()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the process boundary: its trouble must not end other units.
+        return _report(spec, error, crash_log(job.run, job.phase, spec))
+    return Report(spec.ordinal, "done", seconds=time.monotonic() - began)
+
+
+def crash_log(run: RunFolder, phase: str, spec: UnitSpec) -> Path:
+    """File for the traceback of a unit."""
+    return run.logs / f"{phase}-{spec.folder_name}.log"
+
+
+def _report(spec: UnitSpec | None, error: BaseException, log: Path) -> Report:
+    ordinal = spec.ordinal if spec else None
+    if isinstance(error, ConfigError):
+        return Report(ordinal, "config_error", str(error))
+    if isinstance(error, BackendError):
+        return Report(ordinal, "backend_error", str(error))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    line = " ".join(str(error).split())[:300] or type(error).__name__
+    where = f"unit {spec.folder_name}" if spec else "building the models"
+    kind: Kind = "data_error" if isinstance(error, DataError) else "unit_error"
+    named = line if kind == "data_error" else f"{type(error).__name__}: {line}"
+    return Report(ordinal, kind, f"{where}: {named} (traceback in {log})")
+
+
+def _die_with(driver: int) -> None:
+    """Have the kernel kill this process when the driver dies; the closed pipe does the rest on other systems."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != driver:
+        os._exit(0)

@@ -1,0 +1,63 @@
+"""Writing that survives a kill or a power cut: temporary name, fsync, rename, fsync of the folder."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+TEMPORARY_PREFIX = "tmp-"
+"""Prefix of every name that is not yet in place; leftovers of a killed run are removed by the next one."""
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's content onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file and folder below `folder`, and the folder itself, onto the disk."""
+    for path in sorted(folder.rglob("*")):
+        sync_file(path)
+    sync_file(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is there with all of its content, or not at all."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+    sync_file(path.parent)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in the place of another; the old one is gone only after the new one is there."""
+    sync_tree(new)
+    old = target.with_name(f"{TEMPORARY_PREFIX}old-{target.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    sync_file(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what an interrupted writer left in a folder (not below it)."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

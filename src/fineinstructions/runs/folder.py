@@ -1,0 +1,372 @@
+"""The run folder: create, open, compare with the recipe, plan, find what is to be done, publish.
+
+Opening only looks; everything that changes the folder happens inside `RunFolder.lease`. Results are dropped in one case
+only: the recipe or the input changed and the caller said ``redo``.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from fineinstructions.config import differences, digest
+from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.records import failure
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, write_text
+from fineinstructions.runs.layout import Layout
+from fineinstructions.runs.lease import hold_lease
+from fineinstructions.runs.ledger import Manifest, file_problems, list_files
+from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.tables import write_parts
+from fineinstructions.runs.unit import Unit
+
+R = TypeVar("R")
+
+NAMES_OF_A_NEW_RUN = frozenset({"lease", "logs", "plan", "recipe.resolved.yaml"})
+MAX_DIFFERENCES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A group of stages whose units are committed together."""
+
+    name: str
+    digest: str
+    """Digest of the settings, code versions and models that decide its bytes; `RunFolder` adds the upstream phases."""
+    upstream: tuple[str, ...] = ()
+    """Phases whose units it reads; they stand before it."""
+    entry: str = ""
+    """First stage; the rows of a unit that is set aside are counted as failed there."""
+    entry_figure: str = ""
+    """What enters the first stage: a stage or counted figure of the same upstream unit; empty for the unit's rows."""
+
+
+@dataclass(frozen=True)
+class RunFolder(Layout):
+    """A run folder together with the recipe and the phases it is to hold. Can be sent to a worker process."""
+
+    phases: tuple[Phase, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    redo: bool = False
+
+    @classmethod
+    def create_or_open(
+        cls, path: str | Path, config: dict[str, Any], phases: Sequence[Phase], *, redo: bool = False
+    ) -> Self:
+        """Look at a folder and check that it is fit for this recipe; changes nothing yet.
+
+        Args:
+            path: The run folder; made by `lease` where it does not exist.
+            config: The recipe with every default, as plain values.
+            phases: Phases in flow order.
+            redo: Whether results that the recipe made stale may be dropped.
+
+        Raises:
+            ConfigError: If the folder holds something else, or holds results of another recipe and `redo` is off; the
+                line names the fields that differ and the phases that they make stale.
+            ValueError: If a phase stands before one of its upstream phases.
+        """
+        known: set[str] = set()
+        for phase in phases:
+            if not known.issuperset(phase.upstream):
+                raise ValueError(f"phase {phase.name!r} stands before one of its upstream phases {phase.upstream}")
+            known.add(phase.name)
+        run = cls(root=Path(path), phases=tuple(phases), config=config, redo=redo)
+        run._check()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open an existing run as it is, for `status` and `verify`.
+
+        Raises:
+            ConfigError: If there is no run in the folder.
+        """
+        layout = Layout(Path(path))
+        state = layout.state()
+        if state is None:
+            raise ConfigError(f"{path}: no run here; give the folder that was named by --out")
+        phases = tuple(Phase(**{**plain, "upstream": tuple(plain["upstream"])}) for plain in state["phases"])
+        config = yaml.safe_load(layout.recipe_file.read_text(encoding="utf-8"))
+        return cls(root=layout.root, phases=phases, config=config)
+
+    def phase(self, name: str) -> Phase:
+        """Phase of that name.
+
+        Raises:
+            ValueError: If the run has no such phase.
+        """
+        for phase in self.phases:
+            if phase.name == name:
+                return phase
+        raise ValueError(f"no phase {name!r} in this run; there are {', '.join(p.name for p in self.phases)}")
+
+    def digest(self, name: str) -> str:
+        """Digest of everything that decides a phase's bytes, upstream phases included."""
+        phase = self.phase(name)
+        return digest(phase.digest, [self.digest(upstream) for upstream in phase.upstream])
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hold the folder alone, bring it in line with the recipe, clear leftovers of a killed run.
+
+        Raises:
+            ConfigError: If another run holds the folder, or it no longer fits the recipe.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            self.state_file.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self.root}: cannot be made ({error.strerror}); choose another --out") from None
+        with hold_lease(self.root / "lease"):
+            stale = self._check()
+            self._drop(stale)
+            units = self.root / "units"
+            for folder in (self.root, self.state_file.parent, *(units.iterdir() if units.exists() else ())):
+                remove_temporary(folder)
+            write_text(self.recipe_file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            write_text(self.state_file, json.dumps(self._new_state(), indent=1) + "\n")
+            yield
+
+    def _new_state(self) -> dict[str, Any]:
+        state = self.state() or {"phases": [], "digests": {}}
+        mine = [
+            {
+                "name": p.name,
+                "digest": p.digest,
+                "upstream": list(p.upstream),
+                "entry": p.entry,
+                "entry_figure": p.entry_figure,
+            }
+            for p in self.phases
+        ]
+        names = {p.name for p in self.phases}
+        others = [plain for plain in state["phases"] if plain["name"] not in names]
+        digests = {**state["digests"], **{p.name: self.digest(p.name) for p in self.phases}}
+        return {"layout": 1, "phases": mine + others, "digests": digests}
+
+    def _check(self) -> list[str]:
+        """Names of the phases that have to be dropped.
+
+        Raises:
+            ConfigError: If there are any and `redo` is off, or the folder is not ours.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"{self.root}: is a file; choose another --out")
+        state = self.state()
+        if state is None:
+            strangers = sorted({p.name for p in self.root.iterdir()} - NAMES_OF_A_NEW_RUN) if self.root.exists() else []
+            strangers = [name for name in strangers if not name.startswith(TEMPORARY_PREFIX)]
+            if strangers:
+                raise ConfigError(f"{self.root}: holds {strangers[0]!r} and no run; choose an empty or new --out")
+            return []
+        stale = [
+            p.name
+            for p in self.phases
+            if state["digests"].get(p.name, self.digest(p.name)) != self.digest(p.name) and self._has_results(p.name)
+        ]
+        if stale and not self.redo:
+            raise ConfigError(self._stale_line(stale))
+        return stale
+
+    def _stale_line(self, stale: list[str]) -> str:
+        old = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if self.recipe_file.exists() else {}
+        found = [f"{name}: {before!r} -> {after!r}" for name, before, after in differences(old, self.config)]
+        more = f" and {len(found) - MAX_DIFFERENCES_SHOWN} more" if len(found) > MAX_DIFFERENCES_SHOWN else ""
+        changed = ", ".join(found[:MAX_DIFFERENCES_SHOWN]) + more
+        kept = [p.name for p in self.phases if p.name not in stale and self._has_results(p.name)]
+        return (
+            f"{self.root}: made with other settings ({changed or 'input files, models or package version changed'}); "
+            f"stale: {', '.join(stale)}; run again with --redo to redo {'them' if len(stale) > 1 else 'it'}"
+            f"{' and keep ' + ', '.join(kept) if kept else ''}, or choose another --out"
+        )
+
+    def _has_results(self, phase: str) -> bool:
+        units = self.units(phase)
+        if units.exists() and any(units.glob("*/manifest.json")):
+            return True
+        return bool(self._published_by([phase]))
+
+    def _published_by(self, phases: Sequence[str]) -> list[str]:
+        folder = self.published_folder("")
+        found = []
+        for path in sorted(folder.iterdir()) if folder.exists() else ():
+            manifest = self.published(path.name)
+            if manifest is None or manifest.phase in phases:
+                found.append(path.name)
+        return found
+
+    def _drop(self, stale: Sequence[str]) -> None:
+        """Remove units, unit lists and published tables of the phases, last phase first."""
+        for phase in reversed(stale):
+            for name in self._published_by([phase]):
+                shutil.rmtree(self.published_folder(name), ignore_errors=True)
+                shutil.rmtree(self.root / name, ignore_errors=True)
+            self.plan_file(phase).unlink(missing_ok=True)
+            shutil.rmtree(self.units(phase), ignore_errors=True)
+
+    def todo(
+        self, phase: str, specs: Sequence[UnitSpec], *, retry_failed: bool = False, thorough: bool = False
+    ) -> list[UnitSpec]:
+        """Plan a phase and find which of its units are not done.
+
+        Args:
+            phase: The phase; its upstream phases are complete.
+            specs: All of its units. Units that are new are added to an earlier plan.
+            retry_failed: Whether units that were set aside are tried again.
+            thorough: Compare the content of every committed file with its digest instead of its size only.
+
+        Raises:
+            ConfigError: If units that were committed are no longer planned (other input files, other unit size) and
+                `redo` is off.
+        """
+        self._plan(phase, list(specs))
+        contents: dict[str, str] = {}
+        return [
+            spec
+            for spec in specs
+            if not self.is_done(phase, spec, retry_failed=retry_failed, thorough=thorough, contents=contents)
+        ]
+
+    def _plan(self, phase: str, specs: list[UnitSpec]) -> None:
+        old = self.planned(phase) or []
+        if old == specs:
+            return
+        new = {spec.unit_id: spec for spec in specs}
+        gone = [s for s in old if s.unit_id not in new and (self.unit_folder(phase, s) / "manifest.json").exists()]
+        if gone and not self.redo:
+            raise ConfigError(
+                f"{self.root}: the input of phase {phase!r} or its unit size changed, {len(gone)} of {len(old)} units"
+                " would be lost; run again with --redo to drop them, or choose another --out"
+            )
+        for spec in old:
+            if spec.unit_id in new and self.unit_folder(phase, spec).exists():
+                self.unit_folder(phase, spec).rename(self.unit_folder(phase, new[spec.unit_id]))
+        self.save_plan(phase, specs)
+        names = {spec.folder_name for spec in specs}
+        for path in self.units(phase).iterdir() if self.units(phase).exists() else ():
+            if path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def is_done(
+        self,
+        phase: str,
+        spec: UnitSpec,
+        *,
+        retry_failed: bool = False,
+        thorough: bool = False,
+        contents: dict[str, str] | None = None,
+    ) -> bool:
+        """Whether a unit is committed, intact, and made from the present recipe and upstream units."""
+        try:
+            manifest = self.manifest(phase, spec)
+            if manifest is None or (manifest.set_aside and retry_failed) or manifest.digest != self.digest(phase):
+                return False
+            if manifest.inputs != self._inputs(phase, spec, contents if contents is not None else {}):
+                return False
+        except DataError:
+            return False
+        return not file_problems(self.unit_folder(phase, spec), manifest.files, thorough)
+
+    def _inputs(self, phase: str, spec: UnitSpec, contents: dict[str, str]) -> str:
+        """Digest of the upstream units: the same unit where the upstream phase has it, else all of its units."""
+        seals = []
+        for upstream in self.phase(phase).upstream:
+            same = self.manifest(upstream, spec)
+            if same is None and upstream not in contents:
+                contents[upstream] = self.content(upstream)
+            seals.append(same.seal if same else contents[upstream])
+        return digest(seals)
+
+    def unit(self, phase: str, spec: UnitSpec) -> Unit:
+        """Open a unit for work.
+
+        Raises:
+            DataError: If an upstream phase is not complete.
+        """
+        return Unit(self, phase, spec, digest=self.digest(phase), inputs=self._inputs(phase, spec, {}))
+
+    def entering(self, phase: str, spec: UnitSpec) -> int:
+        """How many records enter the first stage of a unit, known before it has run."""
+        figure = self.phase(phase).entry_figure
+        if not figure:
+            return spec.num_rows
+        found = (self.manifest(upstream, spec) for upstream in self.phase(phase).upstream)
+        return sum(manifest.figure(figure) for manifest in found if manifest)
+
+    def set_aside(self, phase: str, spec: UnitSpec, reason: str) -> None:
+        """Give a unit up: commit it with every entering record as a failed rejection of the first stage.
+
+        Raises:
+            ValueError: If the phase has no `Phase.entry`.
+        """
+        stage = self.phase(phase).entry
+        if not stage:
+            raise ValueError(f"phase {phase!r} names no entry stage, so its units cannot be set aside")
+        number = self.entering(phase, spec)
+        lost = (failure(stage, reason, f"{spec.unit_id}/{i}", {"unit": spec.unit_id, "row": i}) for i in range(number))
+        with self.unit(phase, spec) as unit:
+            for _ in unit.keep(stage, lost):
+                raise AssertionError("only failures were filed")
+            unit.commit(set_aside=reason)
+
+    def publish(
+        self,
+        name: str,
+        record_type: type[R],
+        records: Iterable[R],
+        *,
+        phase: str,
+        rows_per_part: int = 1_000_000,
+        bytes_per_part: int = 512 << 20,
+    ) -> int:
+        """Write ``RUN/<name>/part-00000.parquet``, ... in one go: the old parts stay until the new ones are complete.
+
+        Args:
+            name: Folder in the run folder, for example ``pairs``.
+            record_type: Type of the records.
+            records: Records in output order; streamed.
+            phase: Phase whose settings and upstream units decide the bytes.
+            rows_per_part: Most rows in a part.
+            bytes_per_part: About the most uncompressed bytes in a part.
+
+        Returns:
+            Number of rows.
+        """
+        temporary = self.root / f"{TEMPORARY_PREFIX}{name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        rows = write_parts(temporary, records, record_type, rows_per_part, bytes_per_part)
+        manifest = Manifest(
+            phase=phase,
+            unit_id=name,
+            digest=self.digest(phase),
+            inputs=self._upstream_content(phase),
+            stages={},
+            counts={"rows": sum(rows.values())},
+            files=list_files(temporary, rows),
+        )
+        replace_folder(temporary, self.root / name)
+        self.published_folder(name).mkdir(parents=True, exist_ok=True)
+        manifest.save(self.published_folder(name))
+        return manifest.counts["rows"]
+
+    def is_published(self, name: str, phase: str) -> bool:
+        """Whether a published table is intact and made from the present recipe and upstream units."""
+        manifest = self.published(name)
+        if manifest is None or manifest.digest != self.digest(phase):
+            return False
+        try:
+            current = manifest.inputs == self._upstream_content(phase)
+        except DataError:
+            return False
+        return current and not file_problems(self.root / name, manifest.files)
+
+    def _upstream_content(self, phase: str) -> str:
+        return digest([self.content(upstream) for upstream in self.phase(phase).upstream])

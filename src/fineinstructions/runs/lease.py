@@ -1,0 +1,63 @@
+"""The lock that keeps two runs off one folder; the operating system releases it when its holder dies."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from fineinstructions.errors import ConfigError
+
+
+@contextmanager
+def hold_lease(path: Path) -> Iterator[None]:
+    """Hold a lock file for as long as the context is open.
+
+    Raises:
+        ConfigError: If another process holds it; the line names the process and its host.
+    """
+    with path.open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{path.parent}: {_holder(handle)} is working in this folder; wait for it or choose another --out"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{path}: this file system cannot lock files ({error}); choose another --out") from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+        handle.flush()
+        try:
+            yield
+        finally:
+            handle.seek(0)
+            handle.truncate()
+            handle.flush()
+
+
+def lease_holder(path: Path) -> str:
+    """Who holds a lock file, such as ``process 4711 on box``; empty when nobody does."""
+    if not path.exists():
+        return ""
+    with path.open("r", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(handle)
+        except OSError:
+            return ""
+    return ""
+
+
+def _holder(handle: IO[str]) -> str:
+    handle.seek(0)
+    try:
+        known = json.loads(handle.read())
+        return f"process {known['process']} on {known['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,173 @@
+"""What a finished unit says about itself: its files with digests, and the account of every stage.
+
+The completeness contract lives here: for every stage, in = out + merged + rejected + failed. A manifest is sealed with
+a digest of its own content, so a torn or edited one is recognised, and holds no time, host or path, so that equal work
+has an equal seal.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fineinstructions.errors import DataError
+from fineinstructions.runs.durable import sha256_file, write_text
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class StageAccount:
+    """How many records entered a stage, and how each of them left it."""
+
+    num_in: int = 0
+    num_out: int = 0
+    num_merged: int = 0
+    """Records that live on inside another output record (queries of one template, beyond the first)."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def num_missing(self) -> int:
+        """Records that entered and left no trace; anything but 0 breaks the contract."""
+        return self.num_in - self.num_out - self.num_merged - self.num_turned_away
+
+    @property
+    def num_turned_away(self) -> int:
+        """Records that were rejected or failed."""
+        return sum(self.rejected.values()) + sum(self.failed.values())
+
+    def add(self, other: "StageAccount") -> None:
+        """Add another unit's account of the same stage."""
+        self.num_in += other.num_in
+        self.num_out += other.num_out
+        self.num_merged += other.num_merged
+        for mine, theirs in ((self.rejected, other.rejected), (self.failed, other.failed)):
+            for reason, number in theirs.items():
+                mine[reason] = mine.get(reason, 0) + number
+
+    def to_plain(self) -> dict[str, Any]:
+        """The account as it stands in a manifest; reasons in alphabetical order."""
+        return {
+            "in": self.num_in,
+            "out": self.num_out,
+            "merged": self.num_merged,
+            "rejected": dict(sorted(self.rejected.items())),
+            "failed": dict(sorted(self.failed.items())),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "StageAccount":
+        """Inverse of `to_plain`."""
+        return cls(plain["in"], plain["out"], plain["merged"], dict(plain["rejected"]), dict(plain["failed"]))
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a unit or of a published table."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+    num_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The proof that a unit (or a published table) is done."""
+
+    phase: str
+    unit_id: str
+    digest: str
+    """Digest of everything in the recipe, the code and the models that decides the phase's bytes."""
+    inputs: str
+    """Digest of the seals of the upstream units."""
+    stages: dict[str, StageAccount]
+    counts: dict[str, int]
+    files: tuple[FileEntry, ...]
+    set_aside: str = ""
+    """Why the unit was given up, all of its rows counted as failed; empty for a unit that is done."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """The manifest without its seal."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["stages"] = {name: account.to_plain() for name, account in self.stages.items()}
+        plain["files"] = [dataclasses.asdict(entry) for entry in self.files]
+        return plain
+
+    @property
+    def seal(self) -> str:
+        """Digest of the manifest's content."""
+        return _seal(self.to_plain())
+
+    def figure(self, name: str) -> int:
+        """Output of the stage of that name, or the figure counted under it; 0 when there is neither."""
+        return self.stages[name].num_out if name in self.stages else self.counts.get(name, 0)
+
+    def save(self, folder: Path) -> None:
+        """Rename the manifest into place: from here on the unit is done."""
+        plain = {**self.to_plain(), "seal": self.seal}
+        write_text(folder / MANIFEST, json.dumps(plain, ensure_ascii=False, indent=1) + "\n")
+
+
+def _seal(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def load_manifest(folder: Path) -> Manifest | None:
+    """Manifest of a unit's folder.
+
+    Returns:
+        The manifest; ``None`` where there is none.
+
+    Raises:
+        DataError: If it is torn, edited or of another kind.
+    """
+    path = folder / MANIFEST
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        seal = plain.pop("seal")
+        if seal != _seal(plain):
+            raise ValueError("its seal does not fit its content")
+        plain["stages"] = {name: StageAccount.from_plain(a) for name, a in plain["stages"].items()}
+        plain["files"] = tuple(FileEntry(**entry) for entry in plain["files"])
+        return Manifest(**plain)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: torn or edited manifest ({error}); the unit will be redone by the next run") from None
+
+
+def list_files(folder: Path, rows: dict[str, int]) -> tuple[FileEntry, ...]:
+    """Entries of all files below a folder, the manifest aside.
+
+    Args:
+        folder: A unit's folder.
+        rows: Rows of the tables among them, by name relative to the folder.
+    """
+    entries = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            entries.append(FileEntry(name, path.stat().st_size, sha256_file(path), rows.get(name)))
+    return tuple(entries)
+
+
+def file_problems(folder: Path, files: tuple[FileEntry, ...], thorough: bool = False) -> list[str]:
+    """What is wrong with a folder's files: missing or wrong size; with `thorough`, content and strangers too."""
+    problems = []
+    for entry in files:
+        path = folder / entry.name
+        if not path.is_file():
+            problems.append(f"{entry.name} is missing")
+        elif path.stat().st_size != entry.num_bytes:
+            problems.append(f"{entry.name} has {path.stat().st_size} bytes instead of {entry.num_bytes}")
+        elif thorough and sha256_file(path) != entry.sha256:
+            problems.append(f"{entry.name} does not have the content that was committed")
+    if thorough:
+        known = {entry.name for entry in files} | {MANIFEST}
+        names = (p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file())
+        problems += [f"{name} is not listed in the manifest" for name in names if name not in known]
+    return problems

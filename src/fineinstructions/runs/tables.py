@@ -1,0 +1,161 @@
+"""Records to Parquet files and back, streaming, with the same bytes for the same records.
+
+Row groups end after a fixed number of rows or characters, so that memory is bounded and the bytes depend on nothing but
+the records. Pages carry checksums that are checked on reading.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import pyarrow as pa
+
+from fineinstructions.errors import DataError
+from fineinstructions.records import from_table, schema_of, to_table
+
+R = TypeVar("R")
+
+ROW_GROUP_ROWS = 4096
+ROW_GROUP_CHARS = 8 << 20
+
+
+def table_name(record_type: type[Any]) -> str:
+    """File name of a record type's table.
+
+    Example:
+        >>> from fineinstructions.records import TemplateDraft
+        >>> table_name(TemplateDraft)
+        'template_draft'
+    """
+    name = record_type.__name__
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+class TableWriter(Generic[R]):
+    """Writes records of one type to one Parquet file; holds at most one row group in memory."""
+
+    def __init__(self, path: Path, record_type: type[R]) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self.num_rows = 0
+        self.num_bytes = 0
+        """Size of the row groups written so far, uncompressed."""
+        self._record_type = record_type
+        self._texts = [f.name for f in dataclasses.fields(cast(Any, record_type)) if f.type in (str, "str")]
+        self._pending: list[R] = []
+        self._pending_chars = 0
+        self._writer = pq.ParquetWriter(
+            path, schema_of(record_type), compression="zstd", compression_level=3, write_page_checksum=True
+        )
+
+    def add(self, record: R) -> None:
+        """Write one record, at the latest when the row group is full."""
+        self._pending.append(record)
+        self._pending_chars += sum(len(getattr(record, name)) for name in self._texts)
+        if len(self._pending) >= ROW_GROUP_ROWS or self._pending_chars >= ROW_GROUP_CHARS:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = to_table(self._pending, self._record_type)
+        self._writer.write_table(table, row_group_size=len(self._pending))
+        self.num_rows += len(self._pending)
+        self.num_bytes += table.nbytes
+        self._pending, self._pending_chars = [], 0
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows added but not yet in the file."""
+        return len(self._pending)
+
+    @property
+    def pending_chars(self) -> int:
+        """Characters of the rows added but not yet in the file."""
+        return self._pending_chars
+
+    def close(self) -> None:
+        """Write what is left and finish the file."""
+        if self._pending:
+            self._flush()
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Close the file without writing what is left."""
+        self._pending = []
+        self._writer.close()
+
+
+def write_parts(
+    folder: Path, records: Iterable[R], record_type: type[R], rows_per_part: int, bytes_per_part: int
+) -> dict[str, int]:
+    """Write records as ``part-00000.parquet``, ``part-00001.parquet``, ...
+
+    Args:
+        folder: Empty folder.
+        records: Records in output order; an empty stream gives one part without rows.
+        record_type: Their type.
+        rows_per_part: Most rows in a part.
+        bytes_per_part: A part ends once its rows, uncompressed, reach about this size.
+
+    Returns:
+        Rows of every part, by file name.
+    """
+    rows: dict[str, int] = {}
+    writer = TableWriter(folder / "part-00000.parquet", record_type)
+    try:
+        for record in records:
+            size = writer.num_bytes + writer.pending_chars
+            if writer.num_rows + writer.pending_rows >= rows_per_part or size >= bytes_per_part:
+                writer.close()
+                rows[writer.path.name] = writer.num_rows
+                writer = TableWriter(folder / f"part-{len(rows):05d}.parquet", record_type)
+            writer.add(record)
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+    rows[writer.path.name] = writer.num_rows
+    return rows
+
+
+def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: int | None = None) -> Iterator[R]:
+    """Stream the records of a Parquet file, or of a row range of it.
+
+    Args:
+        path: Parquet file.
+        record_type: Type of the records; columns that it does not have are ignored.
+        row_start: First row.
+        row_stop: Row after the last one; ``None`` reads to the end.
+
+    Raises:
+        DataError: If the file is missing or corrupt.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
+                yield from from_table(pa.Table.from_batches([batch]), record_type)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read ({reason}); run verify to see what else is damaged") from error
+
+
+def _row_range(file: Any, row_start: int, row_stop: int) -> Iterator[pa.RecordBatch]:
+    """Batches of the rows of a range; row groups outside of it are not read."""
+    groups: list[int] = []
+    first = position = 0
+    for index in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(index).num_rows
+        if position < row_stop and position + rows > row_start:
+            if not groups:
+                first = position
+            groups.append(index)
+        position += rows
+    position = first
+    for batch in file.iter_batches(batch_size=1024, row_groups=groups, use_threads=False) if groups else ():
+        low, high = max(row_start - position, 0), min(row_stop - position, batch.num_rows)
+        if low < high:
+            yield batch.slice(low, high - low)
+        position += batch.num_rows

@@ -1,0 +1,242 @@
+"""One open work unit: reads what it needs, counts what passes, files what is turned away, commits all or nothing.
+
+Nothing of an open unit is visible in its final place. `Unit.commit` checks the accounts, renames the folder into place
+and then the manifest; a unit without manifest does not exist. Rejections go to one file per stage, because operators
+that ask a model run ahead of each other and one common file would depend on timing.
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fineinstructions.errors import DataError
+from fineinstructions.records import Rejection
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, replace_folder
+from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
+from fineinstructions.runs.ledger import Manifest, StageAccount, list_files
+from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.tables import TableWriter, read_table, table_name
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Unit:
+    """A work unit in the hands of a work function. Used by one thread; the engine opens, commits and closes it.
+
+    Args:
+        layout: The run folder.
+        phase: Name of the phase.
+        spec: What to work on.
+        digest: Digest of what decides the phase's bytes.
+        inputs: Digest of the seals of the upstream units.
+    """
+
+    def __init__(self, layout: Layout, phase: str, spec: UnitSpec, *, digest: str, inputs: str) -> None:
+        self.layout = layout
+        self.phase = phase
+        self.spec = spec
+        self.folder = layout.units(phase) / f"{TEMPORARY_PREFIX}{os.getpid()}-{spec.folder_name}"
+        """Where the unit's files lie until the commit; a work function may write files and folders of its own here."""
+        self._digest, self._inputs = digest, inputs
+        self._stages: dict[str, StageAccount] = {}
+        self._unfinished: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._writers: dict[str, TableWriter[Any]] = {}
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def rows(self, record_type: type[R]) -> Iterator[R]:
+        """Rows of the unit's own range of its input file, for input that this package wrote.
+
+        Raises:
+            DataError: If the file is missing or corrupt.
+        """
+        return read_table(Path(self.spec.path), record_type, self.spec.row_start, self.spec.row_stop)
+
+    def read(self, record_type: type[R], *, phase: str, name: str | None = None) -> Iterator[R]:
+        """What an upstream phase wrote for this very unit; nothing where that unit was set aside.
+
+        Args:
+            record_type: Type of the records.
+            phase: Upstream phase, planned over the same units.
+            name: Table name where it is not the record type's.
+
+        Raises:
+            DataError: If the upstream unit is not committed or damaged.
+        """
+        return self.layout.unit_records(phase, self.spec, record_type, name)
+
+    def read_all(self, record_type: type[R], *, phase: str, name: str | None = None) -> Iterator[R]:
+        """What an upstream phase wrote, all units in plan order; otherwise like `read`."""
+        return self.layout.records(phase, record_type, name)
+
+    def keep(self, stage: str, items: Iterable[R | Rejection]) -> Iterator[R]:
+        """Good records of a source that has no input records (a reader); files the rejections.
+
+        Args:
+            stage: Name of the stage; equals `Rejection.stage`.
+            items: One item per row that was read.
+        """
+        account = self._open_stage(stage)
+        return self._sort_out(stage, account, items, counts_in=True)
+
+    def through(
+        self,
+        stage: str,
+        inputs: Iterable[T],
+        operator: Callable[[Iterator[T]], Iterable[R | Rejection]],
+        stands_for: Callable[[R], int] | None = None,
+    ) -> Iterator[R]:
+        """Good records of an operator; counts what goes in and out and files the rejections.
+
+        Args:
+            stage: Name of the stage; equals `Rejection.stage`.
+            inputs: Records that enter.
+            operator: Turns an iterator of inputs into one item per input; it may run ahead.
+            stands_for: How many inputs an output stands for, where records are merged; else each stands for one.
+
+        Returns:
+            A lazy stream. It has to be read to its end before `commit`.
+
+        Raises:
+            DataError: While reading, if the operator leaves inputs unread or its items do not add up.
+        """
+        account = self._open_stage(stage)
+
+        def counted() -> Iterator[T]:
+            for item in inputs:
+                account.num_in += 1
+                yield item
+
+        entering = counted()
+        return self._sort_out(stage, account, operator(entering), entering=entering, stands_for=stands_for)
+
+    def _open_stage(self, stage: str) -> StageAccount:
+        self._unfinished[stage] += 1
+        return self._stages.setdefault(stage, StageAccount())
+
+    def _sort_out(
+        self,
+        stage: str,
+        account: StageAccount,
+        items: Iterable[R | Rejection],
+        *,
+        counts_in: bool = False,
+        entering: Iterator[Any] | None = None,
+        stands_for: Callable[[R], int] | None = None,
+    ) -> Iterator[R]:
+        for item in items:
+            account.num_in += counts_in
+            if isinstance(item, Rejection):
+                self._file(stage, account, item)
+                continue
+            account.num_out += 1
+            account.num_merged += stands_for(item) - 1 if stands_for else 0
+            yield item
+        if entering is not None:
+            unread = sum(1 for _ in entering)
+            if unread:
+                raise DataError(f"stage {stage!r} stopped before {unread} of its {account.num_in} records were read")
+        self._unfinished[stage] -= 1
+
+    def _file(self, stage: str, account: StageAccount, rejection: Rejection) -> None:
+        if rejection.stage != stage:
+            raise DataError(f"a rejection of stage {rejection.stage!r} came out of stage {stage!r}: {rejection.reason}")
+        reasons = account.failed if rejection.failed else account.rejected
+        reasons[rejection.reason] = reasons.get(rejection.reason, 0) + 1
+        name = f"{REJECTED_PREFIX}{stage}"
+        writer = self._writers.get(name) or self.writer(Rejection, name)
+        writer.add(rejection)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to an extra figure of the unit (candidates, calls, tokens)."""
+        self._counts[name] += number
+
+    def writer(self, record_type: type[R], name: str | None = None) -> TableWriter[R]:
+        """Table that records are added to one by one; closed by `commit`.
+
+        Raises:
+            ValueError: If the unit already has a table of that name.
+        """
+        name = name or table_name(record_type)
+        if name in self._writers:
+            raise ValueError(f"the unit already has a table {name!r}")
+        writer = TableWriter(self.folder / f"{name}.parquet", record_type)
+        self._writers[name] = writer
+        return writer
+
+    def write(self, records: Iterable[R], record_type: type[R], name: str | None = None) -> int:
+        """Read a stream to its end into a table of the unit.
+
+        Args:
+            records: Records in order; streamed.
+            record_type: Their type.
+            name: Table name where it should not be the record type's.
+
+        Returns:
+            How many records there were.
+        """
+        writer = self.writer(record_type, name)
+        number = 0
+        for record in records:
+            writer.add(record)
+            number += 1
+        return number
+
+    def commit(self, *, set_aside: str = "") -> Manifest:
+        """Check the accounts and make the unit done.
+
+        Args:
+            set_aside: Why the unit is given up; empty for good work.
+
+        Returns:
+            The manifest that is now in place.
+
+        Raises:
+            DataError: If a stage was not read to its end or lost a record.
+        """
+        for stage, account in self._stages.items():
+            if self._unfinished[stage]:
+                raise DataError(f"stage {stage!r} was not read to its end; commit only after its last record")
+            if account.num_missing:
+                raise DataError(
+                    f"stage {stage!r} does not add up: {account.num_in} in, {account.num_out} out, {account.num_merged}"
+                    f" merged, {account.num_turned_away} turned away, {account.num_missing} unaccounted for"
+                )
+        for writer in self._writers.values():
+            writer.close()
+        rows = {writer.path.name: writer.num_rows for writer in self._writers.values()}
+        self._writers.clear()
+        files = list_files(self.folder, rows)
+        manifest = Manifest(
+            phase=self.phase,
+            unit_id=self.spec.unit_id,
+            digest=self._digest,
+            inputs=self._inputs,
+            stages=self._stages,
+            counts=dict(sorted(self._counts.items())),
+            files=files,
+            set_aside=set_aside,
+        )
+        final = self.layout.unit_folder(self.phase, self.spec)
+        replace_folder(self.folder, final)
+        manifest.save(final)
+        return manifest
+
+    def close(self) -> None:
+        """Drop whatever was not committed."""
+        for writer in self._writers.values():
+            writer.abandon()
+        self._writers.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""The completeness contract, checked on a finished run: nothing lost, nothing changed, every excerpt verbatim.
+
+Reads everything and trusts nothing but the plan. Room code is not imported: the caller says how figures are linked and
+how the documents of a unit are read.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fineinstructions.errors import DataError
+from fineinstructions.records import Document, Pair, content_id
+from fineinstructions.runs.folder import RunFolder
+from fineinstructions.runs.ledger import Manifest, file_problems
+from fineinstructions.runs.plan import UnitSpec
+
+MAX_FINDINGS_PER_CHECK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One breach of the contract."""
+
+    place: str
+    """Phase and unit, published table, or stage."""
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+DocumentReader = Callable[[UnitSpec], Iterable[Document]]
+"""Gives the documents that a unit of the document phase accepted, in order."""
+
+
+def verify(
+    run: RunFolder,
+    *,
+    links: Sequence[tuple[str, str]] = (),
+    published: Mapping[str, str] | None = None,
+    documents: DocumentReader | None = None,
+    document_phase: str = "matches",
+) -> list[Finding]:
+    """Check a run.
+
+    Args:
+        run: The run, complete.
+        links: Pairs (figure, stage): what leaves the first enters the second. A figure is a stage (its output) or a
+            name that was counted; compared unit by unit where both belong to the same units, else in total.
+        published: For every published table the figure that equals its number of rows; ``rejected`` is always compared
+            with the sum of all rejections and failures.
+        documents: Reads the documents of a unit; ``None`` skips the checks that need them.
+        document_phase: Phase whose units are the document units.
+
+    Returns:
+        What is wrong, in flow order; empty for a clean run.
+    """
+    findings: list[Finding] = []
+    figures: dict[str, dict[str, int]] = {}
+    for phase in run.phases:
+        manifests = _check_units(run, phase.name, findings)
+        for unit_id, (spec, manifest) in manifests.items():
+            _check_accounts(run, phase.name, spec, manifest, findings)
+            for name in [*manifest.stages, *manifest.counts]:
+                figures.setdefault(f"out of {name}", {})[unit_id] = manifest.figure(name)
+            for name, account in manifest.stages.items():
+                figures.setdefault(f"into {name}", {})[unit_id] = account.num_in
+                key = figures.setdefault("turned away", {})
+                key[f"{phase.name}/{unit_id}"] = key.get(f"{phase.name}/{unit_id}", 0) + account.num_turned_away
+    for upstream, downstream in links:
+        findings += _check_link(figures.get(f"out of {upstream}", {}), figures.get(f"into {downstream}", {}),
+                                f"{upstream} -> {downstream}")  # fmt: skip
+    expected = {name: f"out of {figure}" for name, figure in (published or {}).items()} | {"rejected": "turned away"}
+    for name, figure in expected.items():
+        findings += _check_published(run, name, sum(figures.get(figure, {}).values()))
+    if documents is not None:
+        findings += _check_documents(run, documents, document_phase)
+    return findings
+
+
+def _check_units(run: RunFolder, phase: str, findings: list[Finding]) -> dict[str, tuple[UnitSpec, Manifest]]:
+    """Manifests of a phase's intact units; what is missing or damaged goes to the findings."""
+    manifests = {}
+    specs = run.planned(phase)
+    if specs is None:
+        findings.append(Finding(phase, "not planned yet; run again to finish it"))
+    for spec in specs or ():
+        place = f"{phase}/{spec.folder_name}"
+        try:
+            manifest = run.manifest(phase, spec)
+        except DataError as error:
+            findings.append(Finding(place, str(error)))
+            continue
+        if manifest is None:
+            findings.append(Finding(place, "not committed; run again to finish it"))
+            continue
+        if not run.is_done(phase, spec):
+            findings.append(Finding(place, "does not belong to the present recipe or upstream units; run again"))
+        problems = file_problems(run.unit_folder(phase, spec), manifest.files, thorough=True)
+        findings += [Finding(place, problem) for problem in problems]
+        manifests[spec.unit_id] = (spec, manifest)
+    return manifests
+
+
+def _check_accounts(run: RunFolder, phase: str, spec: UnitSpec, manifest: Manifest, findings: list[Finding]) -> None:
+    """Every stage of a unit adds up, and all of the unit's rows entered the first one."""
+    place = f"{phase}/{spec.folder_name}"
+    for stage, account in manifest.stages.items():
+        if account.num_missing:
+            findings.append(Finding(place, f"stage {stage!r} lost {account.num_missing} of {account.num_in} records"))
+    entry = run.phase(phase).entry
+    if entry and (spec.num_rows or run.phase(phase).entry_figure):
+        expected, entered = run.entering(phase, spec), manifest.stages[entry].num_in if entry in manifest.stages else 0
+        if entered != expected:
+            findings.append(Finding(place, f"{entered} of {expected} records entered its first stage {entry!r}"))
+
+
+def _check_link(before: dict[str, int], after: dict[str, int], place: str) -> Iterator[Finding]:
+    if before.keys() == after.keys():
+        for unit_id, number in before.items():
+            if number != after[unit_id]:
+                yield Finding(place, f"unit {unit_id}: {number} left, {after[unit_id]} entered")
+    elif sum(before.values()) != sum(after.values()):
+        yield Finding(place, f"{sum(before.values())} left, {sum(after.values())} entered")
+
+
+def _check_published(run: RunFolder, name: str, expected: int) -> Iterator[Finding]:
+    manifest = run.published(name)
+    if manifest is None:
+        yield Finding(name, "not published; run again to finish it")
+        return
+    if not run.is_published(name, manifest.phase):
+        yield Finding(name, "older than the units it is made from, or damaged; run again")
+    for problem in file_problems(run.root / name, manifest.files, thorough=True):
+        yield Finding(name, problem)
+    if manifest.counts["rows"] != expected:
+        yield Finding(name, f"{manifest.counts['rows']} rows, but the units account for {expected}")
+
+
+def _check_documents(run: RunFolder, documents: DocumentReader, phase: str) -> list[Finding]:
+    """Ids are unique, and every published pair quotes its document verbatim."""
+    findings: list[Finding] = []
+    document_ids = _UniqueIds("document_id")
+    pair_ids = _UniqueIds("pair_id")
+    pairs = run.published_records("pairs", Pair)
+    try:
+        pair = next(pairs, None)
+        for spec in run.planned(phase) or ():
+            texts: dict[str, str] = {}
+            for document in documents(spec):
+                document_ids.add(document.document_id)
+                texts[document.document_id] = document.text
+            while pair is not None and pair.document_id in texts:
+                pair_ids.add(pair.pair_id)
+                findings += [
+                    Finding(f"pair {pair.pair_id}", p) for p in excerpt_problems(pair, texts[pair.document_id])
+                ]
+                pair = next(pairs, None)
+    except DataError as error:
+        return [*findings, Finding("pairs", str(error))]
+    if pair is not None:
+        findings.append(Finding(f"pair {pair.pair_id}", f"document {pair.document_id!r} is not where the plan has it"))
+    return [*findings[:MAX_FINDINGS_PER_CHECK], *document_ids.repeated(), *pair_ids.repeated()]
+
+
+def excerpt_problems(pair: Pair, text: str) -> list[str]:
+    """What is wrong with a pair's excerpts, given the text of its document.
+
+    Example:
+        >>> from fineinstructions.records import Excerpt
+        >>> from types import SimpleNamespace
+        >>> pair = SimpleNamespace(answer="It rains.", excerpts=(Excerpt(0, 9, 6, 15),))
+        >>> excerpt_problems(pair, "Look: It rains. Much.")
+        []
+        >>> excerpt_problems(pair, "Look: It pours. Much.")
+        ['excerpt 0 is not the text of its document at 6:15']
+    """
+    problems = []
+    for number, e in enumerate(pair.excerpts):
+        inside = 0 <= e.answer_start < e.answer_end <= len(pair.answer) and 0 <= e.document_start < e.document_end
+        if not inside or e.document_end > len(text):
+            problems.append(f"excerpt {number} has offsets outside of its answer or document: {e}")
+        elif pair.answer[e.answer_start : e.answer_end] != text[e.document_start : e.document_end]:
+            problems.append(f"excerpt {number} is not the text of its document at {e.document_start}:{e.document_end}")
+    return problems
+
+
+class _UniqueIds:
+    """Finds repeated ids among many, at 8 bytes an id: 64-bit hashes, of which equal ones are equal ids."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._hashes: list[Any] = []
+        self._pending: list[int] = []
+
+    def add(self, value: str) -> None:
+        self._pending.append(int(content_id("", value)[1:], 16))
+        if len(self._pending) >= 65536:
+            self._hashes.append(np.array(self._pending, dtype=np.uint64))
+            self._pending = []
+
+    def repeated(self) -> list[Finding]:
+        hashes = np.concatenate([*self._hashes, np.array(self._pending, dtype=np.uint64)])
+        num_repeated = len(hashes) - len(np.unique(hashes))
+        return [Finding(self._kind, f"{num_repeated} repeated ids among {len(hashes)}")] if num_repeated else []
