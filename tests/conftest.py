@@ -1,0 +1,28 @@
+"""What every test shares: no key or endpoint of the user's, and no skipped engine where all of them are required."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+REQUIRE_EXTRAS = "FINEINSTRUCTIONS_REQUIRE_EXTRAS"
+
+
+@pytest.fixture(autouse=True)
+def _no_user_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see none of the user's keys, endpoints or hub settings."""
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "HF_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a test that needs an engine into a failure where every engine must be there."""
+    report = yield
+    if report.skipped and item.get_closest_marker("extra") and os.environ.get(REQUIRE_EXTRAS):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although {REQUIRE_EXTRAS} is set: {report.longrepr}"
+    return report

@@ -1,0 +1,193 @@
+"""The rules of the house that a machine can check: floors, circles, sizes, names, docs, dependencies, start-up."""
+
+import ast
+import functools
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "fineinstructions"
+PACKAGE = "fineinstructions"
+
+VOCABULARY = {"records", "errors"}
+ROOMS = {"templates", "matches", "pairs", "corpus", "training", "evals", "review"}
+HALLWAYS = {"pipeline", "experiment", "distill", "forecast", "trial"}
+FLOOR_1_LIBRARIES = {"numpy", "pyarrow"}
+BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "processor"}
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+HEAVY = {"torch", "openai", "faiss", "pandas", "scipy", "sklearn", "rensa", "py3langid", "pyarrow.dataset", "httpx2"}
+IMPORT_NAMES = {"faiss-cpu": "faiss", "pyyaml": "yaml", "types-PyYAML": "yaml"}
+"""Distributions whose import name differs from their own."""
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+PYTHON_FILES = sorted([*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a source file, without the package's own name; the package itself is the empty string."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {module_name(path): path for path in MODULES}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def floor(module: str) -> int:
+    room = module.split(".")[0]
+    if room in VOCABULARY:
+        return 1
+    return 3 if room in ROOMS else 4 if room in HALLWAYS else 5 if room in ("cli", "__main__") else 2
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports(node: ast.AST, include_typing: bool = True) -> Iterator[str]:
+    """Dotted names that a tree imports, at any depth; `from a import b` gives `a.b` where that is a module of ours."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child) and not include_typing:
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"relative import in line {child.lineno}"
+            for alias in child.names:
+                full = f"{child.module}.{alias.name}"
+                yield full if full.removeprefix(f"{PACKAGE}.") in NAMES else str(child.module)
+        else:
+            yield from imports(child, include_typing)
+
+
+def own_imports(module: str, include_typing: bool = True) -> set[str]:
+    found = imports(tree_of(NAMES[module]), include_typing)
+    return {name.partition(".")[2] for name in found if name.split(".")[0] == PACKAGE} - {""}
+
+
+@pytest.mark.parametrize("module", [name for name in NAMES if name])
+def test_imports_go_down(module: str) -> None:
+    for imported in own_imports(module):
+        above, below = floor(module), floor(imported)
+        same_room = module.split(".")[0] == imported.split(".")[0]
+        allowed = below < above or (above == below and (same_room or above in (1, 2, 4)))
+        assert allowed, f"{module} (floor {above}) imports {imported} (floor {below})"
+
+
+def test_no_import_circles() -> None:
+    arrows = {module: own_imports(module, include_typing=False) & set(NAMES) for module in NAMES if module}
+    finished: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"import circle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module not in finished:
+            for imported in sorted(arrows[module]):
+                walk(imported, (*path, module))
+            finished.add(module)
+
+    for module in sorted(arrows):
+        walk(module, ())
+
+
+def test_the_vocabulary_needs_only_arrow_and_numpy() -> None:
+    for module in VOCABULARY:
+        names = {name.split(".")[0] for name in imports(tree_of(NAMES[module]))}
+        assert names <= set(sys.stdlib_module_names) | FLOOR_1_LIBRARIES | {PACKAGE}, module
+
+
+def distributions() -> tuple[set[str], set[str]]:
+    """Import names of the base dependencies, and those of every extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def import_names(requirements: list[str]) -> set[str]:
+        names = {re.split(r"[<>=\[~! ;]", r)[0] for r in requirements}
+        return {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names}
+
+    extras = [r for name, group in project["optional-dependencies"].items() if name != "dev" for r in group]
+    return import_names(project["dependencies"]), import_names(extras)
+
+
+def test_every_dependency_is_used_and_every_import_declared() -> None:
+    base, extras = distributions()
+    ours = set(sys.stdlib_module_names) | {PACKAGE}
+    anywhere = {name.split(".")[0] for path in MODULES for name in imports(tree_of(path))} - ours
+    indirect = {"zstandard"}  # read by fsspec where it decompresses .zst
+    assert base - indirect <= anywhere, "a base dependency that no module imports"
+    assert anywhere <= base | extras, "an import that pyproject.toml does not declare"
+    for path in MODULES:
+        top_level = [n for n in tree_of(path).body if isinstance(n, ast.Import | ast.ImportFrom)]
+        eager = {name.split(".")[0] for node in top_level for name in imports(ast.Module([node], []))} - ours
+        assert eager <= base, f"{path.name} imports an extra at import time: {eager - base}"
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_sizes_and_names(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    assert not BANNED_WORDS & set(path.stem.split("_")), path
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", node.name)
+            assert not BANNED_WORDS & {word.lower() for word in words}, f"{path.name}: {node.name}"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{path.name}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("module", list(NAMES))
+def test_docstrings(module: str) -> None:
+    tree = tree_of(NAMES[module])
+    assert ast.get_docstring(tree), f"{module or PACKAGE} has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{module}: {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_broad_except_says_why(path: Path) -> None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if re.match(r"\s*except(\s*:|\s+\(?.*\b(Exception|BaseException)\b)", line):
+            reason = re.sub(r"#\s*noqa\S*(\s*BLE001)?", "#", line).partition("#")[2].strip(" #-:,")
+            assert reason, f"{path.name}:{number} catches everything without saying why"
+
+
+def heavy_modules_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint('\\n', *sorted(set(sys.modules) & {HEAVY!r}), sep=' ')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_import_is_light() -> None:
+    assert heavy_modules_after(f"import {PACKAGE}") == set()
+
+
+def test_help_is_light() -> None:
+    code = f"""
+from {PACKAGE}.cli import main
+for arguments in (["--help"], ["run", "--help"]):
+    sys.argv = ["{PACKAGE}", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, stop.code
+"""
+    assert heavy_modules_after(code) == set()
+
+
+def test_environment_files_name_versions_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+!]*", pin) for pin in pins)
+    base, _ = distributions()
+    pinned = {IMPORT_NAMES.get(p.split("==")[0].lower(), p.split("==")[0].lower().replace("-", "_")) for p in pins}
+    assert base <= pinned, "a base dependency without a pinned version"
