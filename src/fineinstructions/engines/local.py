@@ -280,7 +280,7 @@ class _Crew(Generic[M, C]):
                 raise BackendError(
                     f"{MAX_DEATHS} worker processes died before their models were loaded (exit code"
                     f" {worker.process.exitcode})",
-                    hint="a script needs `if __name__ == '__main__':`; else look for a lack of memory or try --workers 0",
+                    hint="scripts need `if __name__ == '__main__':`; else look for lack of memory, or try --workers 0",
                 )
         for spec in worker.open.values():
             if self._job.run.is_done(self._job.phase, spec, retry_failed=True):
