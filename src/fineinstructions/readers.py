@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -239,7 +239,7 @@ def take_fields(
         is_repeated: Whether the id occurred before.
     """
     raw_id = row.values.get(config.id_column) if has_id else None
-    record_id = f"{name}:{row.number}" if raw_id is None else str(raw_id)
+    record_id = f"{PurePosixPath(name).name}:{row.number}" if raw_id is None else str(raw_id)
 
     def rejected(reason: str, detail: str = "", value: float | None = None) -> Rejection:
         where = {"file": name, "row": row.number} | ({"detail": detail} if detail else {})
