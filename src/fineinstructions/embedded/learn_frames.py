@@ -1,0 +1,187 @@
+"""Learning what the genericizer knows: word counts from documents and queries, and the frames that queries share.
+
+Frames are found by hard expectation-maximisation: every query votes for its most believable reading, frames are counted
+anew from the votes, relation words are valued by the frames they appear in, and so on for a few rounds. Deterministic:
+no sampling, ties broken by text.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from fineinstructions.embedded.frames import FrameGrammar, ParsedQuery, Reading, content_words, parse, readings
+from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
+from fineinstructions.embedded.kinds import hinted_kinds, vote_kind
+from fineinstructions.embedded.words import WordCounts, WordTable, tokenize
+
+ROUNDS = 4
+MIN_WORD_DOCUMENTS = 4
+MIN_WORD_QUERIES = 2
+MIN_VOTE_SCORE = 1.2
+MIN_RELATION = 0.3
+MAX_RELATION = 1.6
+START_RELATION = 0.7
+RATING_PRIOR = 0.62
+RATING_PRIOR_WEIGHT = 1.5
+
+_DETERMINERS = frozenset("the a an of this these their its his her some no each every".split())
+_MODALS = frozenset("to will would can could did does do may must should not might".split())
+_TITLES = frozenset("mr mrs ms dr sir lord lady king queen president prince princess saint st general captain by".split())
+_SPEECH = frozenset("said says asked replied born wrote died was".split())
+_LOCATIVE = frozenset("in near from at".split())
+
+
+class WordCounter:
+    """Counts word forms and their neighbours; feed it documents and queries, then take the table."""
+
+    def __init__(self) -> None:
+        self._documents: Counter[str] = Counter()
+        self._queries: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] = {n: Counter() for n in WordCounts.__slots__}
+
+    def add_document(self, text: str) -> None:
+        """Count one document."""
+        self._documents.update(self._scan(text))
+
+    def add_query(self, text: str) -> None:
+        """Count one query; its capitals count only if it starts with one."""
+        cased = text[:1].isupper()
+        self._queries.update(self._scan(text) if cased else {t.text for t in tokenize(text)})
+
+    def _scan(self, text: str) -> set[str]:
+        counts = self._counts
+        seen: set[str] = set()
+        previous, previous_end = "", -9
+        for token in tokenize(text):
+            word, start = token.text, token.start
+            seen.add(word)
+            inside = start == previous_end + 1 and text[previous_end] == " "
+            if text[start].islower():
+                counts["lower"][word] += 1
+            elif inside and text[start].isupper():
+                counts["capital"][word] += 1
+                if previous in _TITLES:
+                    counts["person"][word] += 1
+                elif previous in _LOCATIVE:
+                    counts["place"][word] += 1
+            if inside:
+                if previous in _DETERMINERS:
+                    counts["noun"][word] += 1
+                elif previous in _MODALS:
+                    counts["verb"][word] += 1
+                if word in {"said", "born", "wrote", "asked"} and previous:
+                    counts["person"][previous] += 1
+            previous, previous_end = word, token.end
+        return seen
+
+    def table(self) -> WordTable:
+        """Word counts of every word that is not rare."""
+        words = {w for w, n in self._documents.items() if n >= MIN_WORD_DOCUMENTS and w[0].isalpha()}
+        words |= {w for w, n in self._queries.items() if n >= MIN_WORD_QUERIES and w[0].isalpha()}
+        fields = [n for n in WordCounts.__slots__ if n not in {"queries", "relation"}]
+        return WordTable(
+            {
+                w: WordCounts(
+                    **{n: self._counts[n][w] for n in fields}, queries=self._queries[w], relation=START_RELATION
+                )
+                for w in sorted(words)
+            }
+        )
+
+
+def learn_frames(
+    queries: Sequence[str], table: WordTable, ratings: Mapping[str, float]
+) -> tuple[dict[str, KnownFrame], WordTable]:
+    """Find the frames that at least two different queries share.
+
+    Args:
+        queries: Query texts.
+        table: Word counts.
+        ratings: Well-formedness (0 to 1) by query text, from people; may be empty.
+
+    Returns:
+        The frames, and the word table with the relation values that the frames gave.
+    """
+    grammar = FrameGrammar(table)
+    parsed: list[ParsedQuery] = []
+    options: list[list[Reading]] = []
+    rated: list[float | None] = []
+    for text in sorted(set(queries)):
+        query = parse(text)
+        found = [r for r in readings(query, table) if grammar.is_wellformed(r.frame)]
+        if found:
+            parsed.append(query)
+            options.append(found)
+            rated.append(ratings.get(text))
+    weight = {f: float(n) for f, n in _count_fillers(zip(parsed, options, strict=True)).items() if n > 1}
+    for _ in range(ROUNDS):
+        votes = [_vote(q, found, grammar, weight) for q, found in zip(parsed, options, strict=True)]
+        chosen = _count_fillers((q, [v]) for q, v in zip(parsed, votes, strict=True) if v)
+        weight = {f: (chosen.get(f, 0) + n) / 2 for f, n in weight.items()}
+        table = _with_relations(table, {f: n for f, n in chosen.items() if n > 1})
+        grammar = FrameGrammar(table)
+        grammar.is_wellformed.cache_clear()
+    return _known(parsed, votes, rated, chosen, table), table
+
+
+def _count_fillers(pairs: Iterable[tuple[ParsedQuery, Sequence[Reading]]]) -> dict[str, int]:
+    fillers: defaultdict[str, set[str]] = defaultdict(set)
+    for query, found in pairs:
+        for reading in found:
+            fillers[reading.frame].add(" | ".join(" ".join(query.words[a:b]) for a, b in reading.spans))
+    return {frame: len(texts) for frame, texts in fillers.items()}
+
+
+def _vote(
+    query: ParsedQuery, found: Sequence[Reading], grammar: FrameGrammar, weight: Mapping[str, float]
+) -> Reading | None:
+    priced = [
+        (grammar.score(r, query.words, int(weight[r.frame])), r.frame, r.spans, r)
+        for r in found
+        if weight.get(r.frame, 0.0) >= 2
+    ]
+    if not priced:
+        return None
+    score, _, _, reading = max(priced, key=lambda p: p[:3])
+    return reading if score >= MIN_VOTE_SCORE else None
+
+
+def _with_relations(table: WordTable, frames: Mapping[str, int]) -> WordTable:
+    mass: Counter[str] = Counter()
+    for frame, num_fillers in frames.items():
+        for word in content_words(frame):
+            mass[word] += min(num_fillers, 30)
+    values = {w: min(MAX_RELATION, max(MIN_RELATION, math.log2(n + 1) / 4)) for w, n in mass.items()}
+    return WordTable({w: replace(c, relation=values.get(w, MIN_RELATION)) for w, c in table.counts.items()})
+
+
+def _known(
+    parsed: Sequence[ParsedQuery],
+    votes: Sequence[Reading | None],
+    rated: Sequence[float | None],
+    chosen: Mapping[str, int],
+    table: WordTable,
+) -> dict[str, KnownFrame]:
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for k, vote in enumerate(votes):
+        if vote and chosen[vote.frame] > 1:
+            members[vote.frame].append(k)
+    known = {}
+    for frame, rows in members.items():
+        scores = [r for r in (rated[k] for k in rows) if r is not None]
+        quality = (sum(scores) + RATING_PRIOR * RATING_PRIOR_WEIGHT) / (len(scores) + RATING_PRIOR_WEIGHT)
+        num_slots = frame.split().count("_")
+        kinds = list(hinted_kinds(frame, num_slots))
+        for slot, kind in enumerate(kinds):
+            if not kind:
+                fillers = [_slot_words(parsed[k], votes[k], slot) for k in rows]
+                kinds[slot] = vote_kind(fillers, table)
+        known[frame] = KnownFrame(chosen[frame], round(quality, 4), distinct_kinds(kinds))
+    return known
+
+
+def _slot_words(query: ParsedQuery, reading: Reading | None, slot: int) -> str:
+    assert reading is not None
+    start, end = reading.spans[slot]
+    return " ".join(query.words[start:end])

@@ -1,0 +1,174 @@
+"""Drafts to templates: one template per distinct meaning, over the whole corpus.
+
+In: the drafts of all queries, in any order. Out: one template per group of drafts that ask the same thing, and a
+rejection for every draft that did not make it. The decision to question: a frame that only one query used is dropped by
+default, because wording that two people share is wording, and wording of one person is often a leftover of their topic.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from pydantic import Field
+
+from fineinstructions.config import Config
+from fineinstructions.markup import SlotSegment, parse_template, print_template
+from fineinstructions.pii import scrub
+from fineinstructions.records import Rejection, Template, TemplateDraft, content_id, rejection
+
+
+class MergeConfig(Config):
+    """How drafts become templates."""
+
+    min_queries: int | None = Field(default=None, ge=1)
+    """Fewest different queries that share a template; `null` means 2 for the embedded genericizer and 1 for a model
+    server. Ours: measured on 81,541 queries, sharing is what tells wording from topic."""
+    max_words: int = Field(default=40, ge=2)
+    """Longest template in words, slots counted as one. Ours."""
+    allow_digits: bool = False
+    """Keep templates with digits outside their slots. Ours: a digit left over is usually the query's own."""
+
+
+EMBEDDED_MIN_QUERIES = 2
+SERVER_MIN_QUERIES = 1
+
+_POLITE = re.compile(r"^(?:please|can you (?:please )?tell me|could you (?:please )?tell me|tell me|do you know)\s+")
+_HOW_TO = re.compile(
+    r"^how (?:to|do (?:you|i|we|people)|can (?:you|i|we|one)|could (?:you|i)|should i|would (?:you|i)|does one) "
+)
+_FUSED = re.compile(r"^(what|who|where|when|how)s ")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+
+
+def fold(template: str) -> str:
+    """A template's meaning as far as folding tells: slot names, case, punctuation, articles and contractions ignored.
+
+    Args:
+        template: Text with ``<fi>`` slots.
+
+    Returns:
+        Lower-case words with ``_`` for every slot.
+
+    Raises:
+        ValueError: If a tag is unbalanced, nested or empty.
+
+    Example:
+        >>> fold("What's the capital of <fi>a country</fi>?") == fold("what is capital of <fi>place</fi>")
+        True
+        >>> fold("How can I fix <fi>a device</fi>?")
+        'how to fix _'
+    """
+    segments = parse_template(template)
+    text = "".join(" \x00 " if isinstance(s, SlotSegment) else s.text for s in segments)
+    text = " ".join(text.replace("’", "'").casefold().split()) + " "
+    text = _FUSED.sub(r"\1 is ", _POLITE.sub("", text))
+    text = re.sub(r"^(what|who|where|when|how|why)'s ", r"\1 is ", text)
+    text = _HOW_TO.sub("how to ", text)
+    words = [
+        "_" if part == "\x00" else part for part in re.findall(r"\x00|[^\W_]+(?:'[^\W_]+)?|'s", text)
+    ]
+    return " ".join(word for word in words if word not in {"a", "an", "the"})
+
+
+def merge(drafts: Iterable[TemplateDraft], config: MergeConfig) -> Iterator[Template | Rejection]:
+    """Make one template of every group of drafts that ask the same thing.
+
+    Args:
+        drafts: Drafts of the whole corpus, in any order; all are held in memory.
+        config: Limits; `min_queries` left open counts as the embedded tier's.
+
+    Yields:
+        Templates in the order of their ids, then rejections in the order of their query ids. Every draft is behind one
+        template (its query id is listed there) or has one rejection.
+
+    Source:
+        Ours; arXiv:2601.22146, section 3.1, only says that templates are distinct.
+    """
+    min_queries = config.min_queries or EMBEDDED_MIN_QUERIES
+    groups: defaultdict[str, list[TemplateDraft]] = defaultdict(list)
+    rejected: list[Rejection] = []
+    for draft in drafts:
+        reason, meaning = _objection(draft, config)
+        if reason:
+            rejected.append(rejection("genericize", reason, draft.query_id, draft))
+        else:
+            groups[meaning].append(draft)
+    templates = []
+    for group in groups.values():
+        num_queries = len({draft.query_id for draft in group})
+        if num_queries < min_queries:
+            rejected += [
+                rejection("genericize", "frame_not_shared", draft.query_id, draft, float(num_queries)) for draft in group
+            ]
+        else:
+            templates.append(_template(sorted(group, key=_draft_order)))
+    yield from sorted(templates, key=lambda t: t.template_id)
+    yield from sorted(rejected, key=lambda r: (r.record_id, r.reason, r.record))
+
+
+def _objection(draft: TemplateDraft, config: MergeConfig) -> tuple[str, str]:
+    """Why a draft cannot become a template, or an empty reason and its meaning."""
+    try:
+        segments = parse_template(draft.template)
+    except ValueError:
+        return "slots_malformed", ""
+    outside = " ".join(s.text for s in segments if not isinstance(s, SlotSegment))
+    if not any(isinstance(s, SlotSegment) for s in segments):
+        return "no_slot", ""
+    if len(_WORD.findall(outside)) + len(segments) // 2 > config.max_words:
+        return "too_long", ""
+    if not config.allow_digits and any(c.isdigit() for c in outside):
+        return "digit", ""
+    if scrub(outside)[1]:
+        return "pii", ""
+    return "", fold(draft.template)
+
+
+def _draft_order(draft: TemplateDraft) -> tuple[str, str, str]:
+    return (draft.query_id, draft.template, draft.compatible_document_description)
+
+
+def _template(group: Sequence[TemplateDraft]) -> Template:
+    """The group's template: its most frequent wording, with every slot named by majority."""
+    wording = _most_frequent([_wording(d.template) for d in group])
+    names = [_slot_names(d.template) for d in group]
+    voted = tuple(_most_frequent([row[slot] for row in names]) for slot in range(len(names[0])))
+    slots = iter(voted)
+    template = print_template(
+        SlotSegment(next(slots), s.start, s.end) if isinstance(s, SlotSegment) else s for s in parse_template(wording)
+    )
+    return Template(
+        template_id=content_id("t", template),
+        template=template,
+        compatible_document_description=_description(group, names, voted),
+        num_slots=len(voted),
+        query_ids=tuple(sorted({d.query_id for d in group})),
+        source=_joined(d.source for d in group),
+        licence=_joined(d.licence for d in group),
+    )
+
+
+def _wording(template: str) -> str:
+    """A template with all slots named alike, so that wordings can be counted."""
+    return print_template(
+        SlotSegment("slot", s.start, s.end) if isinstance(s, SlotSegment) else s for s in parse_template(template)
+    )
+
+
+def _slot_names(template: str) -> tuple[str, ...]:
+    return tuple(s.name for s in parse_template(template) if isinstance(s, SlotSegment))
+
+
+def _description(group: Sequence[TemplateDraft], names: Sequence[tuple[str, ...]], voted: tuple[str, ...]) -> str:
+    """The most frequent description among the drafts whose slots are named as the vote named them, if there are any."""
+    agreeing = [d for d, row in zip(group, names, strict=True) if row == voted]
+    return _most_frequent([d.compatible_document_description for d in agreeing or group])
+
+
+def _most_frequent(values: Sequence[str]) -> str:
+    counts = Counter(values)
+    return min(counts, key=lambda value: (-counts[value], value))
+
+
+def _joined(values: Iterable[str]) -> str:
+    return "; ".join(sorted({part for value in values for part in value.split("; ") if part}))
