@@ -90,7 +90,7 @@ def merge(drafts: Iterable[TemplateDraft], config: MergeConfig) -> Iterator[Temp
     for draft in drafts:
         reason, meaning = _objection(draft, config)
         if reason:
-            rejected.append(rejection("genericize", reason, draft.query_id, draft))
+            rejected.append(rejection("merge", reason, draft.query_id, draft))
         else:
             groups[meaning].append(draft)
     templates = []
@@ -98,7 +98,7 @@ def merge(drafts: Iterable[TemplateDraft], config: MergeConfig) -> Iterator[Temp
         num_queries = len({draft.query_id for draft in group})
         if num_queries < min_queries:
             rejected += [
-                rejection("genericize", "frame_not_shared", draft.query_id, draft, float(num_queries)) for draft in group
+                rejection("merge", "frame_not_shared", draft.query_id, draft, float(num_queries)) for draft in group
             ]
         else:
             templates.append(_template(sorted(group, key=_draft_order)))
