@@ -63,7 +63,7 @@ def _parameters(name: str, command: Any) -> Iterator[str]:
 
 def config_page() -> str:
     """Every key of a recipe with its type, default and meaning, as Markdown."""
-    from fineinstructions.pipeline import RunConfig
+    from fineinstructions.recipe import RunConfig
 
     lines = ["# Recipe keys", "", _GENERATED, "", *_paragraphs(RunConfig.__doc__)]
     plain = [(name, field) for name, field in RunConfig.model_fields.items() if _section(field.annotation) is None]
@@ -128,7 +128,7 @@ def _type_name(annotation: Any) -> str:
 
 def schema_page() -> str:
     """The recipe's JSON schema, for editors."""
-    from fineinstructions.pipeline import RunConfig
+    from fineinstructions.recipe import RunConfig
 
     return json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
