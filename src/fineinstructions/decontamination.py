@@ -4,9 +4,9 @@ In: benchmark files that the user names, then single texts. Out: for each text w
 item. Only 64-bit hashes of n-grams are kept. Nothing here trains on a benchmark: it is read to keep its items out.
 """
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fineinstructions.config import Config
 from fineinstructions.errors import ConfigError
-from fineinstructions.filters import words
+from fineinstructions.filters import hash64, words
 from fineinstructions.formats import read_file_rows
 from fineinstructions.inputs import InputFile, list_inputs, open_bytes
 from fineinstructions.parquet import open_parquet, read_parquet_rows
@@ -79,12 +79,13 @@ class Decontaminator:
         self._whole: dict[int, int] = {}
         grams, owners, long_grams = [], [], []
         for name, text in items:
-            hashes = _word_hashes(words(text))
-            if not len(hashes):
+            tokens = words(text)
+            if not tokens:
                 continue
+            hashes = _word_hashes(tokens)
             number = len(self._names)
             self._names.append(name)
-            self._whole.setdefault(_whole_hash(hashes), number)
+            self._whole.setdefault(hash64(" ".join(tokens)), number)
             short = np.unique(_grams(hashes, SHORT_GRAM))
             grams.append(short)
             owners.append(np.full(len(short), number, np.int32))
@@ -116,16 +117,18 @@ class Decontaminator:
 
     def find(self, text: str) -> Overlap | None:
         """The strongest overlap of a text with any item, or ``None``."""
-        hashes = _word_hashes(words(text))
-        if not len(hashes):
-            return None
-        whole = self._whole.get(_whole_hash(hashes))
+        tokens = words(text)
+        whole = self._whole.get(hash64(" ".join(tokens)))
         if whole is not None:
             return Overlap("exact", 1.0, self._names[whole])
-        grams = np.unique(_grams(hashes, SHORT_GRAM))
-        shared = grams[_contains(self._grams, grams)]
-        if not len(shared):
+        if len(tokens) < SHORT_GRAM:
             return None
+        hashes = _word_hashes(tokens)
+        grams = _grams(hashes, SHORT_GRAM)
+        if not _contains(self._grams, grams).any():
+            return None
+        grams = np.unique(grams)
+        shared = grams[_contains(self._grams, grams)]
         low = np.searchsorted(self._grams, shared, "left")
         high = np.searchsorted(self._grams, shared, "right")
         owners = np.concatenate([self._owners[a:b] for a, b in zip(low, high, strict=True)])
@@ -146,39 +149,26 @@ def _contains(table: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[
     return found
 
 
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread 64-bit values evenly (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * _MIX_1
-    values = (values ^ (values >> np.uint64(27))) * _MIX_2
-    return values ^ (values >> np.uint64(31))
+@lru_cache(maxsize=1 << 18)
+def _word_hash(word: str) -> int:
+    return hash64(word)
 
 
 def _word_hashes(tokens: list[str]) -> NDArray[np.uint64]:
-    """One 64-bit hash per word: two checksums of it, mixed, so that two words rarely share one."""
-    raw = [t.encode("utf-8", "surrogatepass") for t in tokens]
-    crc = np.fromiter(map(zlib.crc32, raw), np.uint64, len(raw))
-    adler = np.fromiter(map(zlib.adler32, raw), np.uint64, len(raw))
-    return _mixed((crc << np.uint64(32)) ^ adler)
+    return np.fromiter(map(_word_hash, tokens), np.uint64, len(tokens))
 
 
 def _grams(hashes: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
-    """Hashes of all runs of `size` words, in order; order within a run counts."""
-    count = len(hashes) - size + 1
-    if count < 1:
-        return np.zeros(0, np.uint64)
+    """Hashes of all runs of `size` words, in order: a polynomial in the words' hashes, so order within a run counts."""
+    count = max(len(hashes) - size + 1, 0)
     combined = np.zeros(count, np.uint64)
-    for offset in range(size):
-        combined = combined * _STEP + hashes[offset : offset + count]
-    return _mixed(combined)
-
-
-def _whole_hash(hashes: NDArray[np.uint64]) -> int:
-    return int(_grams(hashes, len(hashes))[0])
+    for offset in range(size if count else 0):
+        combined *= _STEP
+        combined += hashes[offset : offset + count]
+    return combined
 
 
 def _items(benchmark: BenchmarkConfig) -> Iterator[tuple[str, str]]:

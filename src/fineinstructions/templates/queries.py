@@ -56,8 +56,8 @@ class QueriesConfig(SourceConfig):
     min_foreign_probability: float = Field(default=0.9, ge=0, le=1)
     """How sure the language model must be to drop a query. Default: ours, short queries are often misjudged."""
     pii: Literal["scrub", "reject", "keep"] = "scrub"
-    """E-mail and IP addresses, phone, card and account numbers, passwords in addresses: replaced by their kind, cause to
-    drop the query, or left. Default: ours; the paper describes no such step."""
+    """E-mail and IP addresses, phone, card and account numbers, passwords in addresses: replaced by their kind, cause
+    to drop the query, or left. Default: ours; the paper describes no such step."""
     near_duplicates: bool = True
     """Whether near duplicates are dropped; exact ones always are. Default: ours."""
     near_duplicate_threshold: float = Field(default=0.7, gt=0, le=1)
