@@ -1,0 +1,143 @@
+"""Retrieval: every vector finds what lies above the threshold, gates hold, and nothing found is a rejection."""
+
+import json
+
+import numpy as np
+import pytest
+from hashed_encoder import HashedEncoder
+
+from fineinstructions.config import from_mapping
+from fineinstructions.errors import ConfigError
+from fineinstructions.matches.chunk import ChunkConfig, chunk
+from fineinstructions.matches.retrieve import Candidates, RetrieveConfig, retrieve
+from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, Template
+from fineinstructions.templates.index import IndexConfig, build_index
+
+SUBJECTS = [
+    "penguins antarctic", "volcano eruption", "bread baking", "court appeal", "diabetes insulin", "orbit satellite",
+    "violin concerto", "harbour trade", "vaccine trial", "glacier melting", "chess opening", "cotton weaving",
+]  # fmt: skip
+
+
+def template(number: int) -> Template:
+    description = f"document about {SUBJECTS[number % len(SUBJECTS)]} part{number // len(SUBJECTS)}"
+    return Template(f"t-{number:03}", "What is <fi>a thing</fi>?", description, number % 4, ("q",))
+
+
+def document(number: int, length: int = 60) -> Document:
+    """A text about one subject in each fifth of it."""
+    rng = np.random.default_rng(number)
+    words = [rng.choice(SUBJECTS[(number + 12 * i // length) % len(SUBJECTS)].split()) for i in range(length)]
+    return Document(f"d{number}", " ".join(words))
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    templates = [template(i) for i in range(120)]
+    return build_index(templates, HashedEncoder(), IndexConfig(), tmp_path_factory.mktemp("index"))
+
+
+def chunked(documents):
+    return list(chunk(documents, HashedEncoder(), ChunkConfig()))
+
+
+class EveryOther:
+    """Allows a document only the templates of its parity; documents named `shut` none, `open` all."""
+
+    def allowed(self, document):
+        if document.document_id.startswith("open"):
+            return None
+        rows = np.arange(int(document.document_id[1:] or 0) % 2, 120, 2) if document.document_id[0] == "d" else []
+        return np.array(rows, dtype=np.int64)
+
+
+@pytest.mark.parametrize("gate", [None, EveryOther()])
+def test_candidates_are_what_each_vector_sees_above_the_threshold(index, gate):
+    documents = [document(i) for i in range(70)]
+    config = RetrieveConfig(min_cosine=0.25, max_candidates=7)
+    items = chunked(documents)
+    vectors = index.vectors.vectors(np.arange(120)).astype(float)
+    everything = list(retrieve(items, index, gate, config))
+    assert [c.document.document_id for c in everything] == [d.document_id for d in documents]
+    for item, found in zip(items, everything, strict=True):
+        assert isinstance(found, Candidates)
+        expected = []
+        for number in [GLOBAL_CHUNK, 0, 1, 2, 3, 4]:
+            cosines = np.round(vectors @ item.vectors[number].astype(float), 6)
+            above = np.flatnonzero(cosines >= 0.25)
+            if gate is not None:
+                above = np.intersect1d(above, gate.allowed(item.document))
+            best = sorted(above.tolist(), key=lambda row: (-cosines[row], row))[:7]
+            expected += [(f"t-{row:03}", number, cosines[row], len(above)) for row in best]
+        matches = found.matches
+        assert [(m.template_id, m.chunk, m.num_above) for m in matches] == [(t, c, n) for t, c, _, n in expected]
+        np.testing.assert_allclose([m.cosine for m in matches], [c for _, _, c, _ in expected], atol=1.1e-6)
+        assert not any(m.sampled for m in matches)
+        assert {m.document_id for m in matches} == {item.document.document_id}
+        assert found.sampled_matches == ()
+
+
+def test_a_part_is_found_by_its_own_vector(index):
+    text = "antarctic penguins " * 20 + "bread baking " * 60 + "violin concerto " * 20
+    (found,) = retrieve(chunked([Document("d", text)]), index, None, RetrieveConfig(min_cosine=0.5))
+    first, last = ({m.template_id for m in found.matches if m.chunk == number} for number in (0, 4))
+    assert "t-000" in first - last
+    assert "t-006" in last - first
+
+
+def test_nothing_found_is_a_rejection_with_the_best_cosine(index):
+    (item,) = chunked([Document("dx", "penguins and unrelated things somewhere else entirely different")])
+    found, kept = (
+        next(retrieve([item], index, None, RetrieveConfig(min_cosine=threshold))) for threshold in (0.9, -1.0)
+    )
+    assert isinstance(found, Rejection)
+    assert (found.stage, found.reason, found.record_id) == ("retrieve", "no_candidate", "dx")
+    nearest = max(kept.matches, key=lambda m: m.cosine)
+    assert found.value == nearest.cosine
+    assert json.loads(found.record) == {
+        "document_id": "dx",
+        "template_id": nearest.template_id,
+        "chunk": nearest.chunk,
+        "cosine": nearest.cosine,
+    }
+    # The stored value says where the threshold would have to lie.
+    assert isinstance(next(retrieve([item], index, None, RetrieveConfig(min_cosine=found.value))), Candidates)
+
+
+def test_gates_that_allow_nothing_or_everything(index):
+    shut, opened = chunked([Document("shut", document(1).text), Document("open", document(1).text)])
+    config = RetrieveConfig(min_cosine=0.25)
+    closed, gated = retrieve([shut, opened], index, EveryOther(), config)
+    assert isinstance(closed, Rejection)
+    assert (closed.reason, closed.value) == ("no_compatible_template", None)
+    (free,) = retrieve([opened], index, None, config)
+    assert gated.matches == free.matches
+
+
+def test_results_do_not_depend_on_company(index):
+    items = chunked([document(i, length=5 + i) for i in range(80)])
+    together = list(retrieve(iter(items), index, None, RetrieveConfig(min_cosine=0.2)))
+    for item, found in zip(items, together, strict=True):
+        (alone,) = retrieve([item], index, None, RetrieveConfig(min_cosine=0.2))
+        assert found == alone if isinstance(found, Rejection) else found.matches == alone.matches
+
+
+def test_the_threshold_defaults_to_the_encoders_own(index):
+    items = chunked([document(i) for i in range(10)])
+    default, explicit = (
+        list(retrieve(items, index, None, RetrieveConfig(min_cosine=cosine))) for cosine in (None, index.min_cosine)
+    )
+    assert [getattr(a, "matches", a) for a in default] == [getattr(b, "matches", b) for b in explicit]
+
+
+def test_documents_without_known_words_are_rejected_with_cosine_zero(index):
+    (item,) = chunked([document(0)])
+    blank = type(item)(item.document, np.zeros_like(item.vectors), item.chunk_spans, item.num_tokens)
+    (found,) = retrieve([blank], index, None, RetrieveConfig())
+    assert (found.reason, found.value) == ("no_candidate", 0.0)
+
+
+@pytest.mark.parametrize("wrong", [{"min_cosine": 1.5}, {"max_candidates": 0}, {"min_cos": 0.5}])
+def test_bad_settings_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        from_mapping(wrong, RetrieveConfig)
