@@ -1,0 +1,181 @@
+"""The embedded judge: a 1-5 score from the pair's form, with a sentence that names what decided.
+
+In: a pair with its template and document. Out: a `Judgement`. The decision to question: it reads form, not truth. It looks for
+the faults readers named most often: an instruction that needs the document, a filler that names nothing, an answer that opens
+in the middle of something, stops before its end, repeats the question or shares no word with it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from fineinstructions.embedded.relations.grammar import noun_stem, verb_stem
+from fineinstructions.records import Document, ExpandedDraft, Judgement, Rejection, Template
+
+_QUESTION = re.compile(
+    r"(?:what|who|whom|whose|which|when|where|why|how|in (?:what|which)|on (?:what|which)|is|are|was|were|do|does|did|can|could|should|would|will|explain|describe|define|"
+    r"list|name|give|tell|write|summari[sz]e|compare|discuss|state|outline|identify|show|find|translate|create|make|provide|suggest|please|calculate|solve|if|i|you)\b",
+    re.IGNORECASE,
+)
+_POINTS = re.compile(
+    r"\b(?:this|these|that|those|it|he|she|they|him|them|his|its|their|the (?:author|text|passage|document|article|above|following|company|man|woman|boy|girl|"
+    r"condition|disease|disorder|patient|team|group|book|film|process|method|study|test))\b",
+    re.IGNORECASE,
+)
+_ANSWER_OPENS_DANGLING = re.compile(
+    r"(?:this|these|those|that|it|he|she|they|his|her|its|their|him|them|such|however|therefore|thus|but|and|also|so|or|then|moreover|furthermore|in addition|"
+    r"as a result|for example|for instance|instead|meanwhile|nevertheless|the (?:latter|former|same|second|other)|another|both)\b",
+    re.IGNORECASE,
+)
+_POINTS_ELSEWHERE = re.compile(
+    r"\b(?:this|next|previous|following) (?:chapter|section|figure|page|table|paragraph|appendix)\b|\b(?:see|refer to) (?:figure|table|chapter|section|paragraph|appendix)\b|"
+    r"\bas (?:shown|described|mentioned|noted|discussed) (?:above|below|earlier|previously)\b|\[\[|\bFigure \d|https?://|\bclick here\b",
+    re.IGNORECASE,
+)
+_RELATIONS = frozenset(
+    "what who when where why how which is are was were do does did the a an of in on to for from by and or with as at be been many much it you your one some any "
+    "there that this these those mean meaning use used name call called known type kind cause made make does can could type part role function purpose "
+    "locat found work happen tell describ explain defin about list term word another different main major".split()
+)
+
+
+class EmbeddedJudge:
+    """Judge of the embedded tier; deterministic, no state between items."""
+
+    def __init__(self) -> None:
+        self.model = json.dumps({"name": "embedded-judge", "revision": "1"}, sort_keys=True)
+
+    def judge(self, items: Iterable[tuple[ExpandedDraft, Template, Document]]) -> Iterator[Judgement | Rejection]:
+        """One judgement per pair, in order.
+
+        Args:
+            items: Pairs with the template and the document they come from.
+
+        Yields:
+            A judgement with a score of 1 (useless) to 5 (nothing to object to); 4 means a reader would accept.
+        """
+        for draft, _, document in items:
+            score, feedback = verdict(draft.instruction, draft.answer, [s.value for s in draft.slots], document.title)
+            yield Judgement(score, feedback, self.model)
+
+
+def verdict(instruction: str, answer: str, fillers: list[str], title: str = "") -> tuple[int, str]:
+    """Score and feedback for one pair.
+
+    Args:
+        instruction: The filled instruction.
+        answer: The answer, excerpts expanded.
+        fillers: Words in the slots.
+        title: The document's title, a hint at what the answer is about.
+
+    Returns:
+        Score from 1 to 5 and one sentence of feedback.
+
+    Example:
+        >>> verdict("What is glycolysis?", "Glycolysis is the first step in the breakdown of glucose.", ["glycolysis"])
+        (5, 'good: the answer names the subject and is whole')
+        >>> verdict("What is it?", "It was there.", ["it"])[0]
+        1
+    """
+    for score, test in _TESTS:
+        if feedback := test(instruction.strip(), answer.strip(), fillers, title):
+            return score, feedback
+    return 5, "good: the answer names the subject and is whole"
+
+
+def _empty(instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    if len(instruction.split()) < 2 or not answer:
+        return "empty: there is no instruction or no answer"
+    if re.search(r"</?(?:fi|excerpt)>|<\.\.\.>", instruction + answer):
+        return "markup: a tag is left in the text"
+    return "" if re.search(r"[^\W\d_]{3}", answer) else "empty: the answer has no words"
+
+
+def _vague(instruction: str, _answer: str, fillers: list[str], _title: str) -> str:
+    for filler in fillers:
+        if _POINTS.fullmatch(filler.strip()) or not re.search(r"\w", filler):
+            return f"filler: '{filler}' names nothing without the document"
+    found = _POINTS.search(instruction) if len(instruction.split()) < 15 else None
+    if found and not any(found.group().casefold() in filler.casefold() for filler in fillers):
+        if found.group().casefold() in ("that", "it", "this", "its", "their", "his") and re.search(rf"\w+ \w+.* {found.group()}\b", instruction) and fillers:
+            return ""
+        return f"context: '{found.group()}' in the instruction is not understood without the document"
+    return ""
+
+
+def _form(instruction: str, _answer: str, _fillers: list[str], _title: str) -> str:
+    if not _QUESTION.match(instruction) and len(instruction.split()) < 4:
+        return "form: the instruction is neither a question nor a request"
+    words = instruction.casefold().split()
+    if any(a == b and a not in ("had", "that") for a, b in zip(words, words[1:], strict=False)):
+        return "form: the instruction repeats a word"
+    return "form: the instruction has a blank or bracket out of place" if instruction.count("(") != instruction.count(")") else ""
+
+
+def _no_support(instruction: str, answer: str, fillers: list[str], title: str) -> str:
+    asked = _content(" ".join(fillers) if fillers else instruction)
+    given = _content(answer[:2000]) | _content(title)
+    if asked and not asked & given:
+        return "support: the answer shares no word with what is asked"
+    return ""
+
+
+def _short(instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    words = answer.split()
+    if len(words) < 4:
+        return "short: the answer is too short to be an explanation"
+    if set(_content(answer)) <= set(_content(instruction)):
+        return "repeats: the answer says no more than the question"
+    return ""
+
+
+def _long(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    return "long: the answer is longer than a reader wants" if len(answer.split()) > 400 else ""
+
+
+def _dangling(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    if found := _ANSWER_OPENS_DANGLING.match(answer):
+        return f"dangling: the answer opens with '{found.group()}', which points to text that is not there"
+    if answer[:1].islower() and not re.match(r"[a-z]+[A-Z0-9]|[a-z][\w-]* (?:is|are|was|were)\b", answer) and len(answer) > 60:
+        return "dangling: the answer opens in the middle of a sentence"
+    return ""
+
+
+def _elsewhere(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    found = _POINTS_ELSEWHERE.search(answer)
+    return f"context: '{found.group()}' points to something outside the answer" if found else ""
+
+
+def _unfinished(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    last = answer.rstrip()[-1:]
+    lines = answer.strip().splitlines()
+    listed = re.match(r"\s*(?:[-*•]|\d+[.)])", lines[-1]) is not None
+    if last in ",:;—–-" or answer.rstrip().endswith((" and", " or", " the", " of")):
+        return "unfinished: the answer stops before its end"
+    return "" if last in ".!?\"”’')`]" or listed or last.isalnum() and len(lines) > 1 else "unfinished: the answer does not end like a sentence"
+
+
+def _residue(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
+    if re.search(r"•|\|.*\|.*\||[A-Z]{4,} [A-Z]{4,} [A-Z]{4,}", answer):
+        return "residue: the answer holds table or page-header residue"
+    links = len(re.findall(r"\b(?:MedlinePlus|Registry|Encyclopedia)\b", answer))
+    return "residue: the answer is a list of links" if links > 2 else ""
+
+
+def _content(text: str) -> set[str]:
+    words = re.findall(r"[^\W_]+", text.casefold())
+    return {verb_stem(noun_stem(word)) for word in words if word not in _RELATIONS and len(word) > 2 or word.isdigit()} - _RELATIONS
+
+
+_TESTS = (
+    (1, _empty),
+    (1, _vague),
+    (2, _form),
+    (2, _no_support),
+    (2, _short),
+    (3, _dangling),
+    (3, _elsewhere),
+    (3, _unfinished),
+    (3, _residue),
+    (3, _long),
+)

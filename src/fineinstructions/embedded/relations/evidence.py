@@ -1,0 +1,135 @@
+"""What a document can answer: one `Evidence` per relation, subject and place in the text.
+
+In: a document. Out: a `Reading`, the document's structure with its subject and all evidence, made once and kept for the next
+caller. The decision to question: evidence carries whole sentences, list items or sections, never a part of a sentence.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+from fineinstructions.embedded.document_text import DocumentText
+from fineinstructions.embedded.relations.grammar import Phrase
+
+MAX_ANSWER_WORDS = 250
+"""Longest answer, in words (ours)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A place in a document that answers one relation about one subject."""
+
+    key: str
+    subject: Phrase
+    spans: tuple[tuple[int, int], ...]
+    """Half-open spans of the answer, in order."""
+    reliability: float
+    """How often a reader accepts this kind of evidence, by our own reading of samples; 0..1."""
+    lead: str = ""
+    """Words that stand before the first span, in place of a pronoun the span leaves out."""
+    past: bool | None = None
+    count: str = ""
+    """Number word with which the answer counts what it lists: ``two``, ``three``."""
+    other: Phrase | None = None
+    """The second thing of a relation between two things."""
+
+    @property
+    def start(self) -> int:
+        """Where the answer starts in the document."""
+        return self.spans[0][0]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a document as a whole is about."""
+
+    phrase: Phrase
+    past: bool | None = None
+    """Tense of the sentence that defines it."""
+    class_noun: str = ""
+    """Head of its definition: "company" in "X is an American company that ..."; "the company" then means X."""
+    pronouns: frozenset[str] = frozenset()
+    """Sentence openings that mean the subject."""
+
+
+class DocumentLike(Protocol):
+    """The three attributes of a document that a reading needs."""
+
+    @property
+    def document_id(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+
+class Reading:
+    """A document's structure, subject and spelling.
+
+    Args:
+        text: The text as read.
+        title: The document's title.
+    """
+
+    def __init__(self, text: str, title: str) -> None:
+        self.structure = DocumentText(text, title)
+        self.text = text
+
+    @cached_property
+    def folded(self) -> str:
+        """The text for looking up words without case, blanks made uniform; its offsets mean nothing."""
+        return " ".join(self.text.split())
+
+    @cached_property
+    def is_narrative(self) -> bool:
+        """Whether the text is a tale or a conversation, where sentences do not state facts."""
+        quotes = len(re.findall(r"[\"“”]|(?:^|\s)['‘](?=[A-Z])", self.text))
+        said = len(re.findall(r"\b(?:said|cried|replied|answered|asked|exclaimed|thought)\b", self.text))
+        turns = len(re.findall(r"^[A-Z][\w.’' ]{1,40}: ", self.text, re.MULTILINE))
+        words = max(200, len(self.text) // 6)
+        personal = len(re.findall(r"\b(?:I|my|me|she|her|he|him)\b", self.text))
+        return (quotes > words / 60 and said > words / 400) or turns > words / 80 or said > words / 150 or (
+            personal > words / 22 and not self.structure.sections[1:]
+        )
+
+    def spelled(self, phrase: Phrase) -> Phrase:
+        """The phrase as the text spells it inside sentences: a capital of a heading or sentence start is taken back."""
+        words = phrase.text
+        if words == words.lower() or not words:
+            return phrase
+        inside = re.compile(r"(?<=[a-z,;)] )" + re.escape(words) + r"(?!\w)", re.IGNORECASE)
+        seen = [found.group() for found in inside.finditer(self.folded)][:20]
+        if seen:
+            lower = [form for form in seen if form[:1] == form[:1].lower()]
+            return replace(phrase, text=max(sorted(set(lower or seen)), key=(lower or seen).count))
+        first, _, rest = words.partition(" ")
+        if rest and words == words.title():
+            return replace(phrase, text=" ".join(self._word(word) for word in words.split()))
+        ordinary = first[1:] == first[1:].lower() and len(first) > 1
+        common = rest == rest.lower() and (rest or phrase.plural) and not self._capital_inside(first)
+        if ordinary and (common or self._lower_inside(first)):
+            return replace(phrase, text=first.lower() + (f" {rest}" if rest else ""))
+        return phrase
+
+    def _lower_inside(self, word: str) -> bool:
+        return re.search(r"(?<=[a-z,;)] )" + re.escape(word.lower()) + r"(?!\w)", self.folded) is not None
+
+    def _capital_inside(self, word: str) -> bool:
+        return re.search(r"(?<=[a-z,] )" + re.escape(word) + r"(?!\w)", self.folded) is not None
+
+    def _word(self, word: str) -> str:
+        """A title's word in the case the text gives it."""
+        return word.lower() if self._lower_inside(word) and not self._capital_inside(word) else word
+
+
+def grouped(found: Iterable[Evidence]) -> dict[str, list[Evidence]]:
+    """Evidence by relation key, the most reliable and then the earliest first."""
+    by_key: dict[str, list[Evidence]] = defaultdict(list)
+    for evidence in found:
+        by_key[evidence.key].append(evidence)
+    for items in by_key.values():
+        items.sort(key=lambda e: (-e.reliability, e.start, e.subject.text))
+    return dict(by_key)

@@ -1,0 +1,82 @@
+"""Whether a piece of evidence fills a template's slots so that kind, number, tense and article agree.
+
+In: a `Wanted` and an `Evidence`. Out: the words for each slot, or nothing.
+"""
+
+from fineinstructions.embedded.relations.evidence import Evidence
+from fineinstructions.embedded.relations.grammar import Phrase
+from fineinstructions.embedded.relations.wanted import Wanted
+
+
+def fit(asked: Wanted, found: Evidence) -> dict[int, str] | None:
+    """Words for each slot of the template, by slot index.
+
+    Args:
+        asked: What the template wants.
+        found: Evidence under the same key.
+
+    Returns:
+        Slot index to words, or ``None`` when something does not agree.
+    """
+    subject = found.subject
+    if not _kind_agrees(asked, found) or asked.plural is not None and asked.plural != subject.plural:
+        return None
+    if asked.past is not None and asked.past != bool(found.past) or asked.count not in ("", found.count):
+        return None
+    words = _words(asked, subject)
+    if words is None:
+        return None
+    filled = {asked.slot: words}
+    if asked.other is not None:
+        if found.other is None or asked.other_kind not in ("", found.other.kind):
+            return None
+        filled[asked.other] = found.other.with_article()
+    return filled
+
+
+def _kind_agrees(asked: Wanted, found: Evidence) -> bool:
+    kind = found.subject.kind
+    if asked.kind:
+        return asked.kind == kind or (asked.kind == "dish" and kind == "dish")
+    if asked.key == "happen":
+        return kind == "event" and bool(found.past)
+    if asked.key == "meaning":
+        return kind in ("", "disease") and subject_is_common(found)
+    return kind not in _NEVER.get(asked.key, ("task",))
+
+
+def subject_is_common(found: Evidence) -> bool:
+    """Whether the subject is a term rather than a name."""
+    return found.subject.text[:1].islower() or found.subject.text.isupper()
+
+
+_NEVER = {
+    "definition": ("person", "task"),
+    "noun:function": ("person", "task", "disease", "event"),
+    "task": (),
+}
+
+
+
+
+def _words(asked: Wanted, subject: Phrase) -> str | None:
+    """The subject's words without those that the frame already says."""
+    text = subject.text
+    if asked.before:
+        opening = " ".join(asked.before) + " "
+        if text.casefold().startswith(opening):
+            text = text[len(opening) :]
+        elif not asked.named or asked.kind != subject.kind or len(asked.before) > 1:
+            return None
+        else:
+            return text if not asked.after and asked.article in ("the", "") else None
+    if asked.after:
+        ending = " " + " ".join(asked.after)
+        if not text.casefold().endswith(ending):
+            return None
+        text = text[: -len(ending)]
+    if not text.strip():
+        return None
+    if asked.article:
+        return text if asked.article == subject.article and not (asked.article == "a" and subject.plural) else None
+    return subject.with_article() if text == subject.text else (f"the {text}" if subject.article == "the" else text)
