@@ -38,7 +38,7 @@ def open_parquet(source: Any, name: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(source, pre_buffer=False)
+        return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{name}: not a readable Parquet file ({one_line(error)}); fetch or write it again") from None
 

@@ -138,7 +138,7 @@ def _rows_of(file: InputFile, config: SourceConfig) -> Iterator[tuple[Row, str, 
             for row in read_parquet_rows(parquet, name, everything, config.text_column, config.max_document_bytes):
                 yield row, name, has_id
         return
-    seen = ColumnsSeen(file.name, config)
+    seen = ColumnsSeen(file, config)
     for row in read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes):
         seen.note(row)
         yield row, file.name, seen.has_id
@@ -148,35 +148,36 @@ def _rows_of(file: InputFile, config: SourceConfig) -> Iterator[tuple[Row, str, 
 class ColumnsSeen:
     """Columns met while rows stream by, in formats that do not declare them."""
 
-    def __init__(self, name: str, config: SourceConfig) -> None:
+    def __init__(self, file: InputFile, config: SourceConfig) -> None:
         self.has_id = False
-        self.num_rows = 0
-        self._name = name
+        self._name = file.name
+        self._must_have_id = "id_column" in config.model_fields_set and file.format != "text"
         self._config = config
         self._columns: dict[str, None] = {}
         self._has_text = False
         self._wrong_type = ""
 
     def note(self, row: Row) -> None:
-        """Count a row and its columns in."""
-        self.num_rows += 1
+        """Take a row's columns into account."""
         self.has_id = self.has_id or self._config.id_column in row.values
         text = row.values.get(self._config.text_column)
         self._has_text = self._has_text or isinstance(text, str)
         if text is not None and not isinstance(text, str):
             self._wrong_type = type(text).__name__
-        if not self._has_text:
+        if not self._has_text or (self._must_have_id and not self.has_id):
             self._columns.update(dict.fromkeys(list(row.values)[:50]))
 
     def check(self) -> None:
-        """Refuse a file in which no row has the text column as text.
+        """Refuse a file in which no row has the text column as text, or an id column that the user named.
 
         Raises:
             ConfigError: If there were columns, but not this one, or never as text.
         """
+        config = self._config
+        if self._must_have_id and not self.has_id and self._columns:
+            raise ConfigError(_missing(self._name, config.id_column, list(self._columns), config, "id_column"))
         if self._has_text or not self._columns:
             return
-        config = self._config
         if config.text_column not in self._columns:
             raise ConfigError(_missing(self._name, config.text_column, list(self._columns), config, "text_column"))
         if self._wrong_type:
@@ -261,7 +262,8 @@ def take_fields(
     if not text.strip():
         return rejected("empty_text")
     title, url, source, licence = (_first(row.values, c) for c in _described(config))
-    metadata = to_json(_metadata(row.values, config))
+    kept = _metadata(row.values, config)
+    metadata = to_json(kept) if kept else "{}"
     try:
         num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
         "".join([record_id, metadata, title, url, source, licence]).encode("utf-8")

@@ -165,7 +165,7 @@ def _copy(file: InputFile, _config: SourceConfig, path: Path, _left: int | None)
 def _convert(file: InputFile, config: SourceConfig, path: Path, left: int | None) -> None:
     import pyarrow.parquet as pq
 
-    seen = ColumnsSeen(file.name, config)
+    seen = ColumnsSeen(file, config)
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd", store_schema=True) as writer:
         pending: list[dict[str, Any]] = []
         size = 0
