@@ -220,7 +220,7 @@ class ChatClient:
             if reask < llm.max_reasks:
                 self._usage = replace(self._usage, reasks=self._usage.reasks + 1)
                 repair = f"That reply could not be read: {trouble}. Reply again, in exactly the format asked for."
-                messages = (*request.messages, ("assistant", reply.text), ("user", repair))
+                messages = (*messages, ("assistant", reply.text), ("user", repair))
         raise ChatError("format", trouble, raw=reply.text)
 
     async def _reply(self, messages: tuple[Message, ...], request: ChatRequest, llm: LlmConfig) -> ChatReply:

@@ -1,7 +1,8 @@
 """Template and document to a filled instruction and an answer with ``<excerpt>`` tags, or a refusal.
 
 In: requests, each a match with its template and its document. Out: one checked draft or rejection per request.
-The document is never parsed: tags or JSON inside it are text like any other. What one may question: the slot values are taken from the filled instruction where the model's own list does not fit it, so that both always agree.
+The document is never parsed: tags or JSON inside it are text like any other. What one may question: the slot values are
+taken from the filled instruction where the model's own list does not fit it, so that both always agree.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Expanded draft to judged pair; the threshold and the template cap, both applied late.
 
 In: expanded drafts with their templates and documents. Out: one pair per draft whatever its score, or a rejection.
-`judge` keeps low scores, so that the threshold can be moved later without asking a model again. An unparseable verdict is a rejection of its own and never a low score.
+`judge` keeps low scores, so that the threshold can be moved later without asking a model again. An unparseable verdict is
+a rejection of its own and never a low score.
 """
 
 import functools
@@ -174,7 +175,7 @@ def select(pairs: Iterable[Pair], config: JudgeConfig) -> Iterator[Pair | Reject
     """
     for pair in pairs:
         kept = pair.judge_score >= config.min_score
-        yield pair if kept else rejection("judge", "low_score", pair.pair_id, pair, float(pair.judge_score))
+        yield pair if kept else rejection("select", "low_score", pair.pair_id, pair, float(pair.judge_score))
 
 
 def cap_templates(pairs: Iterable[Pair], surplus: Collection[str]) -> Iterator[Pair | Rejection]:
@@ -188,7 +189,22 @@ def cap_templates(pairs: Iterable[Pair], surplus: Collection[str]) -> Iterator[P
         Each pair, or its rejection ``template_cap``.
     """
     for pair in pairs:
-        yield rejection("judge", "template_cap", pair.pair_id, pair) if pair.pair_id in surplus else pair
+        yield rejection("select", "template_cap", pair.pair_id, pair) if pair.pair_id in surplus else pair
+
+
+def keep(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str]) -> Iterator[Pair | Rejection]:
+    """Both late filters in one pass: the threshold, then the template cap.
+
+    Args:
+        pairs: Judged pairs.
+        config: The threshold.
+        surplus: Ids that `surplus_pairs` named, of the pairs above the threshold.
+
+    Yields:
+        Each pair, or its rejection by `select` or `cap_templates`.
+    """
+    for item in select(pairs, config):
+        yield from [item] if isinstance(item, Rejection) else cap_templates([item], surplus)
 
 
 def surplus_pairs(ids: Iterable[tuple[str, str]], max_template_share: float, seed: int) -> frozenset[str]:

@@ -1,0 +1,379 @@
+"""An OpenAI-compatible server that follows a script, for tests and dry runs, over real HTTP.
+
+In: HTTP requests for chat completions, models, embeddings and moderations. Out: replies of a `Brain`, or the faults of
+a plan. Both depend only on the request body and on how often it was sent, never on time or order, so that a run against
+it can be repeated. It listens on the loopback address only, unless told otherwise.
+
+Run it with ``python -m fineinstructions.backends.scripted_server --port 8000``.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import math
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+from fineinstructions.backends.scripted_brain import echo, embeddings, moderations
+from fineinstructions.errors import ConfigError
+
+Fault = Literal[
+    "rate_limit", "server_error", "unavailable", "reset", "half_body", "hang", "wrong_type", "bad_json", "no_choice",
+    "garbage",
+]  # fmt: skip
+"""HTTP 429 with Retry-After, 500, 503, connection reset, body cut in the middle, no reply at all, HTML instead of JSON,
+broken JSON, no choice in the reply, and a proper reply with nonsense in it."""
+
+FaultPlan = Callable[[Mapping[str, Any], int], Fault | None]
+"""From a request body and how often it came before (0 for the first time) to a fault, or None for a proper reply."""
+
+_MAX_BODY_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A brain's reply where plain text is not enough."""
+
+    text: str | None
+    finish_reason: str = "stop"
+    refusal: str | None = None
+
+
+class StatusError(Exception):
+    """Raised by a brain to answer with an HTTP error.
+
+    Args:
+        status: HTTP status.
+        message: Text of the error.
+        code: The error's ``code`` field.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+Brain = Callable[[Mapping[str, Any]], str | Reply]
+"""From the body of a chat request to the reply."""
+
+
+def seeded_faults(rates: Mapping[Fault, float], seed: int = 0) -> FaultPlan:
+    """A plan that strikes at fixed rates.
+
+    Args:
+        rates: Share of requests that meet each fault; their sum must not exceed 1.
+        seed: Chooses which requests.
+
+    Raises:
+        ConfigError: If a rate is unknown or the rates are no shares.
+    """
+    unknown = sorted(set(rates) - set(get_args(Fault)))
+    if unknown or min(rates.values(), default=0) < 0 or sum(rates.values()) > 1:
+        raise ConfigError(
+            f"faults {dict(rates)}: known are {', '.join(get_args(Fault))}, with rates that sum to at most 1"
+        )
+
+    def plan(body: Mapping[str, Any], times: int) -> Fault | None:
+        left = _uniform(seed, "fault", times, body)
+        for fault, rate in rates.items():
+            left -= rate
+            if left < 0:
+                return fault
+        return None
+
+    return plan
+
+
+def _uniform(seed: int, purpose: str, times: int, body: Mapping[str, Any]) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    text = json.dumps([seed, purpose, times, body], sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64
+
+
+class ScriptedServer:
+    """The server; as a context manager it runs in a thread of this process.
+
+    Args:
+        brain: What replies to chat requests.
+        faults: Which requests fail, and how.
+        latency_seconds: Mean of the exponentially distributed time to a reply.
+        structured: What ``response_format`` does: ``schema`` holds a reply to values that the schema leaves no choice
+            in, ``object`` the same and refuses schemas, ``ignore`` nothing, ``reject`` answers 400.
+        api_key: Key that requests must carry; None accepts any.
+        models: Names that exist; empty for any.
+        retry_after: Value of that header in 429 replies.
+        seed: Seed of the latencies.
+        host: Address to listen on.
+        port: Port; 0 for a free one.
+        keep_bodies: Whether to keep every request body in `bodies`.
+    """
+
+    def __init__(
+        self,
+        brain: Brain = echo,
+        *,
+        faults: FaultPlan | None = None,
+        latency_seconds: float = 0.0,
+        structured: Literal["schema", "object", "ignore", "reject"] = "ignore",
+        api_key: str | None = None,
+        models: Sequence[str] = (),
+        retry_after: str = "0.05",
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        keep_bodies: bool = False,
+    ) -> None:
+        self._brain, self._faults, self._latency_seconds, self._structured = brain, faults, latency_seconds, structured
+        self._api_key, self._models, self._retry_after, self._seed = api_key, tuple(models), retry_after, seed
+        self._host, self._port, self._keep_bodies = host, port, keep_bodies
+        self._times: Counter[bytes] = Counter()
+        self._connections: set[asyncio.Task[None]] = set()
+        self.requests: Counter[str] = Counter()
+        """Requests so far, by path."""
+        self.faults_sent: Counter[str] = Counter()
+        """Faults so far, by kind."""
+        self.bodies: list[dict[str, Any]] = []
+        """Bodies of the chat requests, if kept."""
+        self.in_flight = 0
+        self.max_in_flight = 0
+        """Most chat requests under way at once."""
+
+    @property
+    def base_url(self) -> str:
+        """Address for a client, once the server runs."""
+        return f"http://{self._host}:{self._port}/v1"
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-server", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.start(), self._loop).result(timeout=30)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self.stop(), self._loop).result(timeout=30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=30)
+        self._loop.close()
+
+    async def start(self) -> None:
+        """Start listening on the running event loop."""
+        self._server = await asyncio.start_server(self._connected, self._host, self._port, limit=1 << 20, backlog=1024)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and drop the connections."""
+        self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while await self._one_request(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # the client went away, or the server stops
+        finally:
+            self._connections.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Read and answer one request; false when the connection is to be closed."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, path = head.split(" ", 2)[:2]
+        headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in head.splitlines()[1:])}
+        length = int(headers.get("content-length") or 0)
+        if length > _MAX_BODY_BYTES:
+            await _send(writer, 413, _error("the request body is too long"))
+            return False
+        raw = await reader.readexactly(length)
+        self.requests[path] += 1
+        if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
+            await _send(writer, 401, _error(f"wrong key: {headers.get('authorization', 'none')}"))
+            return True
+        try:
+            body = json.loads(raw) if raw else {}
+        except ValueError:
+            await _send(writer, 400, _error("the request body is no JSON"))
+            return True
+        if (method, path) == ("POST", "/v1/chat/completions"):
+            return await self._chat(body, raw, writer)
+        answers: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
+            ("GET", "/v1/models"): self._list_models,
+            ("POST", "/v1/embeddings"): embeddings,
+            ("POST", "/v1/moderations"): moderations,
+        }
+        answer = answers.get((method, path))
+        await _send(writer, 200 if answer else 404, answer(body) if answer else _error(f"no such path: {path}"))
+        return True
+
+    async def _chat(self, body: dict[str, Any], raw: bytes, writer: asyncio.StreamWriter) -> bool:
+        if self._keep_bodies:
+            self.bodies.append(body)
+        key = hashlib.blake2b(raw, digest_size=8).digest()
+        times = self._times[key]
+        self._times[key] += 1
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            if self._latency_seconds:
+                await asyncio.sleep(-self._latency_seconds * math.log1p(-_uniform(self._seed, "wait", times, body)))
+            fault = self._faults(body, times) if self._faults else None
+            if fault is not None:
+                self.faults_sent[fault] += 1
+                return await self._misbehave(fault, body, writer)
+            status, answer = self._completion(body)
+            await _send(writer, status, answer)
+            return True
+        finally:
+            self.in_flight -= 1
+
+    async def _misbehave(self, fault: Fault, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+        """Answer in the way of a fault; false when the connection is gone."""
+        if fault == "hang":
+            await asyncio.sleep(3600)
+        if fault == "reset":
+            # Closing with a linger time of zero sends RST instead of FIN.
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
+        answer = _chat_completion(body, Reply("]}garbage{["))
+        if fault == "half_body":
+            whole = _response(200, json.dumps(answer).encode())
+            writer.write(whole[: len(whole) - 40])
+            await writer.drain()
+            return False
+        if fault in ("rate_limit", "server_error", "unavailable"):
+            status = {"rate_limit": 429, "server_error": 500, "unavailable": 503}[fault]
+            headers = {"Retry-After": self._retry_after} if fault == "rate_limit" else {}
+            await _send(writer, status, _error(f"scripted fault: {fault}"), headers)
+        elif fault == "wrong_type":
+            writer.write(_response(200, b"<html>Bad gateway</html>", content_type="text/html"))
+        elif fault == "bad_json":
+            writer.write(_response(200, b'{"choices": [{"message": '))
+        else:
+            await _send(writer, 200, answer if fault == "garbage" else answer | {"choices": []})
+        await writer.drain()
+        return True
+
+    def _completion(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Status and body of a proper reply."""
+        model = str(body.get("model", ""))
+        if self._models and model not in self._models:
+            return 404, _error(f"the model {model!r} does not exist", "model_not_found")
+        wanted = body.get("response_format") or {}
+        kind = wanted.get("type")
+        if wanted and (self._structured == "reject" or (self._structured == "object" and kind == "json_schema")):
+            return 400, _error(f"response_format {kind} is not supported")
+        forced = _only_value((wanted.get("json_schema") or {}).get("schema"))
+        if self._structured == "schema" and forced is not None:
+            return 200, _chat_completion(body, Reply(json.dumps(forced)))
+        try:
+            said = self._brain(body)
+        except StatusError as error:
+            return error.status, _error(str(error), error.code)
+        reply = said if isinstance(said, Reply) else Reply(said)
+        if self._structured in ("schema", "object") and kind == "json_object" and not _is_object(reply.text):
+            reply = Reply(json.dumps({"reply": reply.text}))
+        return 200, _chat_completion(body, reply)
+
+    def _list_models(self, body: dict[str, Any]) -> dict[str, Any]:
+        del body
+        return {"object": "list", "data": [{"id": name, "object": "model"} for name in self._models or ("scripted",)]}
+
+
+def _chat_completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
+    sent = " ".join(str(message.get("content", "")) for message in body.get("messages", []))
+    tokens = {"prompt_tokens": len(sent.split()), "completion_tokens": len((reply.text or "").split())}
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    if reply.refusal is not None:
+        message["refusal"] = reply.refusal
+    return {
+        "id": f"chatcmpl-{hashlib.blake2b(sent.encode('utf-8', 'replace'), digest_size=8).hexdigest()}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body.get("model", ""),
+        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}],
+        "usage": {**tokens, "total_tokens": sum(tokens.values())},
+    }
+
+
+def _only_value(schema: Any) -> dict[str, Any] | None:
+    """The one object that a schema allows, where every property is an enum of one value."""
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not properties or not all(len(p.get("enum", ())) == 1 for p in properties.values()):
+        return None
+    return {name: property_schema["enum"][0] for name, property_schema in properties.items()}
+
+
+def _is_object(text: str | None) -> bool:
+    try:
+        return isinstance(json.loads(text or ""), dict)
+    except ValueError:
+        return False
+
+
+def _error(message: str, code: str = "") -> dict[str, Any]:
+    return {"error": {"message": message, "type": "scripted", "code": code or None}}
+
+
+async def _send(writer: asyncio.StreamWriter, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
+    writer.write(_response(status, json.dumps(body).encode(), headers=headers))
+    await writer.drain()
+
+
+def _response(
+    status: int, body: bytes, content_type: str = "application/json", headers: Mapping[str, str] | None = None
+) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until interrupted; prints the address first."""
+    parser = argparse.ArgumentParser(description="An OpenAI-compatible server that follows a script.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free one")
+    parser.add_argument("--latency-seconds", type=float, default=0.0, help="mean time to a reply")
+    parser.add_argument("--fault", action="append", default=[], metavar="KIND=RATE", help=", ".join(get_args(Fault)))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        rates = {kind: float(rate) for kind, _, rate in (fault.partition("=") for fault in options.fault)}
+        faults = seeded_faults(rates, options.seed)
+    except (ValueError, ConfigError) as error:
+        parser.error(str(error))
+    server = ScriptedServer(
+        faults=faults, latency_seconds=options.latency_seconds, seed=options.seed, host=options.host, port=options.port
+    )
+
+    async def serve() -> None:
+        await server.start()
+        print(server.base_url, flush=True)
+        await asyncio.Event().wait()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+import hashlib
+import json
+import threading
+
+import pytest
+
+from fineinstructions.backends.cache import ResponseCache
+from fineinstructions.errors import ConfigError
+
+
+def key(number):
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def test_what_is_put_is_found_again_by_this_and_the_next_process(tmp_path):
+    with ResponseCache(tmp_path / "new" / "cache") as cache:
+        assert cache.get(key(1)) is None
+        cache.put(key(1), {"text": "line\nbreak \u2028 é \ud800"})
+        assert cache.get(key(1)) == {"text": "line\nbreak \u2028 é \ud800"}
+    with ResponseCache(tmp_path / "new" / "cache") as cache:
+        assert len(cache) == 1
+        cache.put(key(2), {"text": "two"})
+        assert cache.get(key(1))["text"].startswith("line")
+    assert len(list((tmp_path / "new" / "cache").iterdir())) == 2
+
+
+def test_reading_only_leaves_no_file(tmp_path):
+    with ResponseCache(tmp_path) as cache:
+        cache.get(key(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, 75, 100])
+def test_a_torn_tail_loses_only_its_own_entry(tmp_path, cut):
+    with ResponseCache(tmp_path) as cache:
+        cache.put(key(1), {"text": "one" * 20})
+        cache.put(key(2), {"text": "two" * 20})
+    (segment,) = tmp_path.iterdir()
+    segment.write_bytes(segment.read_bytes()[:-cut])
+    with ResponseCache(tmp_path) as cache:
+        assert cache.get(key(1)) == {"text": "one" * 20}
+        assert cache.get(key(2)) is None
+
+
+def test_damaged_lines_in_the_middle_count_as_absent(tmp_path):
+    with ResponseCache(tmp_path) as cache:
+        for number in range(3):
+            cache.put(key(number), {"text": str(number)})
+    (segment,) = tmp_path.iterdir()
+    lines = segment.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b'"value":{', b'"value"[[')
+    segment.write_bytes(lines[0] + lines[1] + b"\x00\xff noise\n" + b'{"key":"zz"}\n' + lines[2])
+    with ResponseCache(tmp_path) as cache:
+        assert [cache.get(key(number)) for number in range(3)] == [{"text": "0"}, None, {"text": "2"}]
+
+
+def test_the_last_reply_under_a_key_counts(tmp_path):
+    with ResponseCache(tmp_path) as cache:
+        cache.put(key(1), {"text": "old"})
+        cache.put(key(1), {"text": "new"})
+        assert cache.get(key(1)) == {"text": "new"}
+
+
+def test_threads_share_one_segment(tmp_path):
+    with ResponseCache(tmp_path) as cache:
+
+        def work(start):
+            for number in range(start, start + 100):
+                cache.put(key(number), {"n": number})
+                assert cache.get(key(number)) == {"n": number}
+
+        threads = [threading.Thread(target=work, args=(start,)) for start in (0, 100, 200, 300)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    (segment,) = tmp_path.iterdir()
+    assert sorted(json.loads(line)["value"]["n"] for line in segment.read_bytes().splitlines()) == list(range(400))
+    with ResponseCache(tmp_path) as cache:
+        assert all(cache.get(key(number)) == {"n": number} for number in range(400))
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_trouble(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        ResponseCache(tmp_path / "file" / "cache")
