@@ -82,6 +82,32 @@ def test_small_slips_are_found_and_the_document_text_is_written(excerpt: str, ex
     assert reason(expand_one(f"<excerpt>{excerpt}</excerpt>", tolerant=False)) == ("excerpt_not_found", None)
 
 
+@pytest.mark.parametrize(
+    ("excerpt", "expected"),
+    [
+        ("It flows trough Bern. It is 288 km long.", "It flows through Bern.\n\nIt is 288 km long."),
+        ("It flows through the Bern. It is 288 km long", "It flows through Bern.\n\nIt is 288 km long"),
+        ("It flows through Bern. It 288 km long.", "It flows through Bern.\n\nIt is 288 km long."),
+        ("The river Are rises in the Alps.<...>km long.", TEXT[: TEXT.index("long.") + 5]),
+        ("The river Aare rises<...>a wel-known green.” The river Aare", TEXT[: TEXT.index(" joins")]),
+    ],
+)
+def test_words_copied_with_a_slip_are_found_where_they_are_meant(excerpt: str, expected: str) -> None:
+    assert quoted(expand_one(f"<excerpt>{excerpt}</excerpt>")) == [expected]
+    assert reason(expand_one(f"<excerpt>{excerpt}</excerpt>", min_similarity=1.0)) == ("excerpt_not_found", None)
+
+
+def test_a_slip_that_resembles_two_places_is_ambiguous() -> None:
+    text = "In the year 1901 the old bridge was rebuilt. In the year 1907 the old bridge was rebuilt."
+    excerpt = "<excerpt>In the year 1904 the old bridge was rebuilt.</excerpt>"
+    assert reason(expand_one(excerpt, text)) == ("ambiguous_excerpt", 2.0)
+
+
+def test_other_words_are_not_taken_for_a_slip() -> None:
+    for excerpt in ("It flows through Thun. It is 9 miles long.", "Flows through Bern. It is 288 km wide and"):
+        assert reason(expand_one(f"<excerpt>{excerpt}</excerpt>")) == ("excerpt_not_found", None)
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("other", ["NFC", "NFD"])
 def test_accents_in_either_form(form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"]) -> None:

@@ -36,6 +36,9 @@ class ExcerptsConfig(Config):
     tolerant: bool = True
     """Find an excerpt that differs from the document in case, accents, spacing, quotes or dashes; the answer always
     gets the document's own text. Ours."""
+    min_similarity: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Least similarity (1 = equal) of an excerpt of 24 or more characters, copied with a slip, to the one passage
+    that is meant; the answer gets the document's own text. Only where `tolerant` is on; 1 for never. Ours."""
 
 
 def expand(
@@ -237,6 +240,8 @@ def _place(
     found = _candidates(source.exact_spans(segment.opening, segment.closing), focus)
     if not found and config.tolerant:
         found = _candidates(source.tolerant_spans(segment.opening, segment.closing), focus)
+    if not found and config.tolerant and config.min_similarity < 1:
+        found = _candidates(source.similar_spans(segment.opening, segment.closing, config.min_similarity), focus)
     if not found:
         raise _RefusedError("excerpt_not_found")
     if len(found) > 1 and focus is not None:

@@ -5,11 +5,14 @@ back a span of the document as it is, so a model's small slips never reach an an
 """
 
 import functools
+import re
 import unicodedata
 from collections.abc import Iterator
 
 _QUOTES = frozenset("'\"`´‘’‚‛“”„‟′″‹›«»")
 _SEPARATOR = " "
+MIN_SIMILAR_CHARS = 24
+"""Shortest words that are looked for by similarity; shorter ones resemble too much."""
 
 
 class SourceText:
@@ -48,6 +51,27 @@ class SourceText:
         last = opening if closing is None else closing
         for start, end in _spans(folded, folded_opening, folded_closing, whole_words=True):
             yield self._widen(origins[start], origins[end - 1] + 1, opening[0] in _QUOTES, last[-1] in _QUOTES)
+
+    def similar_spans(self, opening: str, closing: str | None, min_similarity: float) -> Iterator[tuple[int, int]]:
+        """Like `tolerant_spans`, for words that were copied with a slip: a letter, or a word left out or put in.
+
+        Args:
+            opening: First words, or the whole excerpt.
+            closing: Last words; ``None`` where `opening` is the whole excerpt.
+            min_similarity: Least similarity of the words to the passage, 0 to 1.
+
+        Yields:
+            Half-open spans in code points of the unfolded text; their first and last word are those asked for.
+        """
+        folded, origins = self._folded
+        starts = _similar_places(folded, fold(opening)[0].strip(), min_similarity)
+        ends = starts if closing is None else _similar_places(folded, fold(closing)[0].strip(), min_similarity)
+        last = opening if closing is None else closing
+        for start, opening_end in starts:
+            following = [end for begin, end in ends if begin >= (start if closing is None else opening_end)]
+            if following:
+                end = origins[following[0] - 1] + 1
+                yield self._widen(origins[start], end, opening[0] in _QUOTES, last[-1] in _QUOTES)
 
     def _widen(self, start: int, end: int, quote_before: bool, quote_after: bool) -> tuple[int, int]:
         """Take in the accents of the last letter, and the quotes that the excerpt had at its ends."""
@@ -113,6 +137,45 @@ def _spans(text: str, opening: str, closing: str | None, whole_words: bool) -> I
                 return
             yield start, closing_start + len(closing)
         start = _find(text, opening, start + 1, whole_words, whole_words and closing is None)
+
+
+def _similar_places(folded: str, words: str, min_similarity: float) -> list[tuple[int, int]]:
+    """Where folded words stand exactly or, if nowhere, where they nearly stand; two similar places are enough."""
+    exact = list(_spans(folded, words, None, whole_words=True)) if words else []
+    if exact or len(words) < MIN_SIMILAR_CHARS:
+        return exact
+    best = _most_similar(folded, 0, len(folded), words, min_similarity)
+    if best is None:
+        return []
+    beside = ((0, best[0]), (best[1], len(folded)))
+    others = [place for lo, hi in beside if (place := _most_similar(folded, lo, hi, words, min_similarity))]
+    return sorted([best, *others])
+
+
+def _most_similar(folded: str, low: int, high: int, words: str, min_similarity: float) -> tuple[int, int] | None:
+    """The stretch most similar to some words that begins and ends with the same word as they do."""
+    if high - low < len(words):
+        return None
+    from rapidfuzz.fuzz import partial_ratio_alignment
+
+    found = partial_ratio_alignment(words, folded[low:high], score_cutoff=100 * min_similarity)
+    known = re.findall(r"\w+", words)
+    if found is None or not known:
+        return None
+    slack = 2 + int(2 * len(words) * (1 - min_similarity))
+    first = _nearest_word(folded, known[0], low + found.dest_start, slack)
+    last = _nearest_word(folded, known[-1], low + found.dest_end - len(known[-1]), slack)
+    if first is None or last is None or last[1] <= first[0]:
+        return None
+    marked = not words[-1].isalnum() and folded[last[1] : last[1] + 1].strip() and not folded[last[1]].isalnum()
+    return first[0], last[1] + bool(marked)
+
+
+def _nearest_word(text: str, word: str, place: int, slack: int) -> tuple[int, int] | None:
+    """The occurrence of a word nearest to a place, at most `slack` characters away."""
+    low = max(0, place - slack)
+    near = re.compile(rf"\b{re.escape(word)}\b").finditer(text, low, min(len(text), place + slack + len(word) + 1))
+    return min((found.span() for found in near), key=lambda span: abs(span[0] - place), default=None)
 
 
 def _find(text: str, words: str, position: int, border_before: bool, border_after: bool) -> int:
