@@ -14,11 +14,12 @@ Every operator can be called by itself too, for example `fineinstructions.pairs.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "build_templates", "forecast", "run", "try_document", "verify"]
+__all__ = ["RunConfig", "build_templates", "explain", "forecast", "run", "try_document", "verify"]
 
 _HOME = {
     "RunConfig": "fineinstructions.pipeline",
     "build_templates": "fineinstructions.pipeline",
+    "explain": "fineinstructions.pipeline",
     "run": "fineinstructions.pipeline",
     "verify": "fineinstructions.pipeline",
     "forecast": "fineinstructions.forecast",
@@ -27,7 +28,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from fineinstructions.forecast import forecast
-    from fineinstructions.pipeline import RunConfig, build_templates, run, verify
+    from fineinstructions.pipeline import RunConfig, build_templates, explain, run, verify
     from fineinstructions.trial import try_document
 
 

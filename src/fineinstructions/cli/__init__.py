@@ -1,1 +1,69 @@
-"""Front door."""
+"""Front door: one program, one short function per verb. What a verb needs is imported when it runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fineinstructions import __version__
+from fineinstructions.cli import banks, looks, machine, runs
+from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError
+
+app = typer.Typer(
+    name="fineinstructions",
+    help="Turn real user queries and a pre-training corpus into grounded instruction-answer pairs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command("run")(runs.run)
+app.command("status")(runs.status)
+app.command("verify")(runs.verify)
+app.command("inspect")(looks.inspect)
+app.command("explain")(looks.explain)
+app.command("try")(looks.try_document)
+app.command("doctor")(machine.doctor)
+app.command("schema")(machine.schema)
+app.add_typer(banks.app, name="templates")
+
+EXIT_LOSS = 1
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fineinstructions {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the program; a mistake of the user is one line and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        _leave(str(error), EXIT_MISTAKE)
+    except BackendError as error:
+        _leave(f"{error}\nwhat is committed stays; run the same command again to continue", EXIT_LOSS)
+    except FineInstructionsError as error:
+        _leave(str(error), EXIT_LOSS)
+    except KeyboardInterrupt:
+        _leave("stopped; what is committed stays, run the same command again to continue", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_LOSS)
+
+
+def _leave(line: str, code: int) -> None:
+    print(f"fineinstructions: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -12,7 +12,14 @@ from rich.text import Text
 
 from fineinstructions.records import GLOBAL_CHUNK, Pair, Rejection
 
+if TYPE_CHECKING:
+    from fineinstructions.forecast import Forecast
+    from fineinstructions.review.lineage import Lineage
+    from fineinstructions.runs import RunStatus
+    from fineinstructions.trial import Trial
+
 _PREVIEW_CHARS = 300
+_MAX_TRIAL_ROWS = 12
 
 
 def quoted(pair: Pair, max_chars: int | None = None) -> Text:
@@ -91,3 +98,98 @@ def print_pairs(console: Console, pairs: Iterable[Pair], max_chars: int | None =
     """Print pairs below each other."""
     for pair in pairs:
         console.print(Padding(pair_panel(pair, max_chars), (0, 0, 1, 0)))
+
+
+def status_table(state: "RunStatus") -> Table:
+    """Units, rates and time left, one row per phase."""
+    working = f"process {state.holder} is working on it" if state.holder else "nobody is working on it"
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=working, caption_justify="left")
+    for name in ("phase", "units", "rows", "units/s", "left", "set aside"):
+        table.add_column(name, justify="left" if name == "phase" else "right")
+    for phase in state.phases:
+        units = "not planned" if phase.num_units is None else f"{phase.num_done:,}/{phase.num_units:,}"
+        rate = f"{phase.units_per_second:.2f}" if phase.units_per_second else ""
+        left = f"{phase.eta_seconds:,.0f} s" if phase.eta_seconds else "done" if phase.complete else ""
+        table.add_row(phase.name, units, f"{phase.num_rows_done:,}", rate, left, str(phase.num_set_aside or ""))
+    return table
+
+
+def forecast_table(figures: "Forecast") -> Table:
+    """A forecast, one row per figure."""
+    caption = f"from a sample of {figures.sample_queries:,} queries and {figures.sample_documents:,} documents"
+    table = Table(box=None, pad_edge=False, show_header=False, caption=caption, caption_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    rows = {
+        "queries": figures.num_queries,
+        "documents": figures.num_documents,
+        "templates (of the sample)": figures.num_templates,
+        "matches to instantiate": figures.num_matches,
+        "pairs kept": figures.num_pairs,
+        "seconds here, servers aside": round(figures.seconds),
+        "MB on disk": round(figures.bytes_on_disk / 1e6),
+    }
+    for name, number in rows.items():
+        table.add_row(name, f"{number:,}")
+    for calls in figures.calls:
+        table.add_row(f"calls of {calls.model} to {calls.stage}", f"{calls.num_calls:,}")
+        table.add_row("  prompt tokens", f"{calls.prompt_tokens:,}")
+        table.add_row("  reply tokens", f"{calls.completion_tokens:,}")
+    return table
+
+
+def lineage_view(lineage: "Lineage") -> Group:
+    """A pair's lineage, from the queries down to the scores."""
+    pair, template = lineage.pair, lineage.template
+    lines: list[RenderableType] = [Text("queries", style="bold")]
+    lines += [Text(f"  {query.text}  ({query.query_id}, {query.source})") for query in lineage.queries]
+    lines += [] if lineage.queries else [Text(f"  {', '.join(pair.query_ids)}")]
+    lines += [
+        Text("template", style="bold"),
+        Text(f"  {template.template}  ({template.template_id})"),
+        Text(f"  {template.compatible_document_description}", style="dim"),
+        Text("document", style="bold"),
+        Text(f"  {pair.title or pair.document_id}  ({pair.document_id}) {pair.url} {pair.source} {pair.licence}"),
+        Text("match", style="bold"),
+    ]
+    for match in lineage.matches:
+        where = "whole document" if match.chunk == GLOBAL_CHUNK else f"chunk {match.chunk}"
+        chosen = "chosen" if match.sampled else "not chosen"
+        lines.append(Text(f"  {where}: cosine {match.cosine:.4f}, one of {match.num_above:,} above, {chosen}"))
+    lines += [Text("slots", style="bold"), *(Text(f"  {slot.name}: {slot.value}") for slot in pair.slots)]
+    lines.append(Text("excerpts", style="bold"))
+    for quote in lineage.quotes:
+        span = f"  {quote.document_start:,}-{quote.document_end:,} "
+        lines.append(Text.assemble(span, (quote.before, "dim"), (quote.text, "green"), (quote.after, "dim")))
+    lines.append(Text("models", style="bold"))
+    lines += [Text(f"  {role}: {json.dumps(model)}") for role, model in json.loads(pair.models).items()]
+    lines += [Text(""), pair_panel(pair), Text(f"judge: {pair.judge_feedback}", style="dim")]
+    return Group(*lines)
+
+
+def trial_view(trial: "Trial") -> Group:
+    """What every stage made of one document."""
+    lines: list[RenderableType] = []
+    for step in trial.steps:
+        made = f"{len(step.made)} made" + (f", {len(step.rejected)} turned away" if step.rejected else "")
+        lines.append(Text.assemble((f"\n{step.stage}", "bold"), f"  {made}"))
+        lines += [Text(f"  {_trial_line(item)}") for item in step.made[:_MAX_TRIAL_ROWS]]
+        if len(step.made) > _MAX_TRIAL_ROWS:
+            lines.append(Text(f"  ... and {len(step.made) - _MAX_TRIAL_ROWS} more", style="dim"))
+        for rejection in step.rejected[:_MAX_TRIAL_ROWS]:
+            value = "" if rejection.value is None else f" ({rejection.value:.3f})"
+            lines.append(Text(f"  {rejection.reason}{value}: {rejection.record_id}", style="yellow"))
+    pairs = [item for item in trial.step("select").made if isinstance(item, Pair)]
+    lines.append(Text(f"\n{len(pairs)} pairs kept\n", style="bold"))
+    return Group(*lines, *(pair_panel(pair) for pair in pairs))
+
+
+def _trial_line(item: Any) -> str:
+    """One line for whatever a stage made."""
+    names = ("template", "instruction", "template_id", "cosine", "chunk", "num_tokens", "excerpt_ratio", "judge_score")
+    shown = []
+    for name in names:
+        value = getattr(item, name, None)
+        if value is not None and not (name == "template_id" and hasattr(item, "instruction")):
+            shown.append(f"{value:.3f}" if isinstance(value, float) else str(value))
+    return "  ".join(shown)

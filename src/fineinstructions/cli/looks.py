@@ -1,0 +1,90 @@
+"""Verbs that look at results: inspect, explain, try."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fineinstructions.cli.runs import Folder, Json
+
+Number = Annotated[int, typer.Option("--pairs", "-n", min=0, help="How many pairs.", metavar="N")]
+
+
+def inspect(
+    folder: Folder,
+    pairs: Number = 10,
+    rejections: Annotated[int, typer.Option(min=0, help="How many rejections.", metavar="N")] = 5,
+    seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
+    stage: Annotated[str, typer.Option(help="Only rejections of this stage.")] = "",
+    reason: Annotated[str, typer.Option(help="Only rejections with this reason.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Read a seeded sample of pairs and rejections."""
+    from fineinstructions.records import as_dict
+    from fineinstructions.review.samples import draw_pairs, draw_rejections
+
+    kept = draw_pairs(folder, pairs, seed) if pairs else []
+    dropped = draw_rejections(folder, rejections, seed, stage, reason) if rejections else []
+    if as_json:
+        print(json.dumps({"pairs": [as_dict(p) for p in kept], "rejections": [as_dict(r) for r in dropped]}, indent=1))
+        return
+    from rich.console import Console
+
+    from fineinstructions.cli.show import print_pairs, rejection_panel
+
+    console = Console()
+    print_pairs(console, kept)
+    for rejection in dropped:
+        console.print(rejection_panel(rejection))
+
+
+def explain(
+    folder: Folder,
+    pair_id: Annotated[str, typer.Argument(help="Id of a kept pair.", metavar="PAIR_ID")],
+    as_json: Json = False,
+) -> None:
+    """Show where a pair comes from: queries, template, document span, scores, models."""
+    from fineinstructions import pipeline
+    from fineinstructions.records import as_dict
+
+    lineage = pipeline.explain(folder, pair_id)
+    if as_json:
+        print(json.dumps(as_dict(lineage), indent=1))
+        return
+    from rich.console import Console
+
+    from fineinstructions.cli.show import lineage_view
+
+    Console().print(lineage_view(lineage))
+
+
+def try_document(
+    document: Annotated[Path, typer.Argument(help="Text file; - reads standard input.", metavar="DOCUMENT.txt")],
+    query: Annotated[str | None, typer.Option(help="Use the template of this query instead of a bank.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="Template bank; by default the one that ships.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe with settings and models.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the document; by default the file's name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take one document through every stage and show what each made of it."""
+    from fineinstructions.errors import ConfigError
+    from fineinstructions.trial import try_document as take_through
+
+    name = title if title is not None else document.stem.replace("-", " ").replace("_", " ")
+    try:
+        text = sys.stdin.read() if str(document) == "-" else document.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{document}: no such file; give a text file, or - for standard input") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{document}: cannot be read as UTF-8 text: {error}") from None
+    trial = take_through(text, query=query, bank=bank, recipe=recipe, title="" if str(document) == "-" else name)
+    if as_json:
+        print(json.dumps({"document_id": trial.document.document_id, "steps": [s.as_dict() for s in trial.steps]}))
+        return
+    from rich.console import Console
+
+    from fineinstructions.cli.show import trial_view
+
+    Console().print(trial_view(trial))

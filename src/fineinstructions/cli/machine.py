@@ -1,0 +1,120 @@
+"""Verbs about the machine and the recipe format: doctor, schema."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fineinstructions.cli.runs import Json
+
+if TYPE_CHECKING:
+    from fineinstructions.backends.endpoint import LlmConfig
+
+MIN_FREE_BYTES = 5 << 30
+CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fsspec")
+OPTIONAL = {"huggingface_hub": "hf", "s3fs": "s3"}
+
+
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe whose inputs and server to check.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where runs will be written.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Check the environment, versions, disk, the recipe's inputs and its model server; exit code 1 on trouble."""
+    checks = list(_checks(recipe, out))
+    if as_json:
+        print(json.dumps([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks], indent=1))
+    else:
+        for name, ok, detail in checks:
+            print(f"{'ok  ' if ok else 'FAIL'}  {name:<18} {detail}")
+    if not all(ok for _, ok, _ in checks):
+        raise typer.Exit(1)
+
+
+def _checks(recipe: Path | None, out: Path) -> Iterator[tuple[str, bool, str]]:
+    from fineinstructions import __version__
+
+    yield "fineinstructions", True, __version__
+    yield "python", sys.version_info >= (3, 11), platform.python_version()
+    for name in CORE:
+        yield _version_of(name)
+    for name, extra in OPTIONAL.items():
+        found = _version_of(name)
+        yield name, True, found[2] if found[1] else f"not installed (extra [{extra}])"
+    yield "processors", True, str(len(os.sched_getaffinity(0)))
+    yield _disk(out)
+    if recipe is not None:
+        yield from _recipe_checks(recipe)
+
+
+def _version_of(name: str) -> tuple[str, bool, str]:
+    try:
+        return name, True, metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return name, False, "not installed; run 'pip install fineinstructions' again"
+
+
+def _disk(out: Path) -> tuple[str, bool, str]:
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        return "disk", False, f"{place} cannot be written; choose another --out"
+    return "disk", free >= MIN_FREE_BYTES, f"{free / (1 << 30):.1f} GiB free at {place}"
+
+
+def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
+    from fineinstructions.errors import ConfigError
+    from fineinstructions.inputs import list_inputs
+    from fineinstructions.pipeline import as_config
+
+    try:
+        config = as_config(recipe)
+    except ConfigError as error:
+        yield "recipe", False, str(error)
+        return
+    yield "recipe", True, str(recipe)
+    for name, section in (("queries", config.queries), ("documents", config.documents)):
+        if section is not None:
+            try:
+                yield name, True, ", ".join(f.name for f in list_inputs(section.path, name)[:3])
+            except ConfigError as error:
+                yield name, False, str(error)
+    stages = [(s.model, s.llm) for s in (config.genericize, config.instantiate, config.judge)]
+    asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
+    if asked:
+        yield from _server_checks(config.llm, asked)
+
+
+def _server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[tuple[str, bool, str]]:
+    """Whether the server answers and knows the models; nothing is generated."""
+    import openai
+
+    key = os.environ.get(llm.api_key_env)
+    yield "key", True, f"{llm.api_key_env} is {'set' if key else 'not set (fine for a server without keys)'}"
+    try:
+        client = openai.OpenAI(base_url=llm.address, api_key=key or "none", timeout=10, max_retries=0)
+        known = {model.id for model in client.models.list()}
+    except openai.OpenAIError as error:
+        line = " ".join(str(error).split())[:200]
+        yield "server", False, f"{llm.address}: {line}; start it, or set llm.base_url or OPENAI_BASE_URL"
+        return
+    yield "server", True, f"{llm.address} answers"
+    for model in asked:
+        detail = model if model in known else f"{model!r} is not served there; it has {', '.join(sorted(known)[:5])}"
+        yield "model", model in known, detail
+
+
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    from fineinstructions.cli.reference import schema_page
+
+    print(schema_page(), end="")

@@ -1,0 +1,178 @@
+"""Verbs of a run: run, status, verify."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fineinstructions.pipeline import RunResult
+    from fineinstructions.runs import StageFigures
+
+Recipe = Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")]
+Folder = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing one is continued.", metavar="RUN")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the recipe.", metavar="a.b=value")]
+Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, progress as JSON lines on stderr.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Drop and make again what a changed recipe made stale.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Try units that were set aside again.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-w", min=0, help="Worker processes; 0 works in this one.", metavar="N")
+]
+
+NUM_SHOWN_PAIRS = 3
+SHOWN_SEED = 0
+PAIR_PREVIEW_CHARS = 1200
+
+UNITS = {
+    "queries": "queries",
+    "genericize": "template drafts",
+    "merge": "templates",
+    "documents": "documents",
+    "chunk": "documents",
+    "retrieve": "documents with candidates",
+    "sample": "documents with matches",
+    "instantiate": "drafts",
+    "excerpts": "drafts",
+    "judge": "pairs",
+    "select": "pairs",
+}
+"""What leaves a stage, for the funnel."""
+
+
+def run(
+    recipe: Recipe,
+    out: Out,
+    set_: Sets = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N documents.", metavar="N")] = None,
+    workers: Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Forecast counts, calls, tokens, time and disk from a sample.")
+    ] = False,
+    redo: Redo = False,
+    retry_failed: Retry = False,
+    as_json: Json = False,
+) -> None:
+    """Make judged pairs from queries and documents; run again to continue."""
+    overrides = [*(set_ or ()), *_flags(limit, workers)]
+    if dry_run:
+        _forecast(recipe, overrides, as_json)
+        return
+    from fineinstructions import pipeline
+    from fineinstructions.cli.reporters import reporter
+
+    with reporter(as_json) as progress:
+        result = pipeline.run(recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress)
+    report(result, as_json)
+
+
+def _flags(limit: int | None, workers: int | None) -> list[str]:
+    flags = {"documents.limit": limit, "engine.workers": workers}
+    return [f"{key}={value}" for key, value in flags.items() if value is not None]
+
+
+def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
+    from fineinstructions.cli.show import forecast_table
+    from fineinstructions.forecast import forecast
+
+    figures = forecast(recipe, overrides=overrides)
+    if as_json:
+        print(json.dumps(figures.as_dict(), indent=1))
+        return
+    from rich.console import Console
+
+    Console().print(forecast_table(figures))
+
+
+def report(result: "RunResult", as_json: bool) -> None:
+    """What a finished run made: the funnel, three pairs, where everything lies. Exit code 1 for units set aside."""
+    from fineinstructions.review.samples import draw_pairs
+
+    rows = funnel_rows(result.funnel())
+    counts = {name: result.folder.published(name) for name in ("templates", "matches", "pairs", "rejected")}
+    figures = {name: manifest.counts["rows"] for name, manifest in counts.items() if manifest is not None}
+    if as_json:
+        aside = [{"unit": s.spec.unit_id, "reason": s.reason, "detail": s.detail} for s in result.set_aside]
+        facts = {"run": str(result.path), "units_done": result.num_units_done, "set_aside": aside}
+        print(json.dumps(facts | {"rows": figures, "funnel": rows}, indent=1))
+    else:
+        from rich.console import Console
+
+        from fineinstructions.cli.show import funnel_table, print_pairs
+
+        console = Console()
+        if result.num_units_done == 0 and not result.set_aside:
+            console.print(f"[bold]{result.path}[/]: complete already, nothing to do.\n")
+        console.print(funnel_table(rows))
+        console.print()
+        if figures.get("pairs"):
+            print_pairs(console, draw_pairs(result.path, NUM_SHOWN_PAIRS, SHOWN_SEED), PAIR_PREVIEW_CHARS)
+        for name, number in figures.items():
+            console.print(f"{number:>9,} {name:<9} {result.path}/{name}/", highlight=False)
+        if "pairs" in figures:
+            console.print(f"\nnext: fineinstructions inspect {result.path}   (more pairs and rejections)")
+            console.print(f"      fineinstructions verify {result.path}    (check that nothing is lost)")
+    for unit in result.set_aside:
+        print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
+    if result.set_aside:
+        print("run again with --retry-failed to try them again", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:
+    """The funnel as plain values, one dictionary per stage."""
+    rows = []
+    for figure in figures:
+        account = figure.account
+        merged = {"merged with another": account.num_merged} if account.num_merged else {}
+        rows.append(
+            {
+                "stage": figure.stage,
+                "unit": UNITS.get(figure.stage, "records"),
+                "in": account.num_in,
+                "out": account.num_out,
+                "rejected": account.rejected | merged,
+                "failed": account.failed,
+            }
+        )
+    return rows
+
+
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Units, rates, time left and the funnel so far; safe while the run is going on."""
+    import dataclasses
+
+    from fineinstructions.runs import RunFolder
+    from fineinstructions.runs import status as read_status
+
+    state = read_status(RunFolder.open(folder))
+    if as_json:
+        phases = [dataclasses.asdict(phase) for phase in state.phases]
+        facts = {"holder": state.holder, "phases": phases, "rows": state.published}
+        print(json.dumps(facts | {"funnel": funnel_rows(list(state.funnel))}, indent=1))
+        return
+    from rich.console import Console
+
+    from fineinstructions.cli.show import funnel_table, status_table
+
+    console = Console()
+    console.print(status_table(state))
+    console.print()
+    console.print(funnel_table(funnel_rows(list(state.funnel))))
+
+
+def verify(folder: Folder, as_json: Json = False) -> None:
+    """Check that nothing is lost or changed and every excerpt is verbatim; exit code 1 if anything is."""
+    from fineinstructions import pipeline
+
+    findings = pipeline.verify(folder)
+    if as_json:
+        print(json.dumps([{"place": f.place, "problem": f.problem} for f in findings], indent=1))
+    else:
+        for finding in findings:
+            print(finding)
+        print(f"{folder}: {len(findings)} problems" if findings else f"{folder}: clean, nothing lost")
+    if findings:
+        raise typer.Exit(1)

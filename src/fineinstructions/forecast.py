@@ -1,0 +1,191 @@
+"""What a run would make and cost, forecast from a sample: counts, calls, tokens, time, disk.
+
+In: a recipe. Out: a `Forecast`. The sample really runs, through the embedded tier: a model server is asked nothing, so
+its yields are those of the embedded models and only its calls and tokens are counted. The decision a reader would
+question: documents are taken in short runs spread evenly over the input, because the first rows of a corpus are rarely
+like the rest.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from fineinstructions.errors import ConfigError
+from fineinstructions.pipeline import as_config, run
+from fineinstructions.progress import Silent
+from fineinstructions.readers import DocumentsConfig, read_documents, read_rows
+from fineinstructions.recipe import RunConfig
+from fineinstructions.records import Document, Pair, Rejection, as_dict, to_table
+from fineinstructions.staging import StagedFile, stage_documents
+
+SAMPLE_DOCUMENTS = 200
+SAMPLE_RUNS = 8
+SAMPLE_QUERIES = 20_000
+CHARS_PER_TOKEN = 4.0
+"""Rule of thumb for English; the server's own tokenizer is not known."""
+PROMPT_OVERHEAD_TOKENS = 500
+"""Instructions around a document or query in our own prompts, about."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What one stage would ask of a model server."""
+
+    stage: str
+    model: str
+    num_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Estimates for the whole input, and the sample they come from."""
+
+    num_queries: int
+    num_documents: int
+    sample_queries: int
+    sample_documents: int
+    num_templates: int
+    """Templates of the sample's bank; grows more slowly than the queries do."""
+    num_matches: int
+    num_pairs: int
+    seconds: float
+    """On this machine with these workers, model servers not counted."""
+    bytes_on_disk: int
+    calls: tuple[Calls, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The forecast as plain values."""
+        return as_dict(self)
+
+
+class _Clock(Silent):
+    """Reporter that measures how long every phase takes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = 0.0
+
+    def start(self, phase: str, total: int, done: int) -> None:
+        """Start the watch."""
+        del phase, total, done
+        self._began = time.monotonic()
+
+    def finish(self, phase: str) -> None:
+        """Note the time."""
+        self.seconds[phase] = time.monotonic() - self._began
+
+
+def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequence[str] = ()) -> Forecast:
+    """Forecast a run from a sample of its input.
+
+    Args:
+        recipe: Path of a YAML recipe, a mapping, or a config.
+        overrides: ``a.b=value`` strings.
+
+    Returns:
+        Estimates for the whole input.
+
+    Raises:
+        ConfigError: If the recipe or an input is wrong.
+    """
+    config = as_config(recipe, overrides)
+    if config.documents is None:
+        raise ConfigError("documents.path: missing; name the file with the documents")
+    with tempfile.TemporaryDirectory(prefix="fineinstructions-") as folder:
+        root = Path(folder)
+        staged = stage_documents(config.documents, root / "input")
+        num_documents = sum(file.num_rows for file in staged)
+        documents = _sample(staged, config.documents)
+        num_queries = 0 if config.queries is None else sum(1 for _ in read_rows(config.queries))
+        path = root / "documents.parquet"
+        pq.write_table(to_table(documents, Document), path)
+        clock = _Clock()
+        result = run(_sample_config(config, path), root / "run", progress=clock)
+        accounts = {figure.stage: figure.account for figure in result.funnel()}
+        written = sum(f.stat().st_size for f in (root / "run").rglob("*") if f.is_file())
+        pairs = list(result.pairs())
+        num_templates = result.folder.published("templates")
+    scale = num_documents / max(len(documents), 1)
+    query_scale = num_queries / max(min(num_queries, SAMPLE_QUERIES), 1)
+    instantiated = accounts["instantiate"].num_in if "instantiate" in accounts else 0
+    judged = accounts["judge"].num_in if "judge" in accounts else 0
+    bank_phases = ("queries", "genericize", "templates", "index")
+    return Forecast(
+        num_queries=num_queries,
+        num_documents=num_documents,
+        sample_queries=min(num_queries, SAMPLE_QUERIES),
+        sample_documents=len(documents),
+        num_templates=num_templates.counts["rows"] if num_templates else 0,
+        num_matches=round(instantiated * scale),
+        num_pairs=round(len(pairs) * scale),
+        seconds=sum(s * (query_scale if phase in bank_phases else scale) for phase, s in clock.seconds.items()),
+        bytes_on_disk=round(written * scale),
+        calls=tuple(_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs)),
+    )
+
+
+def _sample_config(config: RunConfig, documents: Path) -> RunConfig:
+    """The recipe over the sample, all models embedded."""
+    sections: dict[str, Any] = {
+        name: getattr(config, name).model_copy(update={"model": "embedded"})
+        for name in ("genericize", "instantiate", "judge")
+    }
+    if config.queries is not None:
+        limit = min(config.queries.limit or SAMPLE_QUERIES, SAMPLE_QUERIES)
+        sections["queries"] = config.queries.model_copy(update={"limit": limit})
+    sections["documents"] = DocumentsConfig(path=str(documents), id_column="document_id")
+    return config.model_copy(update=sections)
+
+
+def _sample(staged: Sequence[StagedFile], config: DocumentsConfig) -> list[Document]:
+    """Runs of documents spread evenly over the input."""
+    total = sum(file.num_rows for file in staged)
+    length = max(1, min(SAMPLE_DOCUMENTS, total) // SAMPLE_RUNS)
+    starts = sorted({min(total * i // SAMPLE_RUNS, max(total - length, 0)) for i in range(SAMPLE_RUNS)})
+    return [d for start in starts for d in _run_of(staged, start, length, config)]
+
+
+def _run_of(staged: Sequence[StagedFile], start: int, length: int, config: DocumentsConfig) -> Iterator[Document]:
+    for file in staged:
+        if start < file.num_rows:
+            for item in read_documents(file.path, start, min(start + length, file.num_rows), config):
+                if not isinstance(item, Rejection):
+                    yield item
+            return
+        start -= file.num_rows
+
+
+def _calls(
+    config: RunConfig,
+    num_queries: int,
+    num_instantiated: int,
+    num_judged: int,
+    documents: Sequence[Document],
+    pairs: Sequence[Pair],
+) -> Iterator[Calls]:
+    """Calls of the stages that ask a server; lengths are those of the sample."""
+    document_chars = min(_mean([len(d.text) for d in documents]), config.instantiate.max_document_chars)
+    pair_chars = _mean([len(p.text) for p in pairs]) or 800.0
+    plans = (
+        ("genericize", config.genericize, num_queries, 100.0, 400.0),
+        ("instantiate", config.instantiate, num_instantiated, document_chars, pair_chars / 2),
+        ("judge", config.judge, num_judged, pair_chars, 300.0),
+    )
+    for stage, section, number, prompt_chars, reply_chars in plans:
+        if section.model == "openai":
+            prompt_tokens = PROMPT_OVERHEAD_TOKENS + prompt_chars / CHARS_PER_TOKEN
+            model = str(section.llm.get("model") or config.llm.model)
+            yield Calls(
+                stage, model, number, round(number * prompt_tokens), round(number * reply_chars / CHARS_PER_TOKEN)
+            )
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,313 @@
+"""What one work unit of every phase does: plain calls of the operators, in flow order.
+
+In: a unit of the run folder. Out: its tables, its counts and its rejections. The order of the work is read here from
+top to bottom; `pipeline` says which phases there are and runs them.
+
+The decision a reader would question: the documents of a unit are read from the input again in `make_pairs`, because
+reading costs less than storing every text twice.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from fineinstructions.errors import ConfigError
+from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
+from fineinstructions.matches.retrieve import Candidates, Gate, retrieve
+from fineinstructions.matches.sample import sample
+from fineinstructions.pairs.excerpts import expand
+from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
+from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, keep, surplus_pairs
+from fineinstructions.readers import read_documents
+from fineinstructions.recipe import RunConfig
+from fineinstructions.records import (
+    Document,
+    Draft,
+    Match,
+    Pair,
+    Query,
+    Rejection,
+    Template,
+    TemplateDraft,
+    from_table,
+    schema_of,
+)
+from fineinstructions.runs import Unit, UnitSpec, single_unit
+from fineinstructions.templates.genericize import Genericizer, PromptedGenericizer, genericize
+from fineinstructions.templates.index import TemplateIndex, build_index, open_index
+from fineinstructions.templates.merge import merge
+from fineinstructions.templates.queries import clean, read_queries
+
+if TYPE_CHECKING:
+    from fineinstructions.backends.llm import ChatClient
+    from fineinstructions.embedded.encoder import EmbeddedEncoder
+
+REPEATED_FILE = "repeated.npz"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every worker is given: the recipe and where the run lies."""
+
+    config: RunConfig
+    root: Path
+
+    @property
+    def input_dir(self) -> Path:
+        """Converted input files and the rows with repeated ids."""
+        return self.root / "input"
+
+    @property
+    def index_dir(self) -> Path:
+        """The template index."""
+        return self.root / "units" / "index" / single_unit().folder_name / "index"
+
+
+@dataclass(frozen=True)
+class DocumentChunks:
+    """Where the coverage chunks of a document lie, so that `make_pairs` need not encode it again."""
+
+    document_id: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Half-open character span of every chunk."""
+        return tuple(zip(self.starts, self.ends, strict=True))
+
+
+class Models:
+    """The models of one process, each built when it is first asked for."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._config = setup.config
+
+    @cached_property
+    def client(self) -> "ChatClient":
+        """Connection to the model server, with the run's response cache."""
+        from fineinstructions.backends.cache import ResponseCache
+        from fineinstructions.backends.llm import ChatClient
+
+        return ChatClient(self._config.llm, ResponseCache(self._setup.root / "cache"))
+
+    @cached_property
+    def encoder(self) -> "EmbeddedEncoder":
+        """Encoder of descriptions and documents."""
+        from fineinstructions.embedded.encoder import EmbeddedEncoder
+
+        return EmbeddedEncoder()
+
+    @cached_property
+    def genericizer(self) -> Genericizer:
+        """Model of the first stage."""
+        if self._config.genericize.model == "openai":
+            return PromptedGenericizer(self.client, self._config.genericize)
+        from fineinstructions.embedded.genericizer import EmbeddedGenericizer
+
+        return EmbeddedGenericizer()
+
+    @cached_property
+    def index(self) -> TemplateIndex:
+        """The run's template index."""
+        return open_index(self._setup.index_dir, self.encoder, verify=False)
+
+    @cached_property
+    def gate(self) -> Gate | None:
+        """Compatibility test of the embedded tier; language models can refuse by themselves."""
+        if self._config.instantiate.model == "openai":
+            return None
+        from fineinstructions.embedded.relations import RelationGate
+
+        return RelationGate(list(self.index.templates()))
+
+    @cached_property
+    def instantiator(self) -> Instantiator:
+        """Model that fills templates."""
+        if self._config.instantiate.model == "openai":
+            return PromptedInstantiator(self.client, self._config.instantiate)
+        from fineinstructions.embedded.instantiator import EmbeddedInstantiator
+
+        return EmbeddedInstantiator()
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Model that scores pairs."""
+        if self._config.judge.model == "openai":
+            return PromptedJudge(self.client, self._config.judge)
+        from fineinstructions.embedded.judge import EmbeddedJudge
+
+        return EmbeddedJudge()
+
+    def lineage(self) -> dict[str, str]:
+        """Models behind every pair that neither its draft nor its verdict names."""
+        made_here = {} if self._config.templates.bank else {"genericizer": self.genericizer.model}
+        return made_here | {"encoder": self.encoder.encoder_id}
+
+
+def build_models(setup: Setup) -> Models:
+    """The models of one worker process."""
+    return Models(setup)
+
+
+def read_and_clean(unit: Unit, models: Models, setup: Setup) -> None:
+    """queries: input rows -> cleaned, distinct queries."""
+    del models
+    config = setup.config.queries
+    if config is None:
+        raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
+    unit.write(unit.keep("queries", clean(read_queries(config), config)), Query)
+
+
+def make_templates(unit: Unit, models: Models, setup: Setup) -> None:
+    """genericize: queries -> template drafts."""
+    config = setup.config.genericize
+    drafts = unit.through("genericize", unit.rows(Query), lambda q: genericize(q, models.genericizer, config))
+    unit.write(drafts, TemplateDraft)
+
+
+def merge_templates(unit: Unit, models: Models, setup: Setup) -> None:
+    """templates: drafts of all queries -> one template per meaning."""
+    del models
+    drafts = unit.read_all(TemplateDraft, phase="genericize")
+    config = setup.config.merge
+    templates = unit.through("merge", drafts, lambda d: merge(d, config), stands_for=lambda t: len(t.query_ids))
+    unit.write(templates, Template)
+
+
+def take_bank(unit: Unit, models: Models, setup: Setup) -> None:
+    """templates: the templates of a bank that was made before."""
+    del models
+    number = unit.write(read_bank(Path(str(setup.config.templates.bank))), Template)
+    unit.count("banked", number)
+
+
+def bank_files(bank: Path) -> list[Path]:
+    """Parquet files of a bank: a folder that ``templates build`` or ``run`` made, or one Parquet file.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    files = sorted((bank / "templates").glob("part-*.parquet")) if bank.is_dir() else [bank] if bank.is_file() else []
+    if not files:
+        raise ConfigError(f"{bank}: no template bank; make one with 'fineinstructions templates build RECIPE --out'")
+    return files
+
+
+def read_bank(bank: Path) -> Iterator[Template]:
+    """Templates of a bank.
+
+    Raises:
+        ConfigError: If there is none, or a column is missing.
+    """
+    for file in bank_files(bank):
+        try:
+            parquet = pq.ParquetFile(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())})") from None
+        missing = [n for n in schema_of(Template).names if n not in parquet.schema_arrow.names]
+        if missing:
+            found = ", ".join(parquet.schema_arrow.names)
+            raise ConfigError(f"{file}: no column {missing[0]!r}; columns found: {found}; make the bank again")
+        for group in range(parquet.num_row_groups):
+            yield from from_table(parquet.read_row_group(group), Template)
+
+
+def index_templates(unit: Unit, models: Models, setup: Setup) -> None:
+    """index: descriptions -> vectors -> template index."""
+    templates = list(unit.read_all(Template, phase="templates"))
+    unit.count("indexed", len(templates))
+    build_index(templates, models.encoder, setup.config.index, unit.folder / "index")
+
+
+def find_matches(unit: Unit, models: Models, setup: Setup) -> None:
+    """matches: documents -> coverage chunks -> candidates -> sampled templates."""
+    config = setup.config
+    chunks = unit.writer(DocumentChunks, "chunks")
+    matches = unit.writer(Match)
+
+    def note_spans(chunked: Iterable[ChunkedDocument]) -> Iterator[ChunkedDocument]:
+        for item in chunked:
+            starts, ends = zip(*item.chunk_spans, strict=True)
+            chunks.add(DocumentChunks(item.document.document_id, starts, ends))
+            unit.count("tokens", item.num_tokens)
+            yield item
+
+    documents = unit.keep("documents", documents_of(unit.spec, setup))
+    chunked = unit.through("chunk", documents, lambda d: chunk(d, models.encoder, config.chunk))
+    found = unit.through(
+        "retrieve", note_spans(chunked), lambda c: retrieve(c, models.index, models.gate, config.retrieve)
+    )
+    for item in unit.through("sample", found, lambda c: _sampled(c, models, setup)):
+        for match in item.matches:
+            matches.add(match)
+            unit.count("candidates")
+            unit.count("sampled", int(match.sampled))
+
+
+def _sampled(candidates: Iterable[Candidates], models: Models, setup: Setup) -> Iterator[Candidates | Rejection]:
+    return sample(candidates, models.index, setup.config.sample, setup.config.seed)
+
+
+def documents_of(spec: UnitSpec, setup: Setup) -> Iterator[Document | Rejection]:
+    """One item per input row of a unit."""
+    config = setup.config.documents
+    if config is None:
+        raise ConfigError("documents.path: missing; name the file with the documents")
+    repeated = np.empty(0, np.int64)
+    marks = setup.input_dir / REPEATED_FILE
+    if marks.exists():
+        with np.load(marks, allow_pickle=False) as rows:
+            repeated = rows.get(spec.path, repeated)
+    return read_documents(spec.path, spec.row_start, spec.row_stop, config, repeated)
+
+
+def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
+    """pairs: sampled matches -> drafts -> expanded drafts -> judged pairs, whatever their score."""
+    config = setup.config
+    documents = {d.document_id: d for d in documents_of(unit.spec, setup) if not isinstance(d, Rejection)}
+    spans = {c.document_id: c.spans for c in unit.read(DocumentChunks, phase="matches", name="chunks")}
+    templates: dict[str, Template] = {}
+
+    def requests() -> Iterator[Request]:
+        for match in unit.read(Match, phase="matches"):
+            if match.sampled:
+                document = documents[match.document_id]
+                if match.template_id not in templates:
+                    templates[match.template_id] = models.index.template(match.template_id)
+                focus = chunk_span(spans[match.document_id], document, match.chunk)
+                yield Request(match, templates[match.template_id], document, focus)
+
+    def focus_of(draft: Draft, document: Document) -> tuple[int, int]:
+        return chunk_span(spans[draft.document_id], document, draft.chunk)
+
+    drafts = unit.through("instantiate", requests(), lambda r: instantiate(r, models.instantiator, config.instantiate))
+    expanded = unit.through(
+        "excerpts", ((d, documents[d.document_id]) for d in drafts), lambda d: expand(d, config.excerpts, focus_of)
+    )
+    judged = unit.through(
+        "judge",
+        ((e, templates[e.template_id], documents[e.document_id]) for e in expanded),
+        lambda e: judge(e, models.judge, config.judge, models.lineage()),
+    )
+    unit.write(judged, Pair)
+
+
+def select_pairs(unit: Unit, models: Models, setup: Setup) -> None:
+    """assemble: the thresholds that are applied late, over the pairs of all units."""
+    del models
+    config = setup.config.judge
+    scored = (
+        (pair.pair_id, pair.template_id)
+        for pair in unit.read_all(Pair, phase="pairs")
+        if pair.judge_score >= config.min_score
+    )
+    surplus = surplus_pairs(scored, config.max_template_share, setup.config.seed)
+    pairs = unit.read_all(Pair, phase="pairs")
+    unit.write(unit.through("select", pairs, lambda p: keep(p, config, surplus)), Pair)

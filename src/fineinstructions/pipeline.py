@@ -1,0 +1,393 @@
+r"""Hallway 1: queries and documents to judged pairs, in one run folder that can be stopped and continued.
+
+    queries -> genericize -> templates -> index
+                                            \
+    documents -----------------------------> matches -> pairs -> assemble
+
+In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/rejected``. `phases` says what a unit of
+each phase does; here is which phases there are, what makes each of them stale, and the order they run in.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fineinstructions import __version__
+from fineinstructions import phases as work
+from fineinstructions.config import Config, digest, from_mapping, load, to_plain
+from fineinstructions.engines.local import Progress as EngineProgress
+from fineinstructions.engines.local import SetAside, run_units
+from fineinstructions.errors import ConfigError
+from fineinstructions.inputs import list_inputs
+from fineinstructions.phases import Models, Setup, build_models
+from fineinstructions.progress import Progress, Silent
+from fineinstructions.recipe import RunConfig
+from fineinstructions.records import Match, Pair, Rejection, Template
+from fineinstructions.review import lineage
+from fineinstructions.review.lineage import Lineage
+from fineinstructions.runs import (
+    Finding,
+    InputFile,
+    Phase,
+    RunFolder,
+    StageFigures,
+    Unit,
+    UnitSpec,
+    funnel,
+    plan_units,
+    single_unit,
+)
+from fineinstructions.runs import verify as verify_folder
+from fineinstructions.runs.verify import DocumentReader
+from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
+
+__all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verify"]
+
+Work = Callable[[Unit, Models, Setup], None]
+
+LINKS = (
+    ("queries", "genericize"),
+    ("genericize", "merge"),
+    ("documents", "chunk"),
+    ("chunk", "retrieve"),
+    ("retrieve", "sample"),
+    ("sampled", "instantiate"),
+    ("instantiate", "excerpts"),
+    ("excerpts", "judge"),
+    ("judge", "select"),
+)
+"""What leaves the first figure enters the second: the completeness contract between stages."""
+
+PUBLISHED = {"templates": "merge", "matches": "candidates", "pairs": "select"}
+"""Figure that equals the number of rows of every published table."""
+
+
+@dataclass
+class RunResult:
+    """What a run made, and where it lies."""
+
+    folder: RunFolder
+    set_aside: list[SetAside] = field(default_factory=list)
+    """Units that were given up; all of their rows are counted as failed."""
+    num_units_done: int = 0
+    """Units that this call did; 0 when there was nothing left to do."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.root
+
+    def pairs(self) -> Iterator[Pair]:
+        """Kept pairs, in plan order."""
+        return self.folder.published_records("pairs", Pair)
+
+    def templates(self) -> Iterator[Template]:
+        """The template bank."""
+        return self.folder.published_records("templates", Template)
+
+    def rejections(self) -> Iterator[Rejection]:
+        """Everything that was turned away, with its reason."""
+        return self.folder.published_records("rejected", Rejection)
+
+    def funnel(self) -> list[StageFigures]:
+        """Accounts of all stages, in flow order."""
+        return funnel(self.folder)
+
+
+def as_config(recipe: RunConfig | dict[str, Any] | str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A recipe given as a path, a mapping or a checked config.
+
+    Raises:
+        ConfigError: If it cannot be read or a setting is wrong.
+    """
+    if isinstance(recipe, RunConfig):
+        return from_mapping(to_plain(recipe), RunConfig, overrides) if overrides else recipe
+    if isinstance(recipe, dict):
+        return from_mapping(recipe, RunConfig, overrides)
+    return load(recipe, RunConfig, overrides)
+
+
+def run(
+    recipe: RunConfig | dict[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    redo: bool = False,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Make judged pairs; continue where an earlier call stopped.
+
+    Args:
+        recipe: Path of a YAML recipe, a mapping, or a config.
+        out: Run folder.
+        overrides: ``a.b=value`` strings.
+        redo: Whether results that a changed recipe made stale may be dropped and made again.
+        retry_failed: Whether units that were set aside are tried again.
+        progress: Told what goes on; by default nobody.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: If the recipe or an input is wrong, or the folder holds results of another recipe.
+        BackendError: If an engine failed for good; what is committed stays.
+        DataError: If a committed unit turns out to be damaged.
+    """
+    config = as_config(recipe, overrides)
+    if config.documents is None:
+        raise ConfigError("documents.path: missing; name the file with the documents")
+    driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent())
+    with driver.folder.lease():
+        driver.make_bank()
+        driver.make_pairs()
+    return driver.result
+
+
+def build_templates(
+    recipe: RunConfig | dict[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    redo: bool = False,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Make a template bank from queries: the first half of `run`, for use by other runs.
+
+    Args, returns and errors are those of `run`; ``documents`` in the recipe is not looked at.
+    """
+    config = as_config(recipe, overrides)
+    driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
+    with driver.folder.lease():
+        driver.make_bank()
+    return driver.result
+
+
+def verify(path: str | Path) -> list[Finding]:
+    """Check a finished run: completeness between and inside stages, digests, and every excerpt against its document.
+
+    Args:
+        path: Run folder.
+
+    Returns:
+        What is wrong; empty for a clean run.
+
+    Raises:
+        ConfigError: If there is no run in the folder, or an input file is gone.
+    """
+    folder = RunFolder.open(path)
+    has_pairs = any(phase.name == "pairs" for phase in folder.phases)
+    names = {phase.name for phase in folder.phases}
+    links = [link for link in LINKS if has_pairs or link[1] in ("genericize", "merge")]
+    published = {n: f for n, f in PUBLISHED.items() if has_pairs or n == "templates"}
+    if "genericize" not in names:
+        links = [link for link in links if link[1] not in ("genericize", "merge")]
+        published["templates"] = "banked"
+    return verify_folder(folder, links=links, published=published, documents=_reader(folder) if has_pairs else None)
+
+
+def explain(path: str | Path, pair_id: str) -> Lineage:
+    """Where a kept pair comes from.
+
+    Args:
+        path: Run folder.
+        pair_id: Id of the pair.
+
+    Raises:
+        ConfigError: If there is no such run or pair, or an input file is gone.
+    """
+    folder = RunFolder.open(path)
+    return lineage.explain(folder, pair_id, _reader(folder))
+
+
+def _reader(folder: RunFolder) -> DocumentReader:
+    """Reads the documents of a unit, as the run's own recipe says."""
+    setup = Setup(from_mapping(folder.config, RunConfig, where=str(folder.recipe_file)), folder.root)
+    return lambda spec: (d for d in work.documents_of(spec, setup) if not isinstance(d, Rejection))
+
+
+class _Driver:
+    """One call of `run` or `build_templates`: the phases in order, each planned, done and merged."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        redo: bool,
+        retry_failed: bool,
+        progress: Progress,
+        *,
+        bank_only: bool = False,
+    ) -> None:
+        self._config, self._retry_failed, self._progress = config, retry_failed, progress
+        self._setup = Setup(config, out)
+        self._models = build_models(self._setup)
+        phases = [*_bank_phases(config, self._models), *([] if bank_only else _pair_phases(config, self._models))]
+        self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
+        self.result = RunResult(self.folder)
+
+    def make_bank(self) -> None:
+        """Queries or a bank to the template index."""
+        if self._config.templates.bank:
+            self._do("templates", work.take_bank, [single_unit()])
+        else:
+            self._do("queries", work.read_and_clean, [single_unit()])
+            self._do("genericize", work.make_templates, self._query_units())
+            self._do("templates", work.merge_templates, [single_unit()])
+        self._publish("templates", Template, self.folder.records("templates", Template), "index")
+        self._do("index", work.index_templates, [single_unit()])
+
+    def make_pairs(self) -> None:
+        """Documents and the template index to judged pairs."""
+        units = self._document_units()
+        self._do("matches", work.find_matches, units)
+        self._do("pairs", work.make_pairs, units)
+        self._do("assemble", work.select_pairs, [single_unit()])
+        self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
+        self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
+        every_phase = [phase.name for phase in self.folder.phases]
+        self._publish("rejected", Rejection, self.folder.rejections(*every_phase), "assemble")
+
+    def _publish(self, name: str, record_type: type[Any], records: Iterator[Any], phase: str) -> None:
+        """Write a merged table, unless it stands there as the units of the phase's upstream phases make it."""
+        if not self.folder.is_published(name, phase):
+            self.folder.publish(name, record_type, records, phase=phase, **self._parts())
+
+    def _parts(self) -> dict[str, int]:
+        return {
+            "rows_per_part": self._config.output.rows_per_part,
+            "bytes_per_part": self._config.output.bytes_per_part,
+        }
+
+    def _do(self, phase: str, function: Work, specs: list[UnitSpec]) -> None:
+        """Do what is left of a phase."""
+        engine = self._config.engine
+        todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
+        asks_a_server = _asks_a_server(self._config, phase)
+        self._progress.start(phase, len(specs), len(specs) - len(todo))
+        told = 0
+
+        def tell(state: EngineProgress) -> None:
+            nonlocal told
+            self._progress.advance(phase, state.num_rows_done - told)
+            told = state.num_rows_done
+
+        outcome = run_units(
+            function,
+            todo,
+            run=self.folder,
+            phase=phase,
+            build_models=build_models,
+            config=self._setup,
+            workers=engine.num_workers(),
+            open_units=engine.open_units if asks_a_server else 1,
+            on_progress=tell,
+        )
+        self._progress.finish(phase)
+        self.result.num_units_done += outcome.num_done
+        self.result.set_aside += outcome.set_aside
+
+    def _query_units(self) -> list[UnitSpec]:
+        """Row ranges of the cleaned queries."""
+        from fineinstructions.runs import describe_parquet
+
+        path = self.folder.unit_folder("queries", single_unit()) / "query.parquet"
+        return plan_units([describe_parquet(path)], self._config.engine.unit_bytes, self._config.engine.query_unit_rows)
+
+    def _document_units(self) -> list[UnitSpec]:
+        """Row ranges of the documents; what is no Parquet is converted first."""
+        assert self._config.documents is not None  # `run` checks it
+        staged = stage_documents(self._config.documents, self._setup.input_dir)
+        self._note_repeated_ids(staged)
+        files = [
+            InputFile(str(s.path), s.fingerprint, tuple(zip(s.row_group_rows, s.row_group_bytes, strict=True)))
+            for s in staged
+        ]
+        engine = self._config.engine
+        return plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
+
+    def _note_repeated_ids(self, staged: Sequence[StagedFile]) -> None:
+        """Find rows whose id occurred before, once per input, and keep their numbers."""
+        assert self._config.documents is not None
+        marks = self._setup.input_dir / work.REPEATED_FILE
+        key = digest([(str(s.path), s.fingerprint, s.num_rows) for s in staged], self._config.documents.id_column)
+        if marks.exists():
+            with np.load(marks, allow_pickle=False) as found:
+                if str(found["key"]) == key:
+                    return
+        marks.parent.mkdir(parents=True, exist_ok=True)
+        repeated = find_repeated_ids(staged, self._config.documents)
+        arrays: dict[str, Any] = {str(s.path): rows for s, rows in zip(staged, repeated, strict=True)}
+        temporary = marks.with_suffix(".tmp.npz")
+        np.savez(temporary, key=np.array(key), **arrays)
+        temporary.replace(marks)
+
+
+def _asks_a_server(config: RunConfig, phase: str) -> bool:
+    stages: dict[str, list[Any]] = {"genericize": [config.genericize], "pairs": [config.instantiate, config.judge]}
+    return any(stage.model == "openai" for stage in stages.get(phase, []))
+
+
+def _decides(*values: Any) -> str:
+    """Digest of settings, models and the package version."""
+    return digest(__version__, *values)
+
+
+def _without(config: Config, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in to_plain(config).items() if name not in names}
+
+
+def _bank_phases(config: RunConfig, models: Models) -> list[Phase]:
+    """Phases that make the template index, each with what decides its bytes."""
+    index = Phase("index", _decides(config.index, models.encoder.encoder_id), upstream=("templates",))
+    if config.templates.bank:
+        bank = Path(config.templates.bank)
+        return [Phase("templates", _decides(_bank_fingerprint(bank))), index]
+    if config.queries is None:
+        raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
+    inputs = [file.version() for file in list_inputs(config.queries.path, "queries")]
+    return [
+        Phase("queries", _decides(config.queries, inputs), entry="queries"),
+        Phase(
+            "genericize",
+            _decides(config.genericize, models.genericizer.model, config.engine.query_unit_rows),
+            upstream=("queries",),
+            entry="genericize",
+        ),
+        Phase("templates", _decides(config.merge, config.genericize.model), upstream=("genericize",), entry="merge"),
+        index,
+    ]
+
+
+def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
+    from fineinstructions.runs import describe_parquet
+
+    files = work.bank_files(bank)
+    return [(file.name, describe_parquet(file).fingerprint) for file in files]
+
+
+def _pair_phases(config: RunConfig, models: Models) -> list[Phase]:
+    """Phases from documents to pairs, each with what decides its bytes."""
+    tier = config.instantiate.model
+    late = ("min_score", "max_template_share")
+    decides_replies = [models.instantiator.model, models.judge.model]
+    return [
+        Phase(
+            "matches",
+            _decides(config.documents, config.chunk, config.retrieve, config.sample, config.seed, tier == "embedded"),
+            upstream=("index",),
+            entry="documents",
+        ),
+        Phase(
+            "pairs",
+            _decides(config.instantiate, config.excerpts, _without(config.judge, *late), decides_replies),
+            upstream=("matches",),
+            entry="instantiate",
+            entry_figure="sampled",
+        ),
+        Phase("assemble", _decides({n: getattr(config.judge, n) for n in late}, config.seed), upstream=("pairs",)),
+    ]
