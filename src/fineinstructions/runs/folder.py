@@ -127,12 +127,19 @@ class RunFolder(Layout):
         with hold_lease(self.root / "lease"):
             stale = self._check()
             self._drop(stale)
-            units = self.root / "units"
-            for folder in (self.root, self.state_file.parent, *(units.iterdir() if units.exists() else ())):
-                remove_temporary(folder)
+            self._clear()
             write_text(self.recipe_file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
             write_text(self.state_file, json.dumps(self._new_state(), indent=1) + "\n")
-            yield
+            try:
+                yield
+            finally:
+                self._clear()
+
+    def _clear(self) -> None:
+        """Remove what killed drivers and workers left."""
+        units = self.root / "units"
+        for folder in (self.root, self.state_file.parent, *(units.iterdir() if units.exists() else ())):
+            remove_temporary(folder)
 
     def _new_state(self) -> dict[str, Any]:
         state = self.state() or {"phases": [], "digests": {}}

@@ -112,7 +112,7 @@ def write_parts(
                 writer = TableWriter(folder / f"part-{len(rows):05d}.parquet", record_type)
             writer.add(record)
         writer.close()
-    except BaseException:
+    except BaseException:  # Ctrl-C too must not leave an open file behind
         writer.abandon()
         raise
     rows[writer.path.name] = writer.num_rows

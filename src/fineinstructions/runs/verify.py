@@ -111,10 +111,15 @@ def _check_accounts(run: RunFolder, phase: str, spec: UnitSpec, manifest: Manife
         if account.num_missing:
             findings.append(Finding(place, f"stage {stage!r} lost {account.num_missing} of {account.num_in} records"))
     entry = run.phase(phase).entry
-    if entry and (spec.num_rows or run.phase(phase).entry_figure):
-        expected, entered = run.entering(phase, spec), manifest.stages[entry].num_in if entry in manifest.stages else 0
-        if entered != expected:
-            findings.append(Finding(place, f"{entered} of {expected} records entered its first stage {entry!r}"))
+    if not entry or not (spec.num_rows or run.phase(phase).entry_figure):
+        return
+    try:
+        expected = run.entering(phase, spec)
+    except DataError:
+        return  # The upstream unit is damaged, which has its own finding.
+    entered = manifest.stages[entry].num_in if entry in manifest.stages else 0
+    if entered != expected:
+        findings.append(Finding(place, f"{entered} of {expected} records entered its first stage {entry!r}"))
 
 
 def _check_link(before: dict[str, int], after: dict[str, int], place: str) -> Iterator[Finding]:

@@ -1,0 +1,268 @@
+"""The local engine under fire: the same bytes for any number of workers and after any death, and nothing lost."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import toy_run
+from toy_run import (
+    Toy,
+    as_argument,
+    build_and_die,
+    build_nothing,
+    check,
+    content,
+    find_matches,
+    run_toy,
+    some_texts,
+    write_documents,
+)
+
+from fineinstructions.engines.local import Progress, run_units
+from fineinstructions.errors import BackendError, ConfigError, DataError
+from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(inputs=(documents(tmp_path, {}),), out=str(tmp_path / "run"))
+
+
+def documents(folder: Path, fates: dict[int, str], number: int = 60) -> str:
+    texts = [fates.get(i, text) for i, text in enumerate(some_texts(number))]
+    return str(write_documents(folder / "documents.parquet", texts))
+
+
+def expected(toy: Toy, folder: Path) -> dict[str, bytes]:
+    """What an undisturbed run in one process gives."""
+    undisturbed = replace(toy, out=str(folder / "undisturbed"), workers=0, open_units=1, seconds=0.0)
+    run_toy(undisturbed)
+    return content(undisturbed.out)
+
+
+def failed(out: str) -> dict[str, dict[str, int]]:
+    return {line.stage: line.account.failed for line in funnel(RunFolder.open(out)) if line.account.failed}
+
+
+@pytest.mark.parametrize(("workers", "open_units"), [(1, 1), (1, 3), (3, 2)])
+def test_the_same_bytes_for_any_number_of_workers(toy: Toy, tmp_path: Path, workers: int, open_units: int) -> None:
+    outcomes = run_toy(replace(toy, workers=workers, open_units=open_units))
+    assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
+    assert content(toy.out) == expected(toy, tmp_path)
+
+
+def test_progress_counts_up_to_the_end(toy: Toy) -> None:
+    run = RunFolder.create_or_open(toy.out, {}, toy.phases())
+    seen: list[Progress] = []
+    with run.lease():
+        specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
+        run_units(find_matches, run.todo("matches", specs), run=run, phase="matches", config=toy, workers=0,
+                  build_models=toy_run.build_models, on_progress=seen.append)  # fmt: skip
+    assert [p.num_done for p in seen] == [1, 2, 3, 4, 5, 6]
+    assert seen[-1].num_rows_done == seen[-1].num_rows == 60
+
+
+@pytest.mark.parametrize("open_units", [1, 3])
+def test_a_unit_that_kills_its_worker_is_set_aside_alone(tmp_path: Path, open_units: int) -> None:
+    toy = Toy(inputs=(documents(tmp_path, {25: "KILL"}),), out=str(tmp_path / "run"), workers=2, open_units=open_units)
+    matches, pairs = run_toy(toy)
+    assert (matches.num_done, [a.reason for a in matches.set_aside]) == (5, ["worker_died"])
+    assert matches.set_aside[0].spec.row_start == 20
+    assert "exit code -9, 3 times; 10 rows counted as failed" in matches.set_aside[0].detail
+    assert matches.num_deaths == 3
+    assert (pairs.num_done, pairs.set_aside) == (6, [])
+    assert failed(toy.out) == {"read": {"worker_died": 10}}
+    assert check(toy.out) == []
+    assert status(RunFolder.open(toy.out)).phases[0].num_set_aside == 1
+    again = run_toy(toy)
+    assert [o.num_done for o in again] == [0, 0]
+
+
+def test_a_unit_that_was_set_aside_can_be_tried_again(tmp_path: Path) -> None:
+    toy = Toy(inputs=(documents(tmp_path, {25: "BROKEN for now"}),), out=str(tmp_path / "run"))
+    (tmp_path / "broken").touch()
+    first, _ = run_toy(toy)
+    assert [a.reason for a in first.set_aside] == ["unit_error"]
+    assert "OSError: a disk is full somewhere (traceback in" in first.set_aside[0].detail
+    log = next((tmp_path / "run" / "logs").glob("matches-000002-*.log"))
+    assert "Traceback" in log.read_text()
+    assert [len(o.set_aside) for o in run_toy(replace(toy, retry_failed=True))] == [1, 0]
+    (tmp_path / "broken").unlink()
+    assert [o.num_done for o in run_toy(toy)] == [0, 0]
+    assert [o.num_done for o in run_toy(replace(toy, retry_failed=True))] == [1, 1], "its pairs follow"
+    assert failed(toy.out) == {}
+    assert content(toy.out) == expected(toy, tmp_path)
+
+
+@pytest.mark.parametrize(("word", "reason"), [("RAISE", "unit_error"), ("DATA", "data_error")])
+def test_a_unit_that_raises_does_not_stop_the_others(tmp_path: Path, word: str, reason: str) -> None:
+    toy = Toy(inputs=(documents(tmp_path, {25: word}),), out=str(tmp_path / "run"), workers=1)
+    matches, _ = run_toy(toy)
+    assert (matches.num_done, [a.reason for a in matches.set_aside]) == (5, [reason])
+    assert failed(toy.out) == {"read": {reason: 10}}
+    assert check(toy.out) == []
+
+
+def test_a_death_in_a_later_phase_counts_what_entered_it(tmp_path: Path) -> None:
+    toy = Toy(inputs=(documents(tmp_path, {5: "the LATE number"}),), out=str(tmp_path / "run"), workers=1)
+    _, pairs = run_toy(toy)
+    assert [a.reason for a in pairs.set_aside] == ["worker_died"]
+    assert failed(toy.out) == {"judge": {"worker_died": 9}}  # ten rows, one of them empty
+    assert check(toy.out) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("word", "error"), [("CONFIG", ConfigError), ("BACKEND", BackendError)])
+def test_the_users_and_the_engines_trouble_stop_the_run(
+    tmp_path: Path, word: str, error: type[Exception], workers: int
+) -> None:
+    toy = Toy(inputs=(documents(tmp_path, {55: word}),), out=str(tmp_path / "run"), workers=workers)
+    with pytest.raises(error, match=rf"^{word.lower()} trouble$"):
+        run_toy(toy)
+    assert multiprocessing_children() == []
+    assert len(list((tmp_path / "run" / "units" / "matches").glob("*/manifest.json"))) >= 4 - workers
+
+
+def test_when_everything_fails_the_run_stops(tmp_path: Path) -> None:
+    toy = Toy(inputs=(documents(tmp_path, dict.fromkeys(range(60), "RAISE")),), out=str(tmp_path / "run"), workers=1)
+    with pytest.raises(DataError, match=r"first 5 units all failed.*RuntimeError: the text said so.*--retry-failed"):
+        run_toy(toy)
+
+
+def test_models_that_cannot_be_built(toy: Toy) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.path: no such model$"):
+        run_toy(replace(toy, workers=2), build=build_nothing)
+    with pytest.raises(BackendError, match=r"3 worker processes died before their models were loaded \(exit code 3\)"):
+        run_toy(replace(toy, workers=1), build=build_and_die)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A driver in a process of its own, killed
+
+
+def multiprocessing_children() -> list[str]:
+    """Command lines of this process's live worker processes."""
+    return [line for pid, line in processes() if "spawn_main" in line and parent_of(pid) == os.getpid()]
+
+
+def processes() -> list[tuple[int, str]]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found.append((int(entry.name), (entry / "cmdline").read_text().replace("\0", " ")))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def workers_of(driver: int) -> list[int]:
+    return [pid for pid, line in processes() if "spawn_main" in line and parent_of(pid) == driver]
+
+
+def start_driver(toy: Toy) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(Path(toy_run.__file__)), as_argument(toy)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finish(driver: "subprocess.Popen[str]") -> tuple[int, str]:
+    _, err = driver.communicate(timeout=60)
+    return driver.returncode, err
+
+
+def wait_for_units(toy: Toy, number: int, driver: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 30
+    while len(list(Path(toy.out).glob("units/*/*/manifest.json"))) < number and driver.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def gone(pids: list[int], seconds: float = 3.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() and "spawn_main" in dict(processes()).get(pid, "") for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def kill_and_rerun(toy: Toy, tmp_path: Path, kills: int, rng: random.Random) -> None:
+    """SIGKILL the driver at random moments, then let it finish: same bytes, no worker left behind."""
+    toy = replace(toy, workers=2, open_units=2, seconds=0.005)
+    for _ in range(kills):
+        driver = start_driver(toy)
+        wait_for_units(toy, rng.randint(0, 6), driver)
+        time.sleep(rng.random() * 0.15)
+        workers = workers_of(driver.pid)
+        driver.kill()
+        finish(driver)
+        assert gone(workers)
+    assert finish(start_driver(toy)) == (0, "")
+    assert content(toy.out) == expected(toy, tmp_path)
+    assert check(toy.out) == []
+
+
+def test_a_killed_driver_leaves_no_orphan_and_loses_nothing(toy: Toy, tmp_path: Path) -> None:
+    kill_and_rerun(toy, tmp_path, kills=3, rng=random.Random(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_driver_killed_many_times(toy: Toy, tmp_path: Path, seed: int) -> None:
+    kill_and_rerun(toy, tmp_path, kills=8, rng=random.Random(seed))
+
+
+def test_killed_workers_cost_nothing_but_time(toy: Toy, tmp_path: Path) -> None:
+    toy = replace(toy, workers=2, open_units=2, seconds=0.02)
+    rng = random.Random(2)
+    driver = start_driver(toy)
+    killed = 0
+    while driver.poll() is None and killed < 2:
+        wait_for_units(toy, 1 + 5 * killed, driver)
+        for pid in workers_of(driver.pid)[:1]:
+            time.sleep(rng.random() * 0.05)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+    assert finish(driver) == (0, "")
+    assert killed == 2
+    assert content(toy.out) == expected(toy, tmp_path)
+
+
+def test_two_drivers_share_no_folder(toy: Toy, tmp_path: Path) -> None:
+    slow = replace(toy, workers=1, seconds=0.03)
+    first = start_driver(slow)
+    wait_for_units(toy, 1, first)
+    code, line = finish(start_driver(slow))
+    assert (code, line.count("\n")) == (1, 1)
+    assert line.startswith(f"ConfigError: {toy.out}: process {first.pid} on ")
+    assert finish(first) == (0, "")
+    assert content(toy.out) == expected(toy, tmp_path)
+
+
+@pytest.mark.parametrize("to_group", [False, True])
+def test_ctrl_c_stops_cleanly(toy: Toy, tmp_path: Path, to_group: bool) -> None:
+    """A terminal sends Ctrl-C to the whole group: the workers must not answer with tracebacks."""
+    driver = start_driver(replace(toy, workers=2, seconds=0.03))
+    wait_for_units(toy, 1, driver)
+    workers = workers_of(driver.pid)
+    assert workers
+    (os.killpg if to_group else os.kill)(driver.pid, signal.SIGINT)
+    assert finish(driver) == (1, "interrupted\n")
+    assert gone(workers)
+    run_toy(toy)
+    assert content(toy.out) == expected(toy, tmp_path)

@@ -1,0 +1,225 @@
+"""A toy pipeline over real Parquet files, for tests of the run folder and the engines; also a driver to be killed.
+
+Documents -> one match per document -> one pair per match -> published tables. A word in a document's text decides its
+fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, RAISE, DATA, CONFIG and BACKEND
+raise, and BROKEN raises as long as there is a file `broken` beside the run.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from fineinstructions.config import digest
+from fineinstructions.engines.local import Outcome, run_units
+from fineinstructions.errors import BackendError, ConfigError, DataError, FineInstructionsError
+from fineinstructions.records import Document, Excerpt, Match, Pair, Rejection, content_id, rejection, to_table
+from fineinstructions.runs import (
+    Finding,
+    Phase,
+    RunFolder,
+    Unit,
+    UnitSpec,
+    describe_parquet,
+    plan_units,
+    read_table,
+    single_unit,
+    verify,
+)
+
+LINKS = [("read", "match"), ("judge", "select")]
+PUBLISHED = {"pairs": "select", "matches": "match"}
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Settings of the toy pipeline."""
+
+    inputs: tuple[str, ...]
+    out: str
+    workers: int = 0
+    open_units: int = 1
+    unit_rows: int = 10
+    min_score: int = 2
+    words: int = 3
+    seconds: float = 0.0
+    """Pause per document, so that there is something to kill."""
+    redo: bool = False
+    retry_failed: bool = False
+
+    def settings(self) -> dict[str, object]:
+        return {"match": {"words": self.words}, "select": {"min_score": self.min_score}, "workers": self.workers}
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("matches", digest(self.words), entry="read"),
+            Phase("pairs", "v1", upstream=("matches",), entry="judge", entry_figure="match"),
+            Phase("assemble", digest(self.min_score), upstream=("matches", "pairs")),
+        ]
+
+
+def write_documents(path: Path, texts: Iterable[str], first: int = 0, row_group_size: int = 20) -> Path:
+    documents = [Document(document_id=f"d{first + i}", text=text) for i, text in enumerate(texts)]
+    pq.write_table(to_table(documents, Document), path, row_group_size=row_group_size)
+    return path
+
+
+def some_texts(number: int) -> list[str]:
+    """Documents of three words or more, every seventh of them turned away by one stage or another."""
+    turned_away = {3: "", 10: "SKIP this one", 17: "LOW in score"}
+    return [turned_away.get(i % 21, f"the number {i} is {i * i} squared") for i in range(number)]
+
+
+def accepted(spec: UnitSpec) -> Iterator[Document]:
+    documents = read_table(Path(spec.path), Document, spec.row_start, spec.row_stop)
+    return (document for document in documents if document.text)
+
+
+def read(documents: Iterable[Document]) -> Iterator[Document | Rejection]:
+    for document in documents:
+        yield document if document.text else rejection("read", "empty", document.document_id, document)
+
+
+def meet_fate(text: str) -> None:
+    if "KILL" in text:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "RAISE" in text:
+        raise RuntimeError("the text said so")
+    for word, error in {"DATA": DataError, "CONFIG": ConfigError, "BACKEND": BackendError}.items():
+        if word in text:
+            raise error(f"{word.lower()} trouble")
+
+
+def find_matches(unit: Unit, models: str, toy: Toy) -> None:
+    def match(documents: Iterator[Document]) -> Iterator[Match | Rejection]:
+        for document in documents:
+            time.sleep(toy.seconds)
+            meet_fate(document.text)
+            if "BROKEN" in document.text and (Path(toy.out).parent / "broken").exists():
+                raise OSError("a disk is full somewhere")
+            words = len(document.text.split()[: toy.words])
+            if "SKIP" in document.text:
+                yield rejection("match", "skipped", document.document_id, document, value=0.5)
+            else:
+                yield Match(document.document_id, content_id("t", models, str(words)), 0, 1 / words)
+
+    documents = unit.keep("read", read(unit.rows(Document)))
+    unit.count("calls", unit.write(unit.through("match", documents, match), Match))
+
+
+def make_pairs(unit: Unit, models: str, toy: Toy) -> None:
+    texts = {document.document_id: document.text for document in unit.rows(Document)}
+
+    def judge(matches: Iterator[Match]) -> Iterator[Pair | Rejection]:
+        for match in matches:
+            time.sleep(toy.seconds)
+            text = texts[match.document_id]
+            meet_fate(text.replace("LATE", "KILL"))
+            yield a_pair(match, text, score=1 if "LOW" in text else 3)
+
+    unit.write(unit.through("judge", unit.read(Match, phase="matches"), judge), Pair)
+
+
+def a_pair(match: Match, text: str, score: int) -> Pair:
+    answer = text[4:]
+    return Pair(
+        pair_id=content_id("p", match.document_id, match.template_id),
+        document_id=match.document_id,
+        template_id=match.template_id,
+        query_ids=("q1",),
+        chunk=0,
+        cosine=match.cosine,
+        instruction="Which number?",
+        answer=answer,
+        slots=(),
+        excerpts=(Excerpt(0, len(answer), 4, len(text)),),
+        excerpt_ratio=1.0,
+        coverage_ratio=1.0,
+        judge_score=score,
+        judge_feedback="",
+        models="{}",
+        licence="",
+        template_licence="",
+        source="",
+        title="",
+        url="",
+        metadata="{}",
+        text="",
+    )
+
+
+def build_models(toy: Toy) -> str:
+    return "toy model"
+
+
+def build_nothing(toy: Toy) -> str:
+    raise ConfigError("model.path: no such model")
+
+
+def build_and_die(toy: Toy) -> str:
+    os._exit(3)
+
+
+def run_toy(toy: Toy, build: Callable[[Toy], str] = build_models) -> list[Outcome]:
+    """Run all phases and publish; returns the outcome of the two phases that have workers."""
+    run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
+    with run.lease():
+        specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
+        outcomes = []
+        for phase, work in (("matches", find_matches), ("pairs", make_pairs)):
+            todo = run.todo(phase, specs, retry_failed=toy.retry_failed)
+            outcomes.append(
+                run_units(work, todo, run=run, phase=phase, build_models=build, config=toy, workers=toy.workers,
+                          open_units=toy.open_units)
+            )  # fmt: skip
+        assemble(run, toy)
+    return outcomes
+
+
+def assemble(run: RunFolder, toy: Toy) -> None:
+    def select(pairs: Iterator[Pair]) -> Iterator[Pair | Rejection]:
+        for pair in pairs:
+            low = pair.judge_score < toy.min_score
+            yield rejection("select", "low_score", pair.pair_id, pair, value=pair.judge_score) if low else pair
+
+    names = ("pairs", "matches", "rejected")
+    if not run.todo("assemble", [single_unit()]) and all(run.is_published(name, "assemble") for name in names):
+        return
+    with run.unit("assemble", single_unit()) as unit:
+        pairs = unit.through("select", unit.read_all(Pair, phase="pairs"), select)
+        run.publish("pairs", Pair, pairs, phase="assemble", rows_per_part=40)
+        unit.commit()
+    run.publish("matches", Match, run.records("matches", Match), phase="assemble")
+    run.publish("rejected", Rejection, run.rejections("matches", "pairs", "assemble"), phase="assemble")
+
+
+def check(out: str | Path) -> list[Finding]:
+    return verify(RunFolder.open(out), links=LINKS, published=PUBLISHED, documents=accepted)
+
+
+def content(out: str | Path) -> dict[str, bytes]:
+    """Everything in a run that has to be the same however it came about."""
+    root = Path(out)
+    folders = [root / name for name in ("pairs", "matches", "rejected", "units")]
+    return {str(p.relative_to(root)): p.read_bytes() for f in folders for p in sorted(f.rglob("*")) if p.is_file()}
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    try:
+        run_toy(replace(Toy(inputs=(), out=""), **{**settings, "inputs": tuple(settings["inputs"])}))
+    except FineInstructionsError as trouble:
+        sys.exit(f"{type(trouble).__name__}: {trouble}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+def as_argument(toy: Toy) -> str:
+    """The settings as the argument of this script."""
+    return json.dumps(asdict(toy))
