@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fineinstructions.backends.llm import ChatClient, LlmConfig
+from fineinstructions.backends.scripted_brain import echo
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.markup import fill
 from fineinstructions.pairs.excerpts import ExcerptsConfig, expand
@@ -147,8 +148,6 @@ def test_the_echo_server_fills_templates_that_expand():
         f"Page {n}. {TEXT} This page was number {n} of the old mill book, kept in the archive." for n in range(5)
     ]
     requests = [request_for(f"d-{n}", text) for n, text in enumerate(documents)]
-    from fineinstructions.backends.scripted_brain import echo
-
     drafts, _ = prompted_outcomes(echo, requests)
     assert all(isinstance(draft, Draft) for draft in drafts)
     pairs = [(draft, request.document) for draft, request in zip(drafts, requests, strict=True)]
