@@ -1,0 +1,63 @@
+"""The documentation says what is: generated pages are up to date, and what the README tells a reader to type exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from fineinstructions.cli import app, reference
+from fineinstructions.recipe import RunConfig
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", ["cli.md", "config.md", "recipe.schema.json"])
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == reference.pages()[name], "run `make docs`"
+
+
+def test_every_key_of_a_recipe_is_described() -> None:
+    rows = [line for line in reference.config_page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 20
+    for row in rows:
+        assert row.split(" | ")[3].strip(" |"), f"no description: {row}"
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_recipes_are_valid(recipe: Path) -> None:
+    from fineinstructions.config import load
+
+    load(recipe, RunConfig)
+
+
+def typed_lines(page: Path) -> list[str]:
+    """Lines of the shell blocks of a page, comments and prompts taken off, continued lines joined."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ").strip() for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_in_the_documentation_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in typed_lines(page):
+        words = [Path(w).name if w.endswith("fineinstructions") else w for w in shlex.split(line, comments=True)]
+        if words[:1] == ["make"]:
+            assert {w for w in words[1:] if "=" not in w} <= targets, line
+        elif words[:1] == ["fineinstructions"]:
+            check_command(words[1:], line)
+
+
+def check_command(words: list[str], line: str) -> None:
+    command = get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+    known = {option for p in command.params for option in [*p.opts, *p.secondary_opts]} | {"--help", "--version"}
+    assert not hasattr(command, "commands") or set(words) <= known, f"no such command: {line}"
+    assert {w.split("=")[0] for w in words if w.startswith("-")} <= known, f"no such option: {line}"
+    for word in words:
+        if word.startswith(("recipes/", "examples/")):
+            assert (ROOT / word).exists(), f"no such file: {line}"
