@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +241,7 @@ def test_a_hundred_thousand_words(tmp_path: Path) -> None:
     ],
 )
 def test_a_document_of_200_megabytes(tmp_path: Path, name: str) -> None:
-    """Rejected with its size; the rows beside it stay, and reading it takes little memory."""
+    """Rejected with its size; the rows beside it stay."""
     size = 200_000_000
     huge = b"long " * (size // 5)
     path = tmp_path / name
@@ -267,3 +269,31 @@ def test_a_document_of_200_megabytes(tmp_path: Path, name: str) -> None:
     assert reasons(items) == expected
     (rejected,) = (item for item in items if isinstance(item, Rejection))
     assert rejected.value is not None and size <= rejected.value <= size + 100
+
+
+_STAGE_AND_MEASURE = """
+import resource, sys
+from fineinstructions.readers import DocumentsConfig, read_documents
+from fineinstructions.staging import stage_documents
+from pathlib import Path
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+config = DocumentsConfig(path=sys.argv[1])
+(staged,) = stage_documents(config, Path(sys.argv[2]))
+assert len(list(read_documents(staged.path, 0, staged.num_rows, config))) == 3
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("name", ["d.jsonl.gz", "d.csv"])
+def test_a_huge_document_is_never_held_whole(tmp_path: Path, name: str) -> None:
+    huge = b"long " * 40_000_000
+    path = tmp_path / name
+    if name == "d.csv":
+        path.write_bytes(b'id,text\na,before\nb,"' + huge + b'"\nc,after\n')
+    else:
+        rows = b'{"id":"a","text":"before"}\n{"id":"b","text":"' + huge + b'"}\n{"id":"c","text":"after"}\n'
+        path.write_bytes(gzip.compress(rows, 1))
+    del huge
+    command = [sys.executable, "-c", _STAGE_AND_MEASURE, str(path), str(tmp_path / "input")]
+    grown_megabytes = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown_megabytes < 120

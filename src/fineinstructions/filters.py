@@ -242,7 +242,8 @@ def foreign_probability(text: str, languages: tuple[str, ...], min_words: int = 
 
     A short text is often misjudged: names, product codes and search terms have no language. So a text in Latin letters
     with fewer than `min_words` words is never called foreign, and an English text is recognised by its function words
-    before the model is asked.
+    before the model is asked. In Latin letters the model must be sure of another language; in other letters it is
+    enough that it is none of the wanted ones, since related languages share the probability between them.
 
     Args:
         text: The text.
@@ -250,7 +251,8 @@ def foreign_probability(text: str, languages: tuple[str, ...], min_words: int = 
         min_words: Shortest text whose language is judged.
 
     Returns:
-        Probability of the most likely language where that is an unwanted one, otherwise 0.
+        Latin letters: probability of the most likely language where that is an unwanted one, otherwise 0. Other
+        letters: 1 less the probability of the wanted languages.
 
     Source:
         Ours; the paper's queries are tagged English, its filter is not described.
@@ -258,7 +260,10 @@ def foreign_probability(text: str, languages: tuple[str, ...], min_words: int = 
     tokens = words(text[:2000])
     if "en" in languages and _looks_english(text, tokens):
         return 0.0
-    if len(tokens) < min_words and _is_latin(text):
+    if not _is_latin(text):
+        ranked = _identifier().rank(text[:2000])
+        return 1.0 - float(sum(probability for language, probability in ranked if language in languages))
+    if len(tokens) < min_words:
         return 0.0
     language, probability = detect_language(text)
     return 0.0 if language in languages else probability
@@ -272,5 +277,7 @@ def _looks_english(text: str, tokens: list[str]) -> bool:
 
 
 def _is_latin(text: str) -> bool:
+    if text.isascii():
+        return True
     letters = [c for c in text if c.isalpha()]
     return 2 * sum(c < "\u0250" for c in letters) >= len(letters)
