@@ -1,6 +1,9 @@
 """Pooling: the properties of method.md sections 3.3 and 11, and a slow, literal reference."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -102,6 +105,33 @@ def test_zero_tokens_stay_zero_and_infinite_ones_are_refused():
     np.testing.assert_array_equal(unit_rows(np.array([[0.0, 0.0], [0.0, 2.0]])), [[0, 0], [0, 1]])
     with pytest.raises(ValueError, match="not finite"):
         pool(np.array([[np.inf, 1.0]], dtype=np.float32), 5, 0.05, 1.0)
+
+
+def test_long_documents_are_summed_in_blocks():
+    tokens = random_tokens(9000, seed=0)
+    expected = pooling_weights(9000, 5, 0.05, 0.7) @ tokens.astype(np.float64)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(pool(tokens, 5, 0.05, 0.7), expected, atol=1e-6)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    script = """
+import hashlib, numpy as np
+from fineinstructions.pooling import pool
+tokens = np.random.default_rng(0).standard_normal((6000, 256)).astype(np.float32)
+print(hashlib.sha256(b"".join(pool(tokens[:n], 5, 0.05, 1.0).tobytes() for n in range(1, 6000, 97))).hexdigest())
+"""
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(digests) == 1
 
 
 def test_weights_are_shared_and_read_only():

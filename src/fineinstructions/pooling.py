@@ -5,7 +5,8 @@ chunk ``k`` and whose last row is the whole document, so that ``vectors[match.ch
 `records.GLOBAL_CHUNK` (-1) included. Matching and training share this one definition.
 
 The decision to question: all weights, the global mean included, form one (K + 1, T) matrix, so that a document costs
-one matrix product. Matrices of short documents are kept, because documents of one length share them.
+one matrix product, taken in double precision: it costs a tenth of a millisecond more, and the vectors then come out the
+same whatever the number of threads. Matrices of short documents are kept, because documents of one length share them.
 
 Shapes: K coverage chunks, T tokens, D width.
 """
@@ -22,7 +23,9 @@ Centres = Literal["midpoint", "linspace"]
 _NEGLIGIBLE = 1e-20
 """Weights this far below the largest of their row become zero: subnormal numbers would slow the product down."""
 _MAX_CACHED_TOKENS = 2048
-_MAX_CACHED_LENGTHS = 512
+_MAX_CACHED_LENGTHS = 256
+_BLOCK_TOKENS = 4096
+"""Token vectors widened to double precision at once: bounds memory."""
 
 
 def chunk_centres(coverage_chunks: int, centres: Centres = "midpoint") -> NDArray[np.float64]:
@@ -78,6 +81,10 @@ def gaussian_weights(
     Source:
         arXiv:2601.22146, section 3.2; the formula is the reading of the authors' released pooling layer.
     """
+    return _gaussians(num_tokens, coverage_chunks, sigma, centres).astype(np.float32)
+
+
+def _gaussians(num_tokens: int, coverage_chunks: int, sigma: float, centres: Centres) -> NDArray[np.float64]:
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1, not {num_tokens}")
     variance = float(sigma) ** 2
@@ -89,13 +96,13 @@ def gaussian_weights(
     with np.errstate(over="ignore"):  # a tiny sigma sends far tokens to exp(-inf) = 0, which is what is meant
         weights_kt = np.exp(squares_kt / (-2.0 * variance))
     weights_kt[weights_kt < _NEGLIGIBLE] = 0.0
-    weights_kt /= weights_kt.sum(axis=1, keepdims=True)
-    return weights_kt.astype(np.float32)
+    normalised_kt: NDArray[np.float64] = weights_kt / weights_kt.sum(axis=1, keepdims=True)
+    return normalised_kt
 
 
 def pooling_weights(
     num_tokens: int, coverage_chunks: int, sigma: float, alpha: float, centres: Centres = "midpoint"
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Weight of every token in every vector of a document: the matrix that `pool` multiplies by.
 
     Args:
@@ -117,12 +124,12 @@ def pooling_weights(
 
 def _weights(
     num_tokens: int, coverage_chunks: int, sigma: float, alpha: float, centres: Centres
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
-    weights = np.full((coverage_chunks + 1, max(num_tokens, 1)), 1.0 / max(num_tokens, 1), dtype=np.float32)
-    local = gaussian_weights(num_tokens, coverage_chunks, sigma, centres)
-    weights[:-1] = np.float32(alpha) * local + np.float32(1.0 - alpha) * weights[:-1]
+    local = _gaussians(num_tokens, coverage_chunks, sigma, centres)
+    weights = np.full((coverage_chunks + 1, num_tokens), 1.0 / num_tokens)
+    weights[:-1] = alpha * local + (1.0 - alpha) * weights[:-1]
     weights.flags.writeable = False
     return weights
 
@@ -130,17 +137,33 @@ def _weights(
 _cached_weights = lru_cache(maxsize=_MAX_CACHED_LENGTHS)(_weights)
 
 
-def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+def weighted_sums(weights: NDArray[np.float64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sums of token vectors under each row of weights, in double precision.
+
+    Args:
+        weights: Shape (K + 1, T).
+        vectors: Token vectors, shape (T, D).
+
+    Returns:
+        Shape (K + 1, D).
+    """
+    sums = np.zeros((len(weights), vectors.shape[1]))
+    for start in range(0, len(vectors), _BLOCK_TOKENS):
+        block = slice(start, start + _BLOCK_TOKENS)
+        sums += weights[:, block] @ vectors[block].astype(np.float64)
+    return sums
+
+
+def unit_rows(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     """Rows scaled to unit length; a row of zeros stays zero, so that its cosine with everything is 0.
 
     Raises:
         ValueError: If a value is not finite.
     """
-    wide = np.asarray(vectors, dtype=np.float64)
-    if not np.isfinite(wide).all():
+    if not np.isfinite(vectors).all():
         raise ValueError("vectors hold a value that is not finite")
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
 
 
 def pool(
@@ -176,4 +199,4 @@ def pool(
     """
     if vectors.ndim != 2:
         raise ValueError(f"vectors must have shape (T, D), not {vectors.shape}")
-    return unit_rows(pooling_weights(len(vectors), coverage_chunks, sigma, alpha, centres) @ vectors)
+    return unit_rows(weighted_sums(pooling_weights(len(vectors), coverage_chunks, sigma, alpha, centres), vectors))

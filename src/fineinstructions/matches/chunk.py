@@ -20,7 +20,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from fineinstructions.backends.encoder import Encoder, TokenEmbeddings
 from fineinstructions.config import Config
-from fineinstructions.pooling import Centres, chunk_centres, pool, pooling_weights, unit_rows
+from fineinstructions.pooling import Centres, chunk_centres, pool, pooling_weights, unit_rows, weighted_sums
 from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, rejection
 
 _MAX_WINDOW_CHARS = 65_536
@@ -177,10 +177,10 @@ def _pooled_by_window(
 ) -> NDArray[np.float32]:
     """What `pool` returns, added up window by window."""
     weights = pooling_weights(num_tokens, config.coverage_chunks, config.sigma, config.alpha, config.centres)
-    sums = np.zeros((config.coverage_chunks + 1, encoder.dimension), dtype=np.float64)
+    sums = np.zeros((config.coverage_chunks + 1, encoder.dimension))
     done = 0
     for _, window in _windows(text, first, encoder):
-        sums += weights[:, done : done + len(window.spans)] @ window.vectors
+        sums += weighted_sums(weights[:, done : done + len(window.spans)], window.vectors)
         done += len(window.spans)
     return unit_rows(sums)
 
