@@ -1,8 +1,8 @@
 """A toy pipeline over real Parquet files, for tests of the run folder and the engines; also a driver to be killed.
 
 Documents -> one match per document -> one pair per match -> published tables. A word in a document's text decides its
-fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, RAISE, DATA, CONFIG and BACKEND
-raise, and BROKEN raises as long as there is a file `broken` beside the run.
+fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, RAISE, DATA, CONFIG, BACKEND
+and FULL raise, and BROKEN raises as long as there is a file `broken` beside the run.
 """
 
 import json
@@ -89,6 +89,8 @@ def read(documents: Iterable[Document]) -> Iterator[Document | Rejection]:
 def meet_fate(text: str) -> None:
     if "KILL" in text:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "FULL" in text:
+        Path("/dev/full").write_text("x")
     if "RAISE" in text:
         raise RuntimeError("the text said so")
     for word, error in {"DATA": DataError, "CONFIG": ConfigError, "BACKEND": BackendError}.items():

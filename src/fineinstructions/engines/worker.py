@@ -6,6 +6,7 @@ Reports are plain words and lines, because an exception of a third party may not
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -67,7 +68,7 @@ def serve(pipe: Connection, driver: int, job: Job[Any, Any], open_units: int) ->
     try:
         models = job.build_models(job.config)
     except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
-        pipe.send(_report(None, error, job.run.logs / f"{job.phase}-models.log"))
+        pipe.send(_report(job, None, error, job.run.logs / f"{job.phase}-models.log"))
         return
     pipe.send(Report(None, "ready"))
     lock = threading.Lock()
@@ -96,7 +97,7 @@ def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the process boundary: its trouble must not end other units.
-        return _report(spec, error, crash_log(job.run, job.phase, spec))
+        return _report(job, spec, error, crash_log(job.run, job.phase, spec))
     return Report(spec.ordinal, "done", seconds=time.monotonic() - began)
 
 
@@ -105,12 +106,15 @@ def crash_log(run: RunFolder, phase: str, spec: UnitSpec) -> Path:
     return run.logs / f"{phase}-{spec.folder_name}.log"
 
 
-def _report(spec: UnitSpec | None, error: BaseException, log: Path) -> Report:
+def _report(job: Job[Any, Any], spec: UnitSpec | None, error: BaseException, log: Path) -> Report:
     ordinal = spec.ordinal if spec else None
     if isinstance(error, ConfigError):
         return Report(ordinal, "config_error", str(error))
     if isinstance(error, BackendError):
         return Report(ordinal, "backend_error", str(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        line = f"{job.run.root}: no space left on the disk; make room and run again, what is committed is kept"
+        return Report(ordinal, "config_error", line)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     line = " ".join(str(error).split())[:300] or type(error).__name__

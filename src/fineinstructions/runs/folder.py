@@ -92,8 +92,7 @@ class RunFolder(Layout):
         if state is None:
             raise ConfigError(f"{path}: no run here; give the folder that was named by --out")
         phases = tuple(Phase(**{**plain, "upstream": tuple(plain["upstream"])}) for plain in state["phases"])
-        config = yaml.safe_load(layout.recipe_file.read_text(encoding="utf-8"))
-        return cls(root=layout.root, phases=phases, config=config)
+        return cls(root=layout.root, phases=phases, config=layout.recipe())
 
     def phase(self, name: str) -> Phase:
         """Phase of that name.
@@ -183,8 +182,7 @@ class RunFolder(Layout):
         return stale
 
     def _stale_line(self, stale: list[str]) -> str:
-        old = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8")) if self.recipe_file.exists() else {}
-        found = [f"{name}: {before!r} -> {after!r}" for name, before, after in differences(old, self.config)]
+        found = [f"{name}: {before!r} -> {after!r}" for name, before, after in differences(self.recipe(), self.config)]
         more = f" and {len(found) - MAX_DIFFERENCES_SHOWN} more" if len(found) > MAX_DIFFERENCES_SHOWN else ""
         changed = ", ".join(found[:MAX_DIFFERENCES_SHOWN]) + more
         kept = [p.name for p in self.phases if p.name not in stale and self._has_results(p.name)]

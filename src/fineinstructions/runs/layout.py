@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from fineinstructions.config import digest
 from fineinstructions.errors import DataError
 from fineinstructions.records import Rejection
@@ -151,6 +153,14 @@ class Layout:
         manifest = self.published(name)
         for entry in manifest.files if manifest else ():
             yield from read_table(self.root / name / entry.name, record_type)
+
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe that the folder was last used with; empty where it cannot be read."""
+        try:
+            recipe = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return recipe if isinstance(recipe, dict) else {}
 
     def state(self) -> dict[str, Any] | None:
         """Content of the state file, ``None`` where the folder holds no run.

@@ -4,6 +4,7 @@ Reads everything and trusts nothing but the plan. Room code is not imported: the
 how the documents of a unit are read.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,8 @@ def verify(
 
 def _check_units(run: RunFolder, phase: str, findings: list[Finding]) -> dict[str, tuple[UnitSpec, Manifest]]:
     """Manifests of a phase's intact units; what is missing or damaged goes to the findings."""
-    manifests = {}
+    manifests: dict[str, tuple[UnitSpec, Manifest]] = {}
+    contents: dict[str, str] = {}
     specs = run.planned(phase)
     if specs is None:
         findings.append(Finding(phase, "not planned yet; run again to finish it"))
@@ -96,7 +98,7 @@ def _check_units(run: RunFolder, phase: str, findings: list[Finding]) -> dict[st
         if manifest is None:
             findings.append(Finding(place, "not committed; run again to finish it"))
             continue
-        if not run.is_done(phase, spec):
+        if not run.is_done(phase, spec, contents=contents):
             findings.append(Finding(place, "does not belong to the present recipe or upstream units; run again"))
         problems = file_problems(run.unit_folder(phase, spec), manifest.files, thorough=True)
         findings += [Finding(place, problem) for problem in problems]
@@ -167,7 +169,10 @@ def _check_documents(run: RunFolder, documents: DocumentReader, phase: str) -> l
         return [*findings, Finding("pairs", str(error))]
     if pair is not None:
         findings.append(Finding(f"pair {pair.pair_id}", f"document {pair.document_id!r} is not where the plan has it"))
-    return [*findings[:MAX_FINDINGS_PER_CHECK], *document_ids.repeated(), *pair_ids.repeated()]
+    findings = findings[:MAX_FINDINGS_PER_CHECK]
+    findings += document_ids.repeated(d.document_id for spec in run.planned(phase) or () for d in documents(spec))
+    findings += pair_ids.repeated(pair.pair_id for pair in run.published_records("pairs", Pair))
+    return findings
 
 
 def excerpt_problems(pair: Pair, text: str) -> list[str]:
@@ -193,7 +198,7 @@ def excerpt_problems(pair: Pair, text: str) -> list[str]:
 
 
 class _UniqueIds:
-    """Finds repeated ids among many, at 8 bytes an id: 64-bit hashes, of which equal ones are equal ids."""
+    """Finds repeated ids among many at 8 bytes an id: equal 64-bit hashes first, then the ids behind them."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -201,12 +206,22 @@ class _UniqueIds:
         self._pending: list[int] = []
 
     def add(self, value: str) -> None:
-        self._pending.append(int(content_id("", value)[1:], 16))
+        self._pending.append(_hash(value))
         if len(self._pending) >= 65536:
             self._hashes.append(np.array(self._pending, dtype=np.uint64))
             self._pending = []
 
-    def repeated(self) -> list[Finding]:
+    def repeated(self, ids_again: Iterable[str]) -> list[Finding]:
+        """One finding per repeated id; `ids_again` is read only where there are any."""
         hashes = np.concatenate([*self._hashes, np.array(self._pending, dtype=np.uint64)])
-        num_repeated = len(hashes) - len(np.unique(hashes))
-        return [Finding(self._kind, f"{num_repeated} repeated ids among {len(hashes)}")] if num_repeated else []
+        values, counts = np.unique(hashes, return_counts=True)
+        suspects = {int(value) for value in values[counts > 1]}
+        if not suspects:
+            return []
+        times = Counter(value for value in ids_again if _hash(value) in suspects)
+        found = [Finding(self._kind, f"{value!r} occurs {n} times") for value, n in times.items() if n > 1]
+        return found[:MAX_FINDINGS_PER_CHECK]
+
+
+def _hash(value: str) -> int:
+    return int(content_id("", value)[1:], 16)
