@@ -1,12 +1,175 @@
 """Compatible document descriptions: which kind of document could fill a template and hold its answer.
 
-In: a frame and the kinds of its slots. Out: one or two English sentences. They are what gets embedded, so the words
-that such a document uses in its headings and sentences belong into them.
+In: a frame and the kinds of its slots. Out: English sentences. They are what gets embedded, so they name the domain, the
+slots, and the words that such a document has in its headings and sentences; the template's own relation words stay in.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+
+from fineinstructions.embedded.kinds import DEFAULT_KIND
+from fineinstructions.embedded.relation_words import RELATIONS
+from fineinstructions.embedded.words import FUNCTION_WORDS, stem
+
+_PAGE_OF_KIND = {
+    "a disease": "A health page about a disease or medical condition",
+    "a medicine or treatment": "A health page about a medicine or treatment",
+    "a body part": "A health or biology page about a part of the body",
+    "a person": "A biography of a person",
+    "a character": "An article about a film, show or story and its characters",
+    "a film or show": "An article about a film or television show",
+    "a film, song or product": "An article about a film, album, song or product",
+    "a song": "An article about a song, its singer and its band",
+    "a book": "An article about a book or novel",
+    "a painting": "An article about a painting",
+    "a work": "An article about a book, film, song or other work",
+    "a place": "An encyclopedia article about a place: a city, country, river or region",
+    "a country or organisation": "An encyclopedia article about a country or an organisation",
+    "an organisation": "An encyclopedia article about a company, school, club or other organisation",
+    "a team or person": "An article about a sports team or player",
+    "an event": "A history or sports article about an event such as a battle, election or championship",
+    "a law or document": "A history or law article about an act, treaty, amendment or document",
+    "a term": "A reference page that explains a term",
+    "an abbreviation": "A reference page that explains an abbreviation",
+    "a language": "An article about a language or a country",
+    "an invention": "A history article about an invention",
+    "a discovery": "A science article about a discovery",
+    "a food or dish": "A recipe for a dish or an article about food",
+    "something to make": "A recipe or a guide that shows how to make something",
+    "a substance": "A chemistry or biology page about a substance",
+    "an animal or plant": "A biology article about an animal or plant",
+    "a command": "A technical reference page about a command, cmdlet or function",
+    "a software tool": "A technical documentation page about software",
+    "a device or machine": "A technical page about a device or machine",
+    "a part or item": "A manual that shows how to handle a part or item",
+    "a process": "A science textbook section about a process",
+    "an idea or field": "A textbook section about an idea or field of knowledge",
+    "a condition or event": "A health, science or history page about a condition or event",
+    "a job": "A manual or article about a job and its duties",
+    "a thing": "A reference, science or technical page about a thing and how it works",
+    "a year": "A history article about a year",
+    "a number": "A page with numbers and figures",
+}
+_TOPIC_PAGE = "A reference page, textbook section or article about a topic"
+
+_TELLS = {
+    "symptom": "lists the symptoms and signs",
+    "cause": "explains the causes, reasons and genetic changes behind it",
+    "treatment": "describes treatment, therapy, medicines and surgery",
+    "diagnosis": "describes diagnosis, exams and tests",
+    "prevention": "tells how to prevent or avoid it",
+    "risk": "names risk factors and who is likely to get it",
+    "outlook": "gives the outlook, prognosis and chance of recovery",
+    "inheritance": "explains how it is inherited through genes",
+    "frequency": "tells how common it is and how many people it affects",
+    "complication": "names complications and problems",
+    "research": "reports research, clinical trials and studies",
+    "ingredient": "lists the ingredients",
+    "make": "gives directions for how to make, cook or prepare it, step by step",
+    "syntax": "shows the syntax and parameters",
+    "command": "gives the synopsis and says what the command does",
+    "example": "gives examples",
+    "step": "lists the steps, instructions, procedure or process",
+    "history": "tells the history, origins and background",
+    "founding": "tells when and by whom it was founded, formed or established",
+    "location": "says where it is located and describes the geography",
+    "population": "gives the population, census and demographics",
+    "climate": "describes the climate and weather",
+    "economy": "describes the economy and industry",
+    "education": "tells about education, school and university",
+    "birth": "tells when and where the person was born and the early life",
+    "death": "tells when, where and how the person died",
+    "marriage": "tells about marriage, wife, husband, parents and children: personal life",
+    "career": "tells about the career, profession and work",
+    "team": "tells about the team, club, league, coach and players of the season",
+    "event": "tells who won, with the results of the championship or competition",
+    "election": "names the president, leader or government and the election",
+    "war": "describes the war or battle, armies and soldiers",
+    "law": "explains the law, act, rights or amendment",
+    "cast": "names the cast: who played or starred as which character",
+    "plot": "tells the plot, story and what happens",
+    "release": "tells when it was released, published or first aired",
+    "song": "names the singer, band, album and lyrics",
+    "author": "names the author who wrote the book",
+    "award": "lists awards, prizes and honours",
+    "name": "says what it is called and what the name or term means",
+    "definition": "gives a definition, description or overview of what it is",
+    "type": "lists the types, kinds, stages and classification",
+    "part": "describes the parts, structure and components",
+    "function": "explains the function, purpose and use, and how it works",
+    "effect": "explains the effects, consequences and impact",
+    "benefit": "explains the benefits, advantages and importance",
+    "difference": "explains the difference and compares the two",
+    "feature": "describes the characteristics, features and properties",
+    "responsibility": "lists the responsibilities, duties and operations",
+    "discovery": "tells who discovered or invented it",
+    "habitat": "describes the habitat, diet and behaviour of the species",
+    "number": "gives the number, cost or amount",
+    "discussion": "records a discussion or meeting with opinions and decisions",
+}
+_ASKS = {
+    "when": "gives the date or year",
+    "where": "names the place",
+    "who": "names the person",
+    "why": "explains the reason",
+}
+_BARE = {
+    "who is _": ("birth", "career"),
+    "who was _": ("birth", "career"),
+    "where is _": ("location",),
+    "where are _": ("location",),
+    "where was _": ("location",),
+}
+_RELATIONS_OF_STEM: dict[str, list[str]] = {}
+for _name, _words in RELATIONS.items():
+    for _word in _words.heads:
+        _RELATIONS_OF_STEM.setdefault(stem(_word), []).append(_name)
+MAX_RELATIONS = 2
 
 
+def relations_of(frame: str) -> tuple[str, ...]:
+    """Relations that a frame asks for, in the order of their words, at most two.
+
+    Example:
+        >>> relations_of("what are symptoms of _")
+        ('symptom',)
+    """
+    if frame in _BARE:
+        return _BARE[frame]
+    found: list[str] = []
+    for word in frame.split():
+        for name in _RELATIONS_OF_STEM.get(stem(word), ()) if word not in FUNCTION_WORDS else ():
+            if name not in found:
+                found.append(name)
+    if not found and frame.startswith(("how do you _", "how do you ")):
+        found = ["step"]
+    if not found and frame.startswith(("what is _", "what are _", "what was _", "what were _")):
+        found = ["definition"]
+    return tuple(found[:MAX_RELATIONS])
+
+
+@lru_cache(maxsize=20_000)
 def describe(frame: str, kinds: Sequence[str]) -> str:
-    """Describe the documents that a template fits."""
-    return f"A document about {' and '.join(kinds)}: {frame.replace('_', 'it')}."
+    """Describe the documents that a template fits.
+
+    Args:
+        frame: The template's frame, ``_`` for a slot.
+        kinds: What the slots hold, in order.
+
+    Returns:
+        One or two sentences.
+
+    Example:
+        >>> describe("what are symptoms of _", ("a disease",))
+        'A health page about a disease or medical condition that lists the symptoms and signs.'
+    """
+    about = next((_PAGE_OF_KIND[k] for k in kinds if k != DEFAULT_KIND and k in _PAGE_OF_KIND), _TOPIC_PAGE)
+    relations = relations_of(frame)
+    tells = [_TELLS[name] for name in relations]
+    asked = _ASKS.get(next((w for w in frame.split() if w in _ASKS), ""), "")
+    if asked and len(tells) < MAX_RELATIONS:
+        tells.append(asked)
+    covered = {stem(word) for tell in tells for word in tell.replace(",", " ").split()}
+    left = [w for w in frame.split() if w != "_" and w not in FUNCTION_WORDS and stem(w) not in covered]
+    sentence = f"{about} that {' and '.join(tells)}." if tells else f"{about}."
+    return f"{sentence} It speaks of: {', '.join(left)}." if left else sentence

@@ -33,7 +33,9 @@ _POLITE = re.compile(
     r"|^(?:do you know|tell me|i (?:want|need|would like) to know|does anyone know) (?=what|who|when|where|why|how|which)",
     re.IGNORECASE,
 )
-_TITLE_OPENING = re.compile(r"^(?:the )?(difference between|meaning of|definition of|history of|purpose of) ", re.IGNORECASE)
+_TITLE_OPENING = re.compile(
+    r"^(?:the )?(difference between|meaning of|definition of|history of|purpose of) ", re.IGNORECASE
+)
 _FUSED = {"whats": "what", "whos": "who", "wheres": "where", "hows": "how", "whens": "when"}
 _HOW_TO = tuple(
     tuple(opening.split())
@@ -53,8 +55,14 @@ _APPOSITION = frozenset(
     "abbreviation poem play disease language company function animal game quote idiom expression prefix suffix element "
     "country city state planet".split()
 )
+_OPEN_DETERMINERS = frozenset(
+    "many much any all some no other more most last first next same another only such least very each every both".split()
+)
+_DO_OR_MODAL = frozenset("do does did can could will would should may might must".split())
 _AFTER_SLOT_NOUNS = frozenset("mean stand work syndrome".split())
-_BARE_QUESTIONS = frozenset(f"{wh} {be} _" for wh in ("what", "who", "where", "when") for be in ("is", "are", "was", "were"))
+_BARE_QUESTIONS = frozenset(
+    f"{wh} {be} _" for wh in ("what", "who", "where", "when") for be in ("is", "are", "was", "were")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ def parse(text: str) -> ParsedQuery:
     for position, token in enumerate(tokens):
         if token.text in _QUOTES:
             continue
-        if token.text in ARTICLES and position + 1 < len(tokens):
+        if (token.text in ARTICLES or token.text in {"my", "your", "our"}) and position + 1 < len(tokens):
             article = token
             continue
         word = token.text
@@ -120,7 +128,7 @@ def parse(text: str) -> ParsedQuery:
 
 
 def _ask_you(query: ParsedQuery) -> ParsedQuery:
-    """"How to", "how can I", "how does one" all ask "how do you": one wording for one meaning."""
+    """ "How to", "how can I", "how does one" all ask "how do you": one wording for one meaning."""
     length = next((len(opening) for opening in _HOW_TO if query.words[: len(opening)] == opening), 0)
     if not length or len(query.words) <= length:
         return query
@@ -167,9 +175,7 @@ def readings(query: ParsedQuery, table: WordTable) -> list[Reading]:
             if particular and particular[0] < a:
                 continue
             rest = [k for k in particular if k >= b]
-            found += [
-                ((a, b), (c, d)) for c, d in spans if c > b and (not rest or (c <= rest[0] and rest[-1] < d))
-            ]
+            found += [((a, b), (c, d)) for c, d in spans if c > b and (not rest or (c <= rest[0] and rest[-1] < d))]
     return [Reading(_frame(words, chosen), chosen) for chosen in found]
 
 
@@ -226,11 +232,30 @@ class FrameGrammar:
             return frame in _BARE_QUESTIONS
         if any(w in PRONOUNS and w not in _FRAME_PRONOUNS for w in words):
             return False
-        if words[0] in {"who", "what", "which"} and words[1] == "_" and len(content) < 1:
+        if "_ _" in frame or frame.endswith((" and", " or", "'s")):
             return False
-        if "_ _" in frame or frame.endswith((" and", " or", "'s")) or frame.startswith("what _ of"):
+        auxiliaries = [w for w in words if w in AUXILIARIES]
+        if len(set(auxiliaries)) < len(auxiliaries):
             return False
-        return self._verbs_agree(words) and self._slots_stand_well(words)
+        if words[0] in {"how", "when", "where", "why"} and not auxiliaries:
+            return False
+        return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
+
+    def _opens_well(self, words: list[str]) -> bool:
+        """ "Who" takes an inflected verb, "how do" a subject, and every question a verb."""
+        table = self._table
+        if words[0] in {"what", "which", "who"} and AUXILIARIES.isdisjoint(words):
+            after = [w for w in words[2:] if w != "_" and w not in FUNCTION_WORDS]
+            opening = (
+                words[1] not in FUNCTION_WORDS and table.is_finite(words[1]) and not table.is_mainly_noun(words[1])
+            )
+            if not (opening or any(table.is_finite(w) and not table.is_mainly_noun(w) for w in after)):
+                return False
+        if words[:2] == ["who", "_"] or words[-1] in WH_WORDS or words[-1] in {"is", "was", "are", "were", "and"}:
+            return False
+        if words[0] == "who" and table.is_verb(words[1]) and not words[1].endswith(("s", "ed")):
+            return False
+        return not (words[:2] in (["how", "do"], ["how", "does"], ["how", "did"]) and table.is_mainly_verb(words[2]))
 
     def _verbs_agree(self, words: list[str]) -> bool:
         """After "did" or "does" comes a bare verb; after "is" or "was" before a slot none does."""
@@ -243,7 +268,15 @@ class FrameGrammar:
                 if not any(table.is_verb(w) for w in rest):
                     return False
                 verb = next(w for w in rest if table.is_verb(w) or w.endswith("ed"))
-                if verb.endswith("ed") and verb not in {"need", "feed", "speed", "bleed", "breed", "succeed", "proceed"}:
+                if verb.endswith("ed") and verb not in {
+                    "need",
+                    "feed",
+                    "speed",
+                    "bleed",
+                    "breed",
+                    "succeed",
+                    "proceed",
+                }:
                     return False
             if word in {"is", "was", "were", "are"} and words[k + 1 : k + 2] == ["_"] and k + 2 < len(words):
                 after = words[k + 2]
@@ -259,15 +292,24 @@ class FrameGrammar:
                 continue
             before = words[k - 1]
             after = words[k + 1] if k + 1 < len(words) else ""
-            if before in ADJECTIVES or (before.endswith("est") and before not in {"test", "invest", "rest", "interest"}):
+            if before in ADJECTIVES or (
+                before.endswith("est") and before not in {"test", "invest", "rest", "interest"}
+            ):
                 return False
-            if before in WH_WORDS or before in {"many", "much", "any", "all", "some", "no", "other", "more", "most"}:
+            if before in WH_WORDS or before in _OPEN_DETERMINERS:
                 return False
             if before not in FUNCTION_WORDS and table.is_mainly_noun(before) and before not in _APPOSITION:
                 return False
             if after == "of" or (after in PRONOUNS and after != "you"):
                 return False
-            if after and after not in FUNCTION_WORDS and after not in _AFTER_SLOT_NOUNS and table.is_mainly_noun(after):
+            if not after or after in FUNCTION_WORDS or after in _AFTER_SLOT_NOUNS:
+                continue
+            counts = table.get(after)
+            others = [w for w in words if w != after and w != "_" and w not in FUNCTION_WORDS and table.is_verb(w)]
+            asked = any(w in _DO_OR_MODAL for w in words[:k]) and not others
+            if table.is_mainly_noun(after) or (
+                not asked and counts.noun > max(5, counts.verb) and not after.endswith("ed")
+            ):
                 return False
         return True
 
@@ -287,12 +329,17 @@ class FrameGrammar:
                 cost += 1.5
             if table.is_mainly_verb(first):
                 cost += 2.0
-            if words[start - 1] in AUXILIARIES and first.endswith(("ed", "ly")):
+            if table.is_past(first) or (words[start - 1] in AUXILIARIES and first.endswith("ly")):
+                cost += 2.0
+            if end - start > 1 and (table.is_past(last) or last.endswith("ly")):
                 cost += 1.5
             if first in ADJECTIVES or first.endswith("est"):
                 cost += 1.0
             inner = words[start:end]
-            cost += 0.6 * sum(w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner)
+            cost += 0.6 * ("to" in inner)
+            cost += 0.6 * sum(
+                w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner
+            )
             cost += 0.5 * max(0, len(inner) - 4)
         return cost
 

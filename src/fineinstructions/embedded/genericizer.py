@@ -27,9 +27,9 @@ from fineinstructions.embedded.words import ARTICLES, IMPERATIVES, PRONOUNS, Wor
 from fineinstructions.records import Query, Rejection, TemplateDraft, rejection
 
 DATA_DIR = Path(__file__).with_name("data")
-MIN_KNOWN_SCORE = 1.2
+MIN_KNOWN_SCORE = 0.8
 """Least score of a reading whose frame is known (ours, set by reading samples)."""
-MIN_UNKNOWN_SCORE = 1.6
+MIN_UNKNOWN_SCORE = 1.4
 """Least score of a reading whose frame is not known (ours)."""
 MIN_QUALITY = 0.45
 """Least well-formedness of a known frame, from people's ratings of its queries (0 to 1; ours)."""

@@ -54,7 +54,9 @@ _HEADS = {
 }  # fmt: skip
 _KIND_OF_HEAD = {stem(word): kind for kind, words in _HEADS.items() for word in words.split()}
 _DISEASE_ENDINGS = ("itis", "emia", "osis", "pathy", "algia", "oma", "trophy", "phobia", "plegia")
-_NOT_DISEASE = frozenset("photosynthesi mitosi meiosi osmosi hypnosi metamorphosi diploma coma aroma oklahoma roma".split())
+_NOT_DISEASE = frozenset(
+    "photosynthesi mitosi meiosi osmosi hypnosi metamorphosi diploma coma aroma oklahoma roma".split()
+)
 _YEAR = re.compile(r"^(?:1[0-9]{3}|20[0-9]{2})s?$")
 _NUMBER = re.compile(r"^[\d.,]+$")
 _MONTHS = frozenset("january february march april june july august september october november december".split())
@@ -80,6 +82,8 @@ _HINTS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
         (r"(?:president|prime minister|king|queen|vice president|leader) (?:of|in) _", "a country or organisation"),
         (r"(?:ceo|owner|chairman|headquarters?|founder|founders) (?:of|for) _|owns _|founded|headquartered", "an organisation"),
         (r"_ (?:born|die|died|marry|buried|married|dead|alive)|(?:wife|husband|parents|father|mother|son|daughter|children|biography|nickname|real name|birthday) (?:of|for) _|how old is _|net worth|_ 's (?:wife|husband|father|mother|birthday|birth|real|children|parents)|who did _ (?:marry|play)|did _ (?:marry|die|discover|invent|write|paint|win)|^who is _ married|_ 's (?:death|life)|_ famous|_ accomplish|_ educated|_ go to school|when did _ live|^who killed _|^who (?:was|is) _$", "a person"),
+        (r"_ (?:last )?(?:win|won|beat|qualify) ?_?", "a team or person|an event"),
+        (r"^who (?:has won|wins|has scored)", "an event"),
         (r"^who (?:won|hosted|fought in|fought) _|_ (?:take place|happen|held|fought)|battle|(?:causes?|outcome|result|effects|consequences) of war|winner of|^who won", "an event"),
         (r"invented|inventor of", "an invention"),
         (r"discovered|discoverer", "a discovery"),

@@ -18,16 +18,21 @@ from fineinstructions.embedded.words import WordCounts, WordTable, tokenize
 ROUNDS = 4
 MIN_WORD_DOCUMENTS = 4
 MIN_WORD_QUERIES = 2
-MIN_VOTE_SCORE = 1.2
-MIN_RELATION = 0.3
+MIN_VOTE_SCORE = 0.8
+MIN_RELATION = 0.5
 MAX_RELATION = 1.6
-START_RELATION = 0.7
+START_RELATION = 0.9
 RATING_PRIOR = 0.62
 RATING_PRIOR_WEIGHT = 1.5
 
+MIN_GENERAL_FILLERS = 10
+
+_TOPIC_PREPOSITIONS = frozenset("in on of for at from with to".split())
 _DETERMINERS = frozenset("the a an of this these their its his her some no each every".split())
 _MODALS = frozenset("to will would can could did does do may must should not might".split())
-_TITLES = frozenset("mr mrs ms dr sir lord lady king queen president prince princess saint st general captain by".split())
+_TITLES = frozenset(
+    "mr mrs ms dr sir lord lady king queen president prince princess saint st general captain by".split()
+)
 _SPEECH = frozenset("said says asked replied born wrote died was".split())
 _LOCATIVE = frozenset("in near from at".split())
 
@@ -45,9 +50,12 @@ class WordCounter:
         self._documents.update(self._scan(text))
 
     def add_query(self, text: str) -> None:
-        """Count one query; its capitals count only if it starts with one."""
+        """Count one query; its capitals count only if it starts with one, its lower case never."""
         cased = text[:1].isupper()
-        self._queries.update(self._scan(text) if cased else {t.text for t in tokenize(text)})
+        if cased:
+            capitals = (t.text for t in tokenize(text)[1:] if text[t.start].isupper())
+            self._counts["capital"].update(capitals)
+        self._queries.update({t.text for t in tokenize(text)})
 
     def _scan(self, text: str) -> set[str]:
         counts = self._counts
@@ -169,6 +177,8 @@ def _known(
             members[vote.frame].append(k)
     known = {}
     for frame, rows in members.items():
+        if _ends_in_topic(frame, chosen):
+            continue
         scores = [r for r in (rated[k] for k in rows) if r is not None]
         quality = (sum(scores) + RATING_PRIOR * RATING_PRIOR_WEIGHT) / (len(scores) + RATING_PRIOR_WEIGHT)
         num_slots = frame.split().count("_")
@@ -179,6 +189,16 @@ def _known(
                 kinds[slot] = vote_kind(fillers, table)
         known[frame] = KnownFrame(chosen[frame], round(quality, 4), distinct_kinds(kinds))
     return known
+
+
+def _ends_in_topic(frame: str, chosen: Mapping[str, int]) -> bool:
+    """Whether the words after the last preposition are one topic among many ("who plays _ on family guy")."""
+    words = frame.split()
+    cut = max((k for k, w in enumerate(words) if w in _TOPIC_PREPOSITIONS), default=0)
+    if not cut or "_" in words[cut:] or cut + 1 == len(words):
+        return False
+    general = chosen.get(" ".join([*words[: cut + 1], "_"]), 0)
+    return general >= MIN_GENERAL_FILLERS and general >= 6 * chosen[frame]
 
 
 def _slot_words(query: ParsedQuery, reading: Reading | None, slot: int) -> str:

@@ -30,7 +30,9 @@ PARTICLES = frozenset(
     "and or but nor if because so while not no yes also too just very then only ever all any some most many much more "
     "less least other another first last same next each every both such n't 's".split()
 )
-IMPERATIVES = frozenset("define describe explain list give compare summarize summarise discuss identify outline".split())
+IMPERATIVES = frozenset(
+    "define describe explain list give compare summarize summarise discuss identify outline".split()
+)
 FUNCTION_WORDS = WH_WORDS | AUXILIARIES | PREPOSITIONS | ARTICLES | PRONOUNS | PARTICLES
 ADJECTIVES = frozenset(
     "main major minor primary average total current present original new old young common different certain certainly "
@@ -40,6 +42,14 @@ ADJECTIVES = frozenset(
     "fourth fifth single double single-player male female human max maximum minimum american british french german "
     "indian english chinese united proper correct right wrong full natural physical chemical easy easiest free cheap "
     "safe several similar exact key advanced standard complete".split()
+)
+
+IRREGULAR_PASTS = frozenset(
+    "was were had did made went took came got gave found told became left felt put brought began kept held wrote stood "
+    "heard let meant set met ran paid sat spoke lay led read grew lost fell sent built understood drew broke spent cut "
+    "rose drove bought wore chose won fought taught caught sold sang swam threw flew slept shot stole struck sought hit "
+    "known seen done gone taken given written spoken chosen born grown drawn broken driven worn stolen thrown flown eaten "
+    "ate drank drunk forgotten frozen hidden ridden risen shown sung sunk sworn torn woken beaten bitten blown fallen".split()
 )
 
 _WORD_OR_MARK = re.compile(
@@ -182,6 +192,15 @@ class WordTable:
         counts = self.get(word)
         return counts.verb > 3 and counts.verb >= 0.25 * counts.noun
 
+    def is_past(self, word: str) -> bool:
+        """Whether the word is a past tense or past participle."""
+        return word in IRREGULAR_PASTS or (word.endswith("ed") and len(word) > 4 and self.get(word).noun < 30)
+
+    def is_finite(self, word: str) -> bool:
+        """Whether the word can be the verb of "what ... _": past tense, third person, or a bare verb."""
+        third = word.endswith("s") and (self.is_verb(word[:-1]) or self.is_verb(word[:-2]))
+        return self.is_past(word) or third or self.is_verb(word)
+
     def is_mainly_verb(self, word: str) -> bool:
         """Whether the word is more often a bare verb than a noun."""
         counts = self.get(word)
@@ -194,5 +213,5 @@ class WordTable:
 
 
 MIN_GENERAL_QUERIES = 6
-MIN_GENERAL_OCCURRENCES = 10
+MIN_GENERAL_OCCURRENCES = 12
 MAX_GENERAL_NAME_SHARE = 0.4

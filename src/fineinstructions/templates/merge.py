@@ -64,9 +64,7 @@ def fold(template: str) -> str:
     text = _FUSED.sub(r"\1 is ", _POLITE.sub("", text))
     text = re.sub(r"^(what|who|where|when|how|why)'s ", r"\1 is ", text)
     text = _HOW_TO.sub("how to ", text)
-    words = [
-        "_" if part == "\x00" else part for part in re.findall(r"\x00|[^\W_]+(?:'[^\W_]+)?|'s", text)
-    ]
+    words = ["_" if part == "\x00" else part for part in re.findall(r"\x00|[^\W_]+(?:'[^\W_]+)?|'s", text)]
     return " ".join(word for word in words if word not in {"a", "an", "the"})
 
 

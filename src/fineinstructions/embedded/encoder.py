@@ -1,0 +1,130 @@
+"""The embedded encoder: one vector per word, looked up, weighted and summed.
+
+In: texts. Out: token vectors with spans, or one unit vector per text. A vector has two parts: directions of meaning
+learned from which words share passages, and one dimension per relation (symptoms, ingredients, founding, ...) that a
+description can ask for and a document's headings and verbs answer. There is no context: a word means the same anywhere.
+Every text is encoded by itself, so that a batch never changes a bit of the result.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fineinstructions.backends.encoder import TokenEmbeddings
+from fineinstructions.embedded.words import stem
+
+# Shape legend: B texts, T tokens, D width, V vocabulary, S suffixes.
+
+DATA_DIR = Path(__file__).with_name("data")
+YEAR_TOKEN = "<year>"
+NUMBER_TOKEN = "<number>"
+SUFFIX_CHARS = 4
+
+_WORD = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ]+(?:['’][A-Za-z]+)?|\d[\d.,]*")
+_YEAR = re.compile(r"(?:1\d|20)\d\d\Z")
+
+
+def word_spans(text: str) -> list[tuple[str, int, int]]:
+    """The encoder's tokens: lower-case words and numbers with half-open character spans."""
+    return [(m.group().lower(), m.start(), m.end()) for m in _WORD.finditer(text)]
+
+
+def token_key(word: str) -> str:
+    """What a word is looked up as: its stem, or one token for all years and one for all numbers.
+
+    Example:
+        >>> [token_key(w) for w in ("symptoms", "1990", "3.5")]
+        ['symptom', '<year>', '<number>']
+    """
+    if word[0].isdigit():
+        return YEAR_TOKEN if _YEAR.match(word.rstrip(".,")) else NUMBER_TOKEN
+    return stem(word.replace("’", "'").removesuffix("'s"))
+
+
+class EmbeddedEncoder:
+    """Static token embeddings: no network, deterministic to the bit, some thousand words a millisecond.
+
+    Args:
+        data_dir: Folder with ``encoder.npz`` and ``encoder.json``.
+    """
+
+    def __init__(self, data_dir: Path = DATA_DIR) -> None:
+        raw = (data_dir / "encoder.npz").read_bytes()
+        settings = json.loads((data_dir / "encoder.json").read_text(encoding="utf-8"))
+        with np.load(data_dir / "encoder.npz", allow_pickle=False) as arrays:
+            keys = arrays["keys"].tobytes().decode("utf-8").split("\n")
+            rows = arrays["vectors"].astype(np.float32) * arrays["scales"].astype(np.float32)
+        self.encoder_id = f"embedded-static-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+        self.dimension: int = rows.shape[1]
+        self.window_tokens: int = settings["window_tokens"]
+        self.min_cosine: float = settings["min_cosine"]
+        # Row 0 is the zero vector of a word that nothing is known about.
+        self._rows = np.vstack([np.zeros((1, self.dimension), np.float32), rows])
+        self._row_of_key = {key: number for number, key in enumerate(keys, start=1)}
+        self._row_of_word: dict[str, int] = {}
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of shape (B, D); a text without a known word gives a zero row."""
+        vectors_bd = np.zeros((len(texts), self.dimension), np.float32)
+        for number, text in enumerate(texts):
+            rows_t, _ = self._lookup(text)
+            total_d = self._rows[rows_t].sum(axis=0, dtype=np.float64)
+            norm = float(np.sqrt(np.square(total_d).sum()))
+            if norm > 0.0:
+                vectors_bd[number] = (total_d / norm).astype(np.float32)
+        return vectors_bd
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[TokenEmbeddings]:
+        """Weighted token vectors of each text, in order; the mean of a run of them is the meaning of that run."""
+        encoded = []
+        for text in texts:
+            rows_t, spans = self._lookup(text)
+            spans_t2 = np.array(spans, np.int64).reshape(-1, 2)
+            encoded.append(TokenEmbeddings(self._rows[rows_t], spans_t2))
+        return encoded
+
+    def _lookup(self, text: str) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+        """Row and span of every token: the row of the word itself, else of its ending, else 0."""
+        known = self._row_of_word
+        if len(known) > MAX_CACHED_WORDS:
+            known.clear()
+        rows: list[int] = []
+        spans: list[tuple[int, int]] = []
+        for match in islice(_WORD.finditer(text), self.window_tokens):
+            word = match.group()
+            row = known.get(word)
+            if row is None:
+                row = known[word] = self._find(token_key(word.lower()))
+            rows.append(row)
+            spans.append(match.span())
+        return np.array(rows, np.int64), spans
+
+    def _find(self, key: str) -> int:
+        return self._row_of_key.get(key) or self._row_of_key.get(suffix_key(key), 0)
+
+
+MAX_CACHED_WORDS:
+            known.clear()
+        rows = []
+        for word in words:
+            row = known.get(word)
+            if row is None:
+                key = token_key(word)
+                row = self._row_of_key.get(key) or self._row_of_key.get(suffix_key(key), 0)
+                known[word] = row
+            rows.append(row)
+        return np.array(rows, np.int64)
+
+
+MAX_CACHED_WORDS = 500_000
+
+
+def suffix_key(key: str) -> str:
+    """The row that stands for all rare words with one ending."""
+    return f"-{key[-SUFFIX_CHARS:]}"
