@@ -109,19 +109,6 @@ class EmbeddedEncoder:
         return self._row_of_key.get(key) or self._row_of_key.get(suffix_key(key), 0)
 
 
-MAX_CACHED_WORDS:
-            known.clear()
-        rows = []
-        for word in words:
-            row = known.get(word)
-            if row is None:
-                key = token_key(word)
-                row = self._row_of_key.get(key) or self._row_of_key.get(suffix_key(key), 0)
-                known[word] = row
-            rows.append(row)
-        return np.array(rows, np.int64)
-
-
 MAX_CACHED_WORDS = 500_000
 
 
