@@ -115,6 +115,6 @@ def _server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[tuple[str, bo
 
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors."""
-    from fineinstructions.cli.reference import schema_page
+    from fineinstructions.cli.keys import schema_page
 
     print(schema_page(), end="")
