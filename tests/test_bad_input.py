@@ -1,16 +1,20 @@
 """Bad input at the level of the readers: one clear line for a bad file, one rejection for a bad row, nothing lost."""
 
 import gzip
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from fsspec.spec import AbstractFileSystem
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.readers import DocumentsConfig, read_documents
@@ -152,14 +156,40 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
 
 
 def test_a_missing_filesystem_names_its_extra(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    try:
-        import s3fs  # noqa: F401
-    except ImportError:
-        with pytest.raises(ConfigError, match=r"pip install 'fineinstructions\[s3\]'"):
-            stage_documents(DocumentsConfig(path="s3://bucket/x.parquet"), tmp_path)
-    else:
+    if importlib.util.find_spec("s3fs"):
         pytest.skip("s3fs is installed")
+    with pytest.raises(ConfigError, match=r"pip install 'fineinstructions\[s3\]'"):
+        stage_documents(DocumentsConfig(path="s3://bucket/x.parquet"), tmp_path)
+
+
+class _UnpluggedError(Exception):
+    """What a remote filesystem raises when the network is gone: a type that we do not know."""
+
+
+class _RemoteStore(AbstractFileSystem):
+    protocol = "fi-remote"
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if "there" not in path:
+            raise _UnpluggedError("no route to\nhost")
+        return {"name": path, "size": 10, "type": "file"}
+
+    def _open(self, path: str, *_: Any, **__: Any) -> Any:
+        raise _UnpluggedError("connection reset")
+
+
+def test_a_remote_store_that_fails_is_one_line(tmp_path: Path) -> None:
+    fsspec.register_implementation("fi-remote", _RemoteStore, clobber=True)
+    for name, why in [("x.jsonl", "no route to host"), ("there.jsonl", "connection reset")]:
+        with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(_UnpluggedError: {why}\); check"):
+            stage_documents(DocumentsConfig(path=f"fi-remote://{name}"), tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_read_permission(tmp_path: Path) -> None:
+    path = lines(tmp_path / "d.jsonl", b'{"text": "x"}')
+    path.chmod(0)
+    assert "cannot be read (PermissionError" in refused(path)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

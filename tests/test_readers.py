@@ -154,6 +154,9 @@ def test_ids_stay_as_they_are(tmp_path: Path) -> None:
     assert (first.document_id, third.document_id) == ("7", "8")
     assert first.metadata == '{"when":"1970-01-01"}'
     assert isinstance(second, Rejection) and second.reason == "missing_id"
+    blank = write(tmp_path / "rows.csv", b"id,text\n,x\n,y\na,z\n")
+    reasons = [item.reason for item in read_all(blank, tmp_path / "input") if isinstance(item, Rejection)]
+    assert reasons == ["missing_id", "missing_id"]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "no_ids"])
@@ -213,6 +216,26 @@ def test_csv_records_are_those_of_the_csv_module(rows: list[list[str]], quoting:
     parsed = [list(csv.reader(io.StringIO(raw.decode(), newline=""))) for _, raw, _ in records if raw]
     assert [row for record in parsed for row in record] == [["x", *row] for row in rows]
     assert all(len(record) == 1 for record in parsed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(), min_size=1, max_size=8), st.sampled_from([".parquet", ".jsonl", ".csv.gz", ".tsv"]))
+def test_any_text_comes_through_unaltered(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], kind: str
+) -> None:
+    path = tmp_path_factory.mktemp("texts") / f"rows{kind}"
+    rows = [{"id": str(i), "text": text} for i, text in enumerate([*texts, "one good row"])]
+    if kind == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write(path, as_lines(rows) if kind == ".jsonl" else as_csv(rows, "\t" if kind == ".tsv" else ","))
+    items = read_all(path, path.parent / "input")
+    assert len(items) == len(rows)
+    for row, item in zip(rows, items, strict=True):
+        if row["text"].strip():
+            assert isinstance(item, Document) and (item.document_id, item.text) == (row["id"], row["text"])
+        else:
+            assert isinstance(item, Rejection) and (item.record_id, item.reason) == (row["id"], "empty_text")
 
 
 def test_a_stray_quote_does_not_swallow_the_rows_after_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, FineInstructionsError
 
 Format = Literal["parquet", "jsonl", "json", "csv", "tsv", "text"]
 
@@ -87,8 +87,10 @@ def _files_of(path: str, section: str) -> list[InputFile]:
             names = [n for n in filesystem.find(root) if _format_of(n) and not _hidden(n, root)]
         else:
             names = [n for n in filesystem.glob(root) if filesystem.isfile(n)] if any(c in root for c in "*?[") else []
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be listed: {one_line(error)}; check {section}.path") from None
+    except Exception as error:  # the boundary to filesystems that bring exceptions of their own
+        if is_local and not isinstance(error, OSError | ValueError | FineInstructionsError):
+            raise
+        raise _unreadable(path, error, f"check {section}.path, the network and your rights") from None
     if not names:
         known = ", ".join(EXTENSIONS)
         raise ConfigError(f"{path}: no such file, or nothing with a known extension ({known}); check {section}.path")
@@ -155,8 +157,16 @@ def open_bytes(file: InputFile) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, io.BufferedReader(stream, PIECE_BYTES))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConfigError(f"{file.name}: truncated or corrupt compressed file ({error}); fetch it again") from None
-    except OSError as error:
-        raise ConfigError(f"{file.name}: cannot be read: {one_line(error)}") from None
+    except Exception as error:  # the boundary to filesystems that bring exceptions of their own
+        if isinstance(error, FineInstructionsError) or (file.is_local and not isinstance(error, OSError)):
+            raise
+        raise _unreadable(file.name, error, "check that it is there and that you may read it") from None
+
+
+def _unreadable(name: str, error: Exception, remedy: str) -> FineInstructionsError:
+    if isinstance(error, FineInstructionsError):
+        return error
+    return ConfigError(f"{name}: cannot be read ({type(error).__name__}: {one_line(error)}); {remedy}")
 
 
 class _WholeFrames(io.RawIOBase):

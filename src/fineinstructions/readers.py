@@ -73,7 +73,12 @@ class Fields:
 
 
 def read_documents(
-    path: str | Path, row_start: int, row_stop: int, config: SourceConfig, repeated: Collection[int] = ()
+    path: str | Path,
+    row_start: int,
+    row_stop: int,
+    config: SourceConfig,
+    repeated: Collection[int] = (),
+    name: str = "",
 ) -> Iterator[Document | Rejection]:
     """Documents of a row range of one staged file, in order.
 
@@ -83,6 +88,7 @@ def read_documents(
         row_stop: Row after the last; rows beyond the file's end do not exist.
         config: The ``documents`` section.
         repeated: Rows of this file whose id occurred before (`staging.find_repeated_ids`).
+        name: The user's file (`StagedFile.name`), for rejections; by default the path.
 
     Yields:
         One item per row. Reasons: ``missing_id``, ``repeated_id``, ``missing_text``, ``empty_text``, ``wrong_type``,
@@ -92,8 +98,8 @@ def read_documents(
         ConfigError: If the file cannot be read.
     """
     again = frozenset(int(row) for row in repeated)
-    with open_parquet(path, str(path)) as file:
-        name, has_id = describe(file, str(path), config)
+    with open_parquet(path, name or str(path)) as file:
+        name, has_id = describe(file, name or str(path), config)
         rows = read_parquet_rows(file, name, range(row_start, row_stop), config.text_column, config.max_document_bytes)
         for position, row in enumerate(rows, start=row_start):
             fields = take_fields(row, config, name, has_id, position in again)
@@ -240,7 +246,7 @@ def take_fields(
         is_repeated: Whether the id occurred before.
     """
     raw_id = row.values.get(config.id_column) if has_id else None
-    record_id = f"{PurePosixPath(name).name}:{row.number}" if raw_id is None else str(raw_id)
+    record_id = f"{PurePosixPath(name).name}:{row.number}" if raw_id in (None, "") else str(raw_id)
 
     def rejected(reason: str, detail: str = "", value: float | None = None) -> Rejection:
         where = {"file": name, "row": row.number} | ({"detail": detail} if detail else {})
@@ -251,8 +257,10 @@ def take_fields(
         return rejected(f"{config.noun}_too_large", value=float(row.num_bytes))
     if row.problem:
         return rejected(row.problem, row.detail)
-    if has_id and (raw_id is None or isinstance(raw_id, bool | float | list | dict)):
-        return rejected("missing_id" if raw_id is None else "wrong_type", f"column {config.id_column!r}")
+    if has_id and raw_id in (None, ""):
+        return rejected("missing_id", f"column {config.id_column!r}")
+    if isinstance(raw_id, bool | float | list | dict):
+        return rejected("wrong_type", f"column {config.id_column!r} is {type(raw_id).__name__}")
     if is_repeated:
         return rejected("repeated_id")
     if text is None:

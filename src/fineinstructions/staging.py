@@ -98,7 +98,7 @@ def stage_documents(config: SourceConfig, out_dir: Path) -> list[StagedFile]:
 def _require_one_document(staged: Sequence[StagedFile], config: SourceConfig, names: str) -> None:
     reasons: dict[str, int] = {}
     for file in staged:
-        for item in read_documents(file.path, 0, file.num_rows, config):
+        for item in read_documents(file.path, 0, file.num_rows, config, name=file.name):
             if not isinstance(item, Rejection):
                 return
             reasons[item.reason] = reasons.get(item.reason, 0) + 1
@@ -147,7 +147,7 @@ def fingerprint(path: Path) -> str:
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` at the end, or vanishes on any error."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(".tmp")  # one run at a time holds the folder, so a leftover is overwritten
     try:
         yield temporary
         with temporary.open("rb") as stream:
