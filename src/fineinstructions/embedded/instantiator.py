@@ -15,7 +15,7 @@ from fineinstructions.embedded.relations.evidence import MAX_ANSWER_WORDS, Evide
 from fineinstructions.embedded.relations.fit import fit
 from fineinstructions.embedded.relations.gate import evidence
 from fineinstructions.embedded.relations.wanted import wanted
-from fineinstructions.records import Document, Draft, Match, Rejection, Slot, Template, rejection
+from fineinstructions.records import content_id, Document, Draft, Match, Rejection, rejection, Slot, Template
 
 MIN_ANSWER_WORDS = 5
 """Shortest answer, in words (ours)."""
@@ -99,7 +99,8 @@ def rules_digest() -> str:
 
 
 def _refuse(request: RequestLike, why: str) -> Rejection:
-    return rejection("instantiate", f"refused_{why}", f"{request.match.document_id}/{request.match.template_id}", request.match)
+    record_id = content_id("p", request.match.document_id, request.match.template_id)
+    return rejection("instantiate", f"refused_{why}", record_id, request.match)
 
 
 def _rank(found: Evidence, focus: tuple[int, int], length: int) -> tuple[float, int]:
