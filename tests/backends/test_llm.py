@@ -4,10 +4,8 @@ import json
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from fineinstructions.backends.cache import ResponseCache
 from fineinstructions.backends.llm import (
@@ -18,13 +16,12 @@ from fineinstructions.backends.llm import (
     LlmConfig,
     chat_rejection,
     model_json,
-    with_overrides,
 )
-from fineinstructions.backends.ordered import in_order, one_to_one
-from fineinstructions.backends.prompt import Prompt, parse_prompt, read_prompt
+from fineinstructions.backends.ordered import in_order
+from fineinstructions.backends.prompt import Prompt
 from fineinstructions.backends.scripted_server import Reply, ScriptedServer, StatusError, seeded_faults
 from fineinstructions.config import digest, to_yaml
-from fineinstructions.errors import BackendError, ConfigError
+from fineinstructions.errors import BackendError
 
 TRANSIENT = ["rate_limit", "server_error", "unavailable", "reset", "half_body", "wrong_type", "bad_json", "no_choice"]
 
@@ -379,88 +376,3 @@ def test_the_body_holds_what_the_settings_say():
                 "min_p": 0.1,
             }
         ]
-
-
-def test_address_comes_from_the_recipe_else_the_environment(monkeypatch):
-    assert LlmConfig().address == "https://api.openai.com/v1"
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1/")
-    assert LlmConfig().address == "http://localhost:1/v1"
-    assert LlmConfig(base_url="http://localhost:2/v1").address == "http://localhost:2/v1"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("api_key_env", "sk-abc-def"), ("base_url", "https://me:pass@host/v1"), ("base_url", "localhost:8000")],
-)
-def test_settings_refuse_keys_and_bad_addresses(field, value):
-    with pytest.raises(ValidationError) as caught:
-        LlmConfig(**{field: value})
-    assert value not in caught.value.errors()[0]["msg"]
-
-
-def test_overrides_are_laid_over_the_shared_section():
-    shared = LlmConfig(model="big", seed=1)
-    assert with_overrides(shared, {"model": "small"}) == LlmConfig(model="small", seed=1)
-    with pytest.raises(ConfigError, match="did you mean 'model'"):
-        with_overrides(shared, {"modle": "small"})
-
-
-def test_in_order_reads_only_so_far_ahead():
-    taken = []
-
-    def items():
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    pending = [concurrent.futures.Future() for _ in range(100)]
-    stream = in_order(items(), lambda number: pending[number], ahead=7)
-    item, _ = next(stream)
-    assert item == 0
-    assert len(taken) <= 7
-    with pytest.raises(ValueError, match="at least 1"):
-        next(in_order([1], lambda _: pending[0], ahead=0))
-
-
-def test_one_to_one_notices_missing_surplus_and_swapped_outcomes():
-    def check(run):
-        return list(one_to_one([1, 2, 3], run, lambda item, outcome: item == outcome, "model"))
-
-    assert check(lambda items: iter(list(items))) == [(1, 1), (2, 2), (3, 3)]
-    for wrong in (
-        lambda items: iter(list(items)[:2]),
-        lambda items: iter([*items, 4]),
-        lambda items: iter(sorted(items, reverse=True)),
-    ):
-        with pytest.raises(BackendError, match="model"):
-            check(wrong)
-
-
-def test_prompts_are_filled_in_one_pass():
-    prompt = parse_prompt(
-        "Be {{mood}}.\n=== user ===\n{{document}} and {{query}}", ["mood", "document", "query"], "here"
-    )
-    values = {"mood": "kind", "document": "{{query}} {0} {} %s \\1 === user ===", "query": "{{document}}"}
-    assert prompt.fill(values) == (
-        ("system", "Be kind."),
-        ("user", "{{query}} {0} {} %s \\1 === user === and {{document}}"),
-    )
-    assert len(prompt.digest) == 16
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("no user part {{query}}", "=== user ==="),
-        ("x\n=== user ===\n{{qurey}}", "unknown place {{qurey}}; known places: query"),
-        ("x\n=== user ===\nnothing", "no place to fill"),
-    ],
-)
-def test_bad_prompt_files_are_refused(tmp_path, text, message):
-    path = Path(tmp_path) / "mine.txt"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=r"mine\.txt") as caught:
-        read_prompt(path, ["query"])
-    assert message in str(caught.value)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_prompt(tmp_path / "absent.txt", ["query"])

@@ -139,7 +139,7 @@ def test_the_echo_brain_quotes_a_sentence_of_the_document():
     document = f"Nothing here. {sentence} Something else entirely follows this in a sentence that nobody asked for."
     reply = json.loads(fill_template("How long did <fi>a kiln</fi> burn before <fi>event</fi>?", document))
     assert reply["instruction"] == "How long did Delft burn before burned?"
-    assert reply["answer"] == "<excerpt>The old kiln in Delft<...>open its heavy door.</excerpt>"
+    assert reply["answer"] == "<excerpt>The old kiln in Delft<...>anyone open its heavy door.</excerpt>"
     assert [slot["name"] for slot in reply["slots"]] == ["a kiln", "event"]
 
 

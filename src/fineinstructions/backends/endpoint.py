@@ -211,7 +211,7 @@ class Endpoint:
             )
         if status in (408, 409, 429) or status >= 500:
             return _RetryableError(
-                f"HTTP {status}: {said}", _retry_after_seconds(headers, self._llm.max_retry_after_seconds)
+                f"HTTP {status}: {said}", retry_after_seconds(headers, self._llm.max_retry_after_seconds)
             )
         lowered = text.lower()
         if "content_filter" in lowered or (status == 403 and ("moderation" in lowered or "flagged" in lowered)):
@@ -274,7 +274,7 @@ def _error_message(text: str) -> str:
         return text
 
 
-def _retry_after_seconds(headers: Mapping[str, str], longest: float) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str], longest: float) -> float | None:
     """Wait that the server asks for, from milliseconds, seconds or an HTTP date."""
     try:
         if "retry-after-ms" in headers:

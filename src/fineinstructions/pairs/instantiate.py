@@ -281,7 +281,7 @@ def document_window(text: str, focus: tuple[int, int], max_chars: int) -> tuple[
     """
     if len(text) <= max_chars:
         return 0, len(text)
-    middle = (focus[0] + focus[1]) // 2
+    middle = min((focus[0] + focus[1]) // 2, len(text) - 1)
     start = min(max(0, middle - max_chars // 2), len(text) - max_chars)
     end = start + max_chars
     borders = [found.end() for found in _SENTENCE_END.finditer(text, start, end)]

@@ -1,8 +1,8 @@
 """Expanded draft to judged pair; the threshold and the template cap, both applied late.
 
 In: expanded drafts with their templates and documents. Out: one pair per draft whatever its score, or a rejection.
-`judge` keeps low scores, so that the threshold can be moved later without asking a model again. An unparseable verdict is
-a rejection of its own and never a low score.
+`judge` keeps low scores, so that the threshold can be moved later without asking a model again. An unparseable verdict
+is a rejection of its own and never a low score.
 """
 
 import functools
