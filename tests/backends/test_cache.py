@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from fineinstructions.backends.cache import ResponseCache
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import BackendError, ConfigError
 
 
 def key(number):
@@ -24,8 +24,8 @@ def test_what_is_put_is_found_again_by_this_and_the_next_process(tmp_path):
     assert len(list((tmp_path / "new" / "cache").iterdir())) == 2
 
 
-def test_reading_only_leaves_no_file(tmp_path):
-    with ResponseCache(tmp_path) as cache:
+def test_reading_only_leaves_nothing(tmp_path):
+    with ResponseCache(tmp_path / "cache") as cache:
         cache.get(key(1))
     assert list(tmp_path.iterdir()) == []
 
@@ -80,7 +80,10 @@ def test_threads_share_one_segment(tmp_path):
         assert all(cache.get(key(number)) == {"n": number} for number in range(400))
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_trouble(tmp_path):
+def test_a_folder_that_cannot_be_used_is_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
+    with ResponseCache(tmp_path / "file" / "cache") as cache, pytest.raises(BackendError, match="cannot be written"):
+        cache.put(key(1), {})
+    (tmp_path / "cache" / "segment.jsonl").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        ResponseCache(tmp_path / "file" / "cache")
+        ResponseCache(tmp_path / "cache")

@@ -23,10 +23,10 @@ class ResponseCache:
     """Replies by the SHA-256 of their request; safe to use from several threads.
 
     Args:
-        cache_dir: Folder of the segments; made where it is missing.
+        cache_dir: Folder of the segments; made with the first reply.
 
     Raises:
-        ConfigError: If the folder cannot be made or read.
+        ConfigError: If the folder cannot be read.
     """
 
     def __init__(self, cache_dir: str | Path) -> None:
@@ -36,7 +36,6 @@ class ResponseCache:
         self._segments: list[Path] = []
         self._writer: IO[bytes] | None = None
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
             for path in sorted(self._dir.glob("*.jsonl")):
                 self._read_segment(path)
         except OSError as error:
@@ -75,6 +74,7 @@ class ResponseCache:
         with self._lock:
             try:
                 if self._writer is None:
+                    self._dir.mkdir(parents=True, exist_ok=True)
                     path = self._dir / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
                     self._writer = path.open("xb", buffering=0)
                     self._segments.append(path)
