@@ -51,7 +51,7 @@ def failed(out: str) -> dict[str, dict[str, int]]:
     return {line.stage: line.account.failed for line in funnel(RunFolder.open(out)) if line.account.failed}
 
 
-@pytest.mark.parametrize(("workers", "open_units"), [(1, 1), (1, 3), (3, 2)])
+@pytest.mark.parametrize(("workers", "open_units"), [(1, 3), (2, 1)])
 def test_the_same_bytes_for_any_number_of_workers(toy: Toy, tmp_path: Path, workers: int, open_units: int) -> None:
     outcomes = run_toy(replace(toy, workers=workers, open_units=open_units))
     assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
@@ -69,7 +69,7 @@ def test_progress_counts_up_to_the_end(toy: Toy) -> None:
     assert seen[-1].num_rows_done == seen[-1].num_rows == 60
 
 
-@pytest.mark.parametrize("open_units", [1, 3])
+@pytest.mark.parametrize("open_units", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_unit_that_kills_its_worker_is_set_aside_alone(tmp_path: Path, open_units: int) -> None:
     toy = Toy(inputs=(documents(tmp_path, {25: "KILL"}),), out=str(tmp_path / "run"), workers=2, open_units=open_units)
     matches, pairs = run_toy(toy)
@@ -103,7 +103,7 @@ def test_a_unit_that_was_set_aside_can_be_tried_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("word", "reason"), [("RAISE", "unit_error"), ("DATA", "data_error")])
 def test_a_unit_that_raises_does_not_stop_the_others(tmp_path: Path, word: str, reason: str) -> None:
-    toy = Toy(inputs=(documents(tmp_path, {25: word}),), out=str(tmp_path / "run"), workers=1)
+    toy = Toy(inputs=(documents(tmp_path, {25: word}),), out=str(tmp_path / "run"))
     matches, _ = run_toy(toy)
     assert (matches.num_done, [a.reason for a in matches.set_aside]) == (5, [reason])
     assert failed(toy.out) == {"read": {reason: 10}}
@@ -118,13 +118,12 @@ def test_a_death_in_a_later_phase_counts_what_entered_it(tmp_path: Path) -> None
     assert check(toy.out) == []
 
 
-@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("word", "error", "line"),
+    ("word", "error", "line", "workers"),
     [
-        ("CONFIG", ConfigError, "^config trouble$"),
-        ("BACKEND", BackendError, "^backend trouble$"),
-        ("FULL", ConfigError, "run: no space left on the disk; make room"),
+        ("CONFIG", ConfigError, "^config trouble$", 2),
+        ("BACKEND", BackendError, "^backend trouble$", 1),
+        ("FULL", ConfigError, "run: no space left on the disk; make room", 0),
     ],
 )
 def test_the_users_and_the_engines_trouble_stop_the_run(
@@ -261,7 +260,7 @@ def test_two_drivers_share_no_folder(toy: Toy, tmp_path: Path) -> None:
     assert content(toy.out) == expected(toy, tmp_path)
 
 
-@pytest.mark.parametrize("to_group", [False, True])
+@pytest.mark.parametrize("to_group", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_ctrl_c_stops_cleanly(toy: Toy, tmp_path: Path, to_group: bool) -> None:
     """A terminal sends Ctrl-C to the whole group: the workers must not answer with tracebacks."""
     driver = start_driver(replace(toy, workers=2, seconds=0.02))
