@@ -1,0 +1,71 @@
+"""Small real inputs and real command lines for the tests of the whole pipeline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+EXAMPLES = Path(__file__).parent.parent / "examples" / "data"
+
+
+def take_documents(path: Path, number: int, every: int = 1) -> Path:
+    """Some of the example documents, as Parquet."""
+    table = pq.read_table(EXAMPLES / "documents.parquet")
+    pq.write_table(table.take(list(range(0, table.num_rows, every))[:number]), path, row_group_size=16)
+    return path
+
+
+def write_recipe(folder: Path, documents: Path, **sections: Any) -> Path:
+    """A recipe over all example queries and some documents, with small work units."""
+    recipe = {
+        "queries": {"path": str(EXAMPLES / "queries.parquet")},
+        "documents": {"path": str(documents)},
+        "engine": {"workers": 2, "unit_rows": 8, "query_unit_rows": 2000},
+        **sections,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def command(*words: str | Path) -> list[str]:
+    """The command line of the program under test."""
+    code = "from fineinstructions.cli import main; main()"
+    return [sys.executable, "-c", code, *map(str, words)]
+
+
+def call(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder and its bytes."""
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def rows(run: Path, table: str) -> list[dict[str, Any]]:
+    """Rows of one of a run's merged tables."""
+    found = [pq.read_table(p) for p in sorted((run / table).glob("part-*.parquet"))]
+    values: list[dict[str, Any]] = pa.concat_tables(found).to_pylist()
+    return values
+
+
+def reasons(run: Path) -> dict[tuple[str, str], int]:
+    """How often every stage turned a record away for every reason."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in rows(run, "rejected"):
+        key = (row["stage"], row["reason"])
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def output_json(result: subprocess.CompletedProcess[str]) -> Any:
+    """What the program printed with --json."""
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)

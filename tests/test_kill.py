@@ -1,0 +1,85 @@
+"""A run that is killed at any moment and started again gives the same bytes and leaves no process behind."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from pipeline_inputs import call, command, content, take_documents, write_recipe
+
+TABLES = ("pairs", "matches", "templates", "rejected")
+
+
+def children_of(pid: int) -> set[int]:
+    """All living descendants of a process."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found |= {child} | children_of(child)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def kill_and_rerun(folder: Path, number: int, seed: int) -> None:
+    recipe = write_recipe(folder, take_documents(folder / "documents.parquet", 40, every=10))
+    began = time.monotonic()
+    assert call("run", recipe, "--out", folder / "whole").returncode == 0
+    seconds = time.monotonic() - began
+    expected = {table: content(folder / "whole" / table) for table in TABLES}
+    chance = random.Random(seed)
+    killed = 0
+    for attempt in range(number):
+        run = folder / f"killed-{attempt}"
+        driver = subprocess.Popen(command("run", recipe, "--out", run), stderr=subprocess.DEVNULL, stdout=-3)
+        time.sleep(chance.uniform(0.2, seconds))
+        workers = children_of(driver.pid)
+        driver.send_signal(signal.SIGKILL)
+        killed += driver.wait() == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while any(map(is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [pid for pid in workers if is_alive(pid)], "workers outlived their driver"
+        assert call("run", recipe, "--out", run).returncode == 0
+        assert {table: content(run / table) for table in TABLES} == expected
+        assert call("verify", run).returncode == 0
+    assert killed >= number // 2, "most runs were over before they could be killed"
+
+
+def test_driver_killed_a_few_times(tmp_path: Path) -> None:
+    kill_and_rerun(tmp_path, 2, seed=1)
+
+
+@pytest.mark.slow
+def test_driver_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    kill_and_rerun(tmp_path, 20, seed=int(os.environ.get("KILL_SEED", "7")))
+
+
+def test_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, take_documents(tmp_path / "documents.parquet", 40, every=10))
+    driver = subprocess.Popen(
+        command("run", recipe, "--out", tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("units/*/*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = children_of(driver.pid)
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "run the same command again to continue" in errors
+    assert "Traceback" not in errors
+    assert not [pid for pid in workers if is_alive(pid)]
+    assert call("run", recipe, "--out", tmp_path / "run").returncode == 0
+    assert call("verify", tmp_path / "run").returncode == 0
