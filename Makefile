@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PYTEST := $(BIN)/python -m pytest -q --numprocesses auto
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup
 DEMO := runs/demo
 
 .PHONY: setup setup-all check test test-all demo docs clean

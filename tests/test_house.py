@@ -41,7 +41,7 @@ NAMES = {module_name(path): path for path in MODULES}
 
 @functools.cache
 def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def floor(module: str) -> int:
