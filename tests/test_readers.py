@@ -78,7 +78,7 @@ def test_parquet_is_used_where_it_lies(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=2)
     config = DocumentsConfig(path=str(path))
     (staged,) = stage_documents(config, tmp_path / "input")
-    assert (staged.path, staged.num_rows, staged.row_group_rows) == (path, 3, (2, 1))
+    assert (staged.path, staged.num_rows, [n for n, _ in staged.parquet.row_groups]) == (path, 3, [2, 1])
     assert not (tmp_path / "input").exists()
     documents = list(read_documents(path, 0, 3, config))
     assert [d.text for d in documents if isinstance(d, Document)] == [r["text"] for r in ROWS]
@@ -133,7 +133,7 @@ def test_a_changed_source_is_staged_anew(tmp_path: Path) -> None:
     write(path, as_lines(ROWS[:2]))
     (after,) = stage_documents(config, tmp_path / "input")
     assert (before.num_rows, after.num_rows) == (3, 2)
-    assert before.fingerprint != after.fingerprint
+    assert before.parquet.fingerprint != after.parquet.fingerprint
 
 
 def test_limit_cuts_the_input(tmp_path: Path) -> None:
@@ -265,6 +265,6 @@ def test_staged_rows_come_in_groups(tmp_path: Path) -> None:
     config = DocumentsConfig(path=str(path))
     (staged,) = stage_documents(config, tmp_path / "input")
     assert isinstance(staged, StagedFile)
-    assert len(staged.row_group_rows) == 3 and sum(staged.row_group_rows) == 80
+    assert len(staged.parquet.row_groups) == 3 and staged.parquet.num_rows == 80
     (document,) = read_documents(staged.path, 79, 80, config)
     assert isinstance(document, Document) and document.document_id == "79"

@@ -30,7 +30,6 @@ from fineinstructions.review import lineage
 from fineinstructions.review.lineage import Lineage
 from fineinstructions.runs import (
     Finding,
-    InputFile,
     Phase,
     RunFolder,
     StageFigures,
@@ -303,10 +302,7 @@ class _Driver:
         assert self._config.documents is not None  # `run` checks it
         staged = stage_documents(self._config.documents, self._setup.input_dir)
         self._note_repeated_ids(staged)
-        files = [
-            InputFile(str(s.path), s.fingerprint, tuple(zip(s.row_group_rows, s.row_group_bytes, strict=True)))
-            for s in staged
-        ]
+        files = [s.parquet for s in staged]
         engine = self._config.engine
         return plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
 
@@ -314,7 +310,9 @@ class _Driver:
         """Find rows whose id occurred before, once per input, and keep their numbers."""
         assert self._config.documents is not None
         marks = self._setup.input_dir / work.REPEATED_FILE
-        key = digest([(str(s.path), s.fingerprint, s.num_rows) for s in staged], self._config.documents.id_column)
+        key = digest(
+            [(str(s.path), s.parquet.fingerprint, s.num_rows) for s in staged], self._config.documents.id_column
+        )
         if marks.exists():
             with np.load(marks, allow_pickle=False) as found:
                 if str(found["key"]) == key:

@@ -8,7 +8,6 @@ anew.
 """
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -35,6 +34,7 @@ from fineinstructions.readers import (
     take_fields,
 )
 from fineinstructions.records import Rejection, to_json
+from fineinstructions.runs.plan import ParquetInput, describe_parquet
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 """Rows of a converted file are written in groups of about this size, so that a unit decodes little beyond its rows."""
@@ -55,16 +55,17 @@ _SCHEMA = pa.schema(
 class StagedFile:
     """One input file as Parquet on local disk."""
 
-    path: Path
     name: str
     """The user's file."""
-    fingerprint: str
-    """Digest of the Parquet footer and the file's size."""
     num_rows: int
     """Rows to read; fewer than the file has where `limit` cuts it."""
-    row_group_rows: tuple[int, ...]
-    row_group_bytes: tuple[int, ...]
-    """Uncompressed size of each row group."""
+    parquet: ParquetInput
+    """Where it lies, its fingerprint and its row groups."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return Path(self.parquet.path)
 
 
 def stage_documents(config: SourceConfig, out_dir: Path) -> list[StagedFile]:
@@ -122,26 +123,8 @@ def _stage(file: InputFile, config: SourceConfig, out_dir: Path, left: int | Non
 def _staged_file(path: Path, name: str, config: SourceConfig, left: int | None) -> StagedFile:
     with open_parquet(path, name) as parquet:
         describe(parquet, name, config)
-        metadata = parquet.metadata
-        groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
-    return StagedFile(
-        path=path,
-        name=name,
-        fingerprint=fingerprint(path),
-        num_rows=metadata.num_rows if left is None else min(left, metadata.num_rows),
-        row_group_rows=tuple(g.num_rows for g in groups),
-        row_group_bytes=tuple(g.total_byte_size for g in groups),
-    )
-
-
-def fingerprint(path: Path) -> str:
-    """Digest of a Parquet file's footer (schema; place, size and statistics of every column chunk) and of its size."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        stream.seek(max(size - 8, 0))
-        footer_bytes = int.from_bytes(stream.read(4), "little")
-        stream.seek(max(size - 8 - footer_bytes, 0))
-        return hashlib.sha256(size.to_bytes(8, "little") + stream.read()).hexdigest()[:16]
+    found = describe_parquet(path)
+    return StagedFile(name, found.num_rows if left is None else min(left, found.num_rows), found)
 
 
 @contextlib.contextmanager

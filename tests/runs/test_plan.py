@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from toy_run import some_texts, write_documents
 
 from fineinstructions.errors import ConfigError
-from fineinstructions.runs import InputFile, describe_parquet, plan_units
+from fineinstructions.runs import ParquetInput, describe_parquet, plan_units
 
 row_groups = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000)), max_size=6)
 
 
 @given(st.lists(row_groups, max_size=4), st.integers(1, 3000), st.integers(1, 40))
 def test_units_cover_every_row_once(groups: list[list[tuple[int, int]]], unit_bytes: int, unit_rows: int) -> None:
-    files = [InputFile(f"f{i}", f"print{i}", tuple(g)) for i, g in enumerate(groups)]
+    files = [ParquetInput(f"f{i}", f"print{i}", tuple(g)) for i, g in enumerate(groups)]
     specs = plan_units(files, unit_bytes, unit_rows)
     rows = [(spec.path, row) for spec in specs for row in range(spec.row_start, spec.row_stop)]
     assert rows == [(file.path, row) for file in files for row in range(file.num_rows)]
@@ -31,7 +31,7 @@ def test_units_cover_every_row_once(groups: list[list[tuple[int, int]]], unit_by
 
 @given(row_groups, st.integers(1, 120))
 def test_limit_takes_rows_from_the_start(groups: list[tuple[int, int]], max_rows: int) -> None:
-    files = [InputFile("f", "print", tuple(groups)), InputFile("g", "other", tuple(groups))]
+    files = [ParquetInput("f", "print", tuple(groups)), ParquetInput("g", "other", tuple(groups))]
     specs = plan_units(files, 1000, 10, max_rows)
     rows = [(spec.path, row) for spec in specs for row in range(spec.row_start, spec.row_stop)]
     assert rows == [(file.path, row) for file in files for row in range(file.num_rows)][:max_rows]

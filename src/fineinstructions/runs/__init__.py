@@ -27,7 +27,7 @@ follows from it.
 
 from fineinstructions.runs.folder import Phase, RunFolder
 from fineinstructions.runs.ledger import Manifest, StageAccount
-from fineinstructions.runs.plan import InputFile, UnitSpec, describe_parquet, plan_units, single_unit
+from fineinstructions.runs.plan import ParquetInput, UnitSpec, describe_parquet, plan_units, single_unit
 from fineinstructions.runs.status import PhaseStatus, RunStatus, StageFigures, funnel, status
 from fineinstructions.runs.tables import TableWriter, read_table
 from fineinstructions.runs.unit import Unit
@@ -35,8 +35,8 @@ from fineinstructions.runs.verify import Finding, verify
 
 __all__ = [
     "Finding",
-    "InputFile",
     "Manifest",
+    "ParquetInput",
     "Phase",
     "PhaseStatus",
     "RunFolder",

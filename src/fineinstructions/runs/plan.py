@@ -46,7 +46,7 @@ class UnitSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class InputFile:
+class ParquetInput:
     """A Parquet file, as far as planning needs it."""
 
     path: str
@@ -65,7 +65,7 @@ def single_unit() -> UnitSpec:
     return UnitSpec(ordinal=0, unit_id=WHOLE_CORPUS)
 
 
-def describe_parquet(path: str | Path) -> InputFile:
+def describe_parquet(path: str | Path) -> ParquetInput:
     """Fingerprint and row groups of a Parquet file.
 
     Up to 64 MiB the fingerprint covers every byte; of a larger file it covers the footer, the size and 64 evenly spread
@@ -84,7 +84,7 @@ def describe_parquet(path: str | Path) -> InputFile:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: not a readable Parquet file ({reason}); check the path or write it again") from None
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    return InputFile(str(path), fingerprint, tuple((g.num_rows, g.total_byte_size) for g in groups))
+    return ParquetInput(str(path), fingerprint, tuple((g.num_rows, g.total_byte_size) for g in groups))
 
 
 def _fingerprint(path: Path) -> str:
@@ -107,7 +107,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def plan_units(
-    files: Sequence[InputFile], unit_bytes: int, unit_rows: int, max_rows: int | None = None
+    files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None = None
 ) -> list[UnitSpec]:
     """Cut files into work units.
 
