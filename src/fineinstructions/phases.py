@@ -153,7 +153,11 @@ class Models:
 
 def build_models(setup: Setup) -> Models:
     """The models of one worker process."""
-    return Models(setup)
+    models = Models(setup)
+    config = setup.config
+    if "openai" in (config.genericize.model, config.instantiate.model, config.judge.model):
+        models.client  # noqa: B018 -- built before there are threads: two clients would be two request windows
+    return models
 
 
 def read_and_clean(unit: Unit, models: Models, setup: Setup) -> None:

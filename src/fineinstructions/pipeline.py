@@ -9,11 +9,12 @@ each phase does; here is which phases there are, what makes each of them stale, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fineinstructions import __version__
 from fineinstructions import phases as work
@@ -301,28 +302,32 @@ class _Driver:
         """Row ranges of the documents; what is no Parquet is converted first."""
         assert self._config.documents is not None  # `run` checks it
         staged = stage_documents(self._config.documents, self._setup.input_dir)
-        self._note_repeated_ids(staged)
-        files = [s.parquet for s in staged]
+        repeated = self._repeated_rows(staged)
+        # Which rows repeat an id depends on the other files too, so it belongs to what identifies a unit.
+        files = [
+            replace(s.parquet, fingerprint=digest(s.parquet.fingerprint, rows.tolist())) if len(rows) else s.parquet
+            for s, rows in zip(staged, repeated, strict=True)
+        ]
         engine = self._config.engine
         return plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
 
-    def _note_repeated_ids(self, staged: Sequence[StagedFile]) -> None:
-        """Find rows whose id occurred before, once per input, and keep their numbers."""
+    def _repeated_rows(self, staged: Sequence[StagedFile]) -> list[NDArray[np.int64]]:
+        """Rows of every file whose id occurred before; found once per input and kept for the workers."""
         assert self._config.documents is not None
         marks = self._setup.input_dir / work.REPEATED_FILE
-        key = digest(
-            [(str(s.path), s.parquet.fingerprint, s.num_rows) for s in staged], self._config.documents.id_column
-        )
+        seen = [(s.parquet.path, s.parquet.fingerprint, s.num_rows) for s in staged]
+        key = digest(seen, self._config.documents.id_column)
         if marks.exists():
             with np.load(marks, allow_pickle=False) as found:
                 if str(found["key"]) == key:
-                    return
+                    return [found[s.parquet.path] for s in staged]
         marks.parent.mkdir(parents=True, exist_ok=True)
         repeated = find_repeated_ids(staged, self._config.documents)
-        arrays: dict[str, Any] = {str(s.path): rows for s, rows in zip(staged, repeated, strict=True)}
+        arrays: dict[str, Any] = {s.parquet.path: rows for s, rows in zip(staged, repeated, strict=True)}
         temporary = marks.with_suffix(".tmp.npz")
         np.savez(temporary, key=np.array(key), **arrays)
         temporary.replace(marks)
+        return repeated
 
 
 def _asks_a_server(config: RunConfig, phase: str) -> bool:
