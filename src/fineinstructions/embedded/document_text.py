@@ -129,6 +129,16 @@ class DocumentText:
             return self.sentences[index]
         return None
 
+    def sentence_before(self, sentence: Sentence) -> Sentence | None:
+        """The sentence before it in the same block, if there is one."""
+        index = bisect_left(self._starts, sentence.start) - 1
+        return self.sentences[index] if index >= 0 and self.sentences[index].block == sentence.block else None
+
+    def sentence_ending(self, end: int) -> Sentence | None:
+        """The sentence that ends at an offset, if there is one."""
+        index = bisect_left(self._starts, end) - 1
+        return self.sentences[index] if index >= 0 and self.sentences[index].end == end else None
+
     def items_after(self, block: int) -> tuple[Block, ...]:
         """The list items that directly follow a block."""
         items: list[Block] = []
@@ -159,7 +169,7 @@ def _blocks(text: str, title: str) -> list[Block]:
 def _line_kinds(text: str, lines: list[tuple[int, int]], title: str) -> list[tuple[str, int, bool]]:
     """Kind, heading level and "opens a new block" for every line."""
     kinds: list[tuple[str, int, bool]] = []
-    fenced, before = False, "blank"
+    fenced, before, listing = False, "blank", False
     for number, (start, end) in enumerate(lines):
         line = text[start:end].rstrip()
         level, opens = 0, before == "blank"
@@ -170,7 +180,7 @@ def _line_kinds(text: str, lines: list[tuple[int, int]], title: str) -> list[tup
         elif not line.strip():
             kind = "blank"
         elif marked := _HEADING.match(line):
-            kind, level, opens = "heading", len(marked.group(1)), True
+            kind, level, opens, listing = "heading", len(marked.group(1)), True, False
         elif _TABLE.match(line):
             kind = "table"
         elif _ITEM.match(line):
@@ -179,8 +189,12 @@ def _line_kinds(text: str, lines: list[tuple[int, int]], title: str) -> list[tup
             kind = "item" if before == "item" and line[:1] in " \t" else "paragraph"
             opens = opens or before != kind or (kind == "paragraph" and line[:1] == " ")
             alone = opens and (number + 1 == len(lines) or not text[slice(*lines[number + 1])].strip())
-            if alone and number + 1 < len(lines) and _looks_like_heading(line.strip(), title, number == 0):
+            heading = alone and number + 1 < len(lines) and _looks_like_heading(line.strip(), title, number == 0)
+            if listing and alone and len(line.split()) <= 20 and line[-1] != ":":
+                kind = "item"
+            elif heading:
                 kind, level, opens = "heading", 1 if number == 0 else 7, True
+            listing = line[-1] == ":" or listing and kind == "item"
         kinds.append((kind, level, opens))
         before = kind
     return kinds

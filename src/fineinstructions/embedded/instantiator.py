@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from fineinstructions.embedded.relations.evidence import MAX_ANSWER_WORDS, Evidence
+from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence
 from fineinstructions.embedded.relations.fit import fit
 from fineinstructions.embedded.relations.gate import evidence
-from fineinstructions.embedded.relations.wanted import wanted
+from fineinstructions.embedded.relations.questions import wanted
 from fineinstructions.records import content_id, Document, Draft, Match, Rejection, rejection, Slot, Template
 
 MIN_ANSWER_WORDS = 5
@@ -62,7 +62,9 @@ class EmbeddedInstantiator:
         asked = wanted(request.template.template)
         if asked is None:
             return _refuse(request, "relation_unknown")
-        fitting = [(e, words) for e in evidence(request.document).get(asked.key, ()) if (words := fit(asked, e)) is not None]
+        fitting = [
+            (e, words) for e in evidence(request.document).get(asked.key, ()) if (words := fit(asked, e)) is not None
+        ]
         if not fitting:
             return _refuse(request, "no_evidence")
         why = "no_answer"

@@ -97,7 +97,11 @@ def _vague(instruction: str, _answer: str, fillers: list[str], _title: str) -> s
             return f"filler: '{filler}' names nothing without the document"
     found = _POINTS.search(instruction) if len(instruction.split()) < 15 else None
     if found and not any(found.group().casefold() in filler.casefold() for filler in fillers):
-        if found.group().casefold() in ("that", "it", "this", "its", "their", "his") and re.search(rf"\w+ \w+.* {found.group()}\b", instruction) and fillers:
+        if (
+            found.group().casefold() in ("that", "it", "this", "its", "their", "his")
+            and re.search(rf"\w+ \w+.* {found.group()}\b", instruction)
+            and fillers
+        ):
             return ""
         return f"context: '{found.group()}' in the instruction is not understood without the document"
     return ""
@@ -109,7 +113,11 @@ def _form(instruction: str, _answer: str, _fillers: list[str], _title: str) -> s
     words = instruction.casefold().split()
     if any(a == b and a not in ("had", "that") for a, b in zip(words, words[1:], strict=False)):
         return "form: the instruction repeats a word"
-    return "form: the instruction has a blank or bracket out of place" if instruction.count("(") != instruction.count(")") else ""
+    return (
+        "form: the instruction has a blank or bracket out of place"
+        if instruction.count("(") != instruction.count(")")
+        else ""
+    )
 
 
 def _no_support(instruction: str, answer: str, fillers: list[str], title: str) -> str:
@@ -136,7 +144,11 @@ def _long(_instruction: str, answer: str, _fillers: list[str], _title: str) -> s
 def _dangling(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
     if found := _ANSWER_OPENS_DANGLING.match(answer):
         return f"dangling: the answer opens with '{found.group()}', which points to text that is not there"
-    if answer[:1].islower() and not re.match(r"[a-z]+[A-Z0-9]|[a-z][\w-]* (?:is|are|was|were)\b", answer) and len(answer) > 60:
+    if (
+        answer[:1].islower()
+        and not re.match(r"[a-z]+[A-Z0-9]|[a-z][\w-]* (?:is|are|was|were)\b", answer)
+        and len(answer) > 60
+    ):
         return "dangling: the answer opens in the middle of a sentence"
     return ""
 
@@ -152,7 +164,11 @@ def _unfinished(_instruction: str, answer: str, _fillers: list[str], _title: str
     listed = re.match(r"\s*(?:[-*•]|\d+[.)])", lines[-1]) is not None
     if last in ",:;—–-" or answer.rstrip().endswith((" and", " or", " the", " of")):
         return "unfinished: the answer stops before its end"
-    return "" if last in ".!?\"”’')`]" or listed or last.isalnum() and len(lines) > 1 else "unfinished: the answer does not end like a sentence"
+    return (
+        ""
+        if last in ".!?\"”’')`]" or listed or last.isalnum() and len(lines) > 1
+        else "unfinished: the answer does not end like a sentence"
+    )
 
 
 def _residue(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
@@ -164,7 +180,9 @@ def _residue(_instruction: str, answer: str, _fillers: list[str], _title: str) -
 
 def _content(text: str) -> set[str]:
     words = re.findall(r"[^\W_]+", text.casefold())
-    return {verb_stem(noun_stem(word)) for word in words if word not in _RELATIONS and len(word) > 2 or word.isdigit()} - _RELATIONS
+    return {
+        verb_stem(noun_stem(word)) for word in words if word not in _RELATIONS and len(word) > 2 or word.isdigit()
+    } - _RELATIONS
 
 
 _TESTS = (

@@ -3,9 +3,9 @@
 In: a `Wanted` and an `Evidence`. Out: the words for each slot, or nothing.
 """
 
-from fineinstructions.embedded.relations.evidence import Evidence
 from fineinstructions.embedded.relations.grammar import Phrase
-from fineinstructions.embedded.relations.wanted import Wanted
+from fineinstructions.embedded.relations.questions import Wanted
+from fineinstructions.embedded.relations.reading import Evidence
 
 
 def fit(asked: Wanted, found: Evidence) -> dict[int, str] | None:
@@ -19,9 +19,9 @@ def fit(asked: Wanted, found: Evidence) -> dict[int, str] | None:
         Slot index to words, or ``None`` when something does not agree.
     """
     subject = found.subject
-    if not _kind_agrees(asked, found) or asked.plural is not None and asked.plural != subject.plural:
+    if not _kind_agrees(asked, found) or (asked.plural is not None and asked.plural != subject.plural):
         return None
-    if asked.past is not None and asked.past != bool(found.past) or asked.count not in ("", found.count):
+    if (asked.past is not None and asked.past != bool(found.past)) or asked.count not in ("", found.count):
         return None
     words = _words(asked, subject)
     if words is None:
@@ -36,10 +36,16 @@ def fit(asked: Wanted, found: Evidence) -> dict[int, str] | None:
 
 def _kind_agrees(asked: Wanted, found: Evidence) -> bool:
     kind = found.subject.kind
-    if asked.kind:
-        return asked.kind == kind or (asked.kind == "dish" and kind == "dish")
+    if asked.kind == "person":
+        return kind == "person" or (
+            not kind and asked.key.startswith(_TELLING) and found.subject.text.istitle() and " " in found.subject.text
+        )
+    if asked.kind and asked.kind != kind:
+        return not kind and asked.kind != "never" and asked.key.startswith(_TELLING)
     if asked.key == "happen":
         return kind == "event" and bool(found.past)
+    if asked.key == "identity" and found.subject.article == "a":
+        return False
     if asked.key == "meaning":
         return kind in ("", "disease") and subject_is_common(found)
     return kind not in _NEVER.get(asked.key, ("task",))
@@ -50,13 +56,13 @@ def subject_is_common(found: Evidence) -> bool:
     return found.subject.text[:1].islower() or found.subject.text.isupper()
 
 
+_TELLING = ("when:", "where:", "who:", "act:", "count:", "noun:population", "stand", "how:")
+"""Relations that themselves tell what kind of thing the subject is."""
 _NEVER = {
     "definition": ("person", "task"),
     "noun:function": ("person", "task", "disease", "event"),
     "task": (),
 }
-
-
 
 
 def _words(asked: Wanted, subject: Phrase) -> str | None:

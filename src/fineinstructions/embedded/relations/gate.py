@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.embedded.relations.clauses import clause_evidence
-from fineinstructions.embedded.relations.evidence import DocumentLike, Evidence, Reading, grouped
 from fineinstructions.embedded.relations.fit import fit
 from fineinstructions.embedded.relations.headings import heading_evidence, skipped_sections
 from fineinstructions.embedded.relations.lead import lead_evidence
+from fineinstructions.embedded.relations.questions import Wanted, wanted
+from fineinstructions.embedded.relations.reading import DocumentLike, Evidence, Reading, grouped
 from fineinstructions.embedded.relations.subject import subject_of
-from fineinstructions.embedded.relations.wanted import Wanted, wanted
 from fineinstructions.records import Template
 
 _KEPT_DOCUMENTS = 64

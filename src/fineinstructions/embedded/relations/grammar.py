@@ -8,112 +8,21 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-_IRREGULAR = {
-    base: tuple(forms.split())
-    for base, forms in {
-        "be": "is are was were been being", "bear": "born bore borne", "begin": "began begun", "become": "became", "break": "broke broken",
-        "bring": "brought", "build": "built", "buy": "bought", "choose": "chose chosen", "come": "came", "cut": "cut", "do": "did done",
-        "draw": "drew drawn", "drive": "drove driven", "die": "died dying dies", "eat": "ate eaten", "fall": "fell fallen", "feed": "fed",
-        "fight": "fought", "find": "found", "fly": "flew flown", "found": "founded founding", "get": "got gotten", "give": "gave given",
-        "go": "went gone goes", "grow": "grew grown", "have": "has had having", "hold": "held", "keep": "kept", "know": "knew known",
-        "lay": "laid", "lead": "led", "leave": "left", "lie": "lay lain lying", "lose": "lost", "make": "made", "mean": "meant", "meet": "met",
-        "pay": "paid", "put": "put", "read": "read", "ride": "rode ridden", "rise": "rose risen", "run": "ran run", "say": "said", "see": "saw seen",
-        "sell": "sold", "send": "sent", "set": "set", "shoot": "shot", "show": "showed shown", "sing": "sang sung", "sit": "sat", "speak": "spoke spoken",
-        "spend": "spent", "spread": "spread", "stand": "stood", "steal": "stole stolen", "strike": "struck", "take": "took taken", "teach": "taught",
-        "tell": "told", "think": "thought", "throw": "threw thrown", "wear": "wore worn", "win": "won", "write": "wrote written", "bind": "bound",
-    }.items()
-}  # fmt: skip
+from fineinstructions.embedded.relations.tables import by_member, groups, pattern, words
+
+_IRREGULAR = groups("irregular_verbs")
 _BASE = {form: base for base, forms in _IRREGULAR.items() for form in forms} | {base: base for base in _IRREGULAR}
-PARTICIPLES = frozenset(
-    "born begun broken brought built bought chosen cut done drawn driven eaten fed fought found flown given grown held kept known laid led left lost made "
-    "meant met paid put read ridden run said seen sold sent set shot shown sung spoken spent spread stolen struck taken taught told thought thrown worn "
-    "won written bound".split()
-)
+PARTICIPLES = words("participles")
 
-PERSON_NOUNS = frozenset(
-    "actor actress architect artist athlete author biologist boxer broadcaster businessman businesswoman cartoonist chemist clergyman coach composer "
-    "comedian cricketer criminal cyclist dancer designer director diplomat economist emperor engineer explorer filmmaker footballer general golfer "
-    "governor guitarist historian inventor journalist judge king lawyer lecturer linebacker mathematician midfielder model musician novelist nurse officer "
-    "painter philosopher photographer physician physicist pianist pitcher player playwright poet politician president priest producer professor prophet "
-    "psychologist publisher queen racer rapper rider runner sailor scholar scientist sculptor senator singer skater skier soldier songwriter sprinter "
-    "striker surgeon swimmer teacher theologian wrestler writer goalkeeper defender forward quarterback skier driver presenter host personality killer "
-    "jumper thrower hurdler rower fencer judoka umpire referee activist missionary entrepreneur executive leader minister emigrant woman man graduate member native resident citizen soprano tenor bishop".split()
-)
-PLACE_NOUNS = frozenset(
-    "airport area bay borough building castle cathedral church city commune community constituency continent country county district division "
-    "village town hamlet island islands lake locality mountain municipality neighborhood neighbourhood park parish peninsula port prefecture province "
-    "region reserve reservoir river settlement square stadium state station street suburb territory township valley ward arena capital glacier canal "
-    "bridge monument museum hill forest desert sea archipelago".split()
-)
-WORK_NOUNS = frozenset(
-    "album anime band book cartoon comic documentary drama ep episode film franchise game magazine manga movie musical newspaper novel opera play "
-    "poem program programme serial series show single sitcom song soundtrack story telenovela trilogy videogame".split()
-)
-ORGANISATION_NOUNS = frozenset(
-    "academy agency airline alliance association band brand broadcaster bureau club college commission committee company conference conglomerate "
-    "corporation department group institute league manufacturer network ngo operator organisation organization parliament party publisher retailer "
-    "school senate society squad subsidiary team union university court council".split()
-)
-EVENT_NOUNS = frozenset(
-    "battle campaign championship championships competition contest convoy cup derby edition election event festival final games marathon match "
-    "olympics pageant race regatta season series tour tournament war prix rally".split()
-)
-DISEASE_NOUNS = frozenset(
-    "condition disorder disease syndrome infection cancer tumor tumors illness abnormality defect deficiency malformation anomaly injury virus cancers "
-    "inflammation disturbance dystrophy disorders diseases conditions neuropathy dysplasia anemia carcinoma lymphoma leukemia".split()
-)
-ANIMAL_NOUNS = frozenset(
-    "species genus animal bird fish mammal insect plant tree reptile amphibian arthropod crustacean mollusk spider beetle bat whale dog cat horse breed "
-    "shrub herb flower parasite worm fungus bacterium alga organism".split()
-)
-_KINDS = {
-    "person": PERSON_NOUNS,
-    "disease": DISEASE_NOUNS,
-    "place": PLACE_NOUNS,
-    "work": WORK_NOUNS,
-    "event": EVENT_NOUNS,
-    "organisation": ORGANISATION_NOUNS,
-    "animal": ANIMAL_NOUNS,
-}
+_KIND_OF_NOUN = by_member("kind_nouns")
 
-PRONOUNS = frozenset(
-    "i you he she it we they this that these those there here such one ones some any many most much few several each every both all none others other "
-    "another either neither who which what whose someone anyone everyone nobody something anything everything nothing his her its their our my your "
-    "him them us me itself themselves former latter same first second third last next more less no not".split()
-)
-_VAGUE = frozenset(
-    "people person patients patient condition disorder disease diseases symptoms symptom treatment result results example examples way ways thing things "
-    "fact reason reasons purpose goal answer question study studies test tests case cases cause causes number problem problems type types form forms "
-    "kind kinds process step steps use part parts section chapter figure table article list note name names effect effects difference differences "
-    "idea person individuals individual children child women men parents doctor doctors researchers scientists author authors experts member members "
-    "team game season match title song album film book story show company group city town school club event area region site change changes "
-    "information data order end time day days year years month week life work world place system systems issue issues option options method methods "
-    "approach value values signs sign other others situation event events man woman boy girl king queen prince princess father mother son daughter "
-    "brother sister family house home room door hand head eye eyes face voice letter captain sir lady gentleman professor chair minister government "
-    "state country nation army war president act law bill court commander commanders unit units staff soldier soldiers force forces mission operation "
-    "operations paragraph appendix enemy following above below command commands sample code script scripts cmdlet cmdlets parameter property object "
-    "element attribute file topic module function variable point points majority half rest total amount rate level levels age race population "
-    "outlook diagnosis prevention cure risk factor factors term terms word words phrase meaning definition plan role need benefit benefits "
-    "importance ability answer evidence relationship version students teacher teachers workers farmers settlers colonists americans most lot body "
-    "product products structure organ organs cell cells animals plants organism organisms".split()
-)
-_BAD_INSIDE = re.compile(
-    r"\b(?:that|which|who|whom|whose|when|where|while|because|if|is|are|was|were|be|been|has|have|had|will|would|can|could|may|might|must|should|"
-    r"this|these|those|it|he|she|they|we|you|i|his|her|its|their|our|my|your|not|also|than|as|such|so|then|there|but|or|by|with|from|at|on|into|"
-    r"after|before|during|since|through|about|between|according|how|why|what|only|more|most|some|any|both|every|each|other|another|all|been|using)\b",
-    re.IGNORECASE,
-)
-_BAD_START = re.compile(
-    r"(?:in|on|at|by|for|from|with|when|if|as|although|though|because|since|while|during|after|before|under|over|to|and|but|or|so|yet|once|until|"
-    r"unlike|like|despite|through|among|between|within|without|however|therefore|thus|also|then|now|today|often|sometimes|usually|generally|"
-    r"typically|finally|instead|rather|meanwhile|furthermore|moreover|additionally|similarly|likewise|yes|no|well|oh|not|only|even|just|still|"
-    r"perhaps|maybe|using|being|having|two|three|four|five|six|seven|eight|nine|ten|various|different|certain|numerous|further|currently|"
-    r"following|according|note|see|figure|table|chapter|section|part|click|select|step|type|use|make|key|another|consequently|hence|here|there)\b",
-    re.IGNORECASE,
-)
+PRONOUNS = words("pronouns")
+_VAGUE = words("vague_nouns")
+_BAD_INSIDE = pattern("bad_inside", re.IGNORECASE)
+_BAD_START = pattern("bad_start", re.IGNORECASE)
 _CLEAN = re.compile(r"[^\W_][\w’'.&/+\-–—]*(?: [\w’'&/+\-–—.]+){0,6}\Z")
 _ARTICLE = re.compile(r"(the|an|a)\s+(?=\S)", re.IGNORECASE)
-_SINGULAR_S = re.compile(r"(?:ss|us|is|sis|itis|ics|news|series|species|diabetes|rabies|measles|mumps|rickets|herpes|scabies|lens|’s|'s|ous)\Z", re.I)
+_SINGULAR_S = pattern("singular_s", re.IGNORECASE)
 
 
 @lru_cache(maxsize=65536)
@@ -201,8 +110,24 @@ def is_plural(words: str) -> bool:
     """Whether a noun phrase is plural by its form; the noun before "of" decides."""
     head = re.split(r" (?:of|in|for|to|on|with) ", words)[0].split()[-1:] or [""]
     word = head[0].strip("()").lower()
-    irregular = ("people", "children", "men", "women", "bacteria", "mice", "feet", "teeth", "fungi", "data", "police", "larvae", "alleles")
-    return word in irregular or " and " in words or (word.endswith("s") and len(word) > 3 and not _SINGULAR_S.search(word))
+    irregular = (
+        "people",
+        "children",
+        "men",
+        "women",
+        "bacteria",
+        "mice",
+        "feet",
+        "teeth",
+        "fungi",
+        "data",
+        "police",
+        "larvae",
+        "alleles",
+    )
+    return (
+        word in irregular or " and " in words or (word.endswith("s") and len(word) > 3 and not _SINGULAR_S.search(word))
+    )
 
 
 def noun_phrase(raw: str, plural: bool | None = None, at_start: bool = False) -> Phrase | None:
@@ -222,7 +147,7 @@ def noun_phrase(raw: str, plural: bool | None = None, at_start: bool = False) ->
         >>> noun_phrase("This condition") is None, noun_phrase("people") is None
         (True, True)
     """
-    words = " ".join(raw.replace("*", "").replace("`", "").split()).strip(" ,;:\"“”")
+    words = " ".join(raw.replace("*", "").replace("`", "").split()).strip(' ,;:"“”')
     article = ""
     if found := _ARTICLE.match(words):
         article = "the" if found.group(1).lower() == "the" else "a"
@@ -234,24 +159,51 @@ def noun_phrase(raw: str, plural: bool | None = None, at_start: bool = False) ->
     tokens = words.lower().split()
     if article and len(tokens) == 1 and article == "the" and words[:1].isupper() and words[1:].islower():
         return None
-    if not article and len(tokens) > 1 and (tokens[0].endswith("ed") and words.islower() or tokens[0].endswith("ing") and tokens[1] in ("a", "an", "the")):
+    if (
+        not article
+        and len(tokens) > 1
+        and (
+            (tokens[0].endswith("ed") and len(tokens[0]) > 4 and not is_plural(words))
+            or (tokens[0].endswith("ing") and tokens[1] in ("a", "an", "the"))
+        )
+    ):
         return None
-    if tokens[0] in PRONOUNS or _BAD_START.match(words) or _BAD_INSIDE.search(words) or tokens[-1] in ("of", "in", "for", "to", "and", "the", "a", "an"):
+    if (
+        len(tokens) > 1
+        and tokens[-1].endswith("ed")
+        and len(tokens[-1]) > 4
+        and tokens[-1] not in ("seed", "breed", "speed", "weed", "steed")
+    ):
         return None
-    if len(tokens) == 1 and (noun_stem(tokens[0]) in _VAGUE or tokens[0] in _VAGUE or len(tokens[0]) < 3 or tokens[0].isdigit()):
+    if (
+        tokens[0] in PRONOUNS
+        or _BAD_START.match(words)
+        or _BAD_INSIDE.search(words)
+        or tokens[-1] in ("of", "in", "for", "to", "and", "the", "a", "an")
+    ):
         return None
-    if _is_vague(tokens, article) or re.search(r"\b(?:19|20)\d\d\b", words) and tokens[0].isdigit() and len(tokens) == 1:
+    if len(tokens) == 1 and (
+        noun_stem(tokens[0]) in _VAGUE or tokens[0] in _VAGUE or len(tokens[0]) < 3 or tokens[0].isdigit()
+    ):
+        return None
+    if _is_vague(tokens, article, words.split()) or (
+        re.search(r"\b(?:19|20)\d\d\b", words) and tokens[0].isdigit() and len(tokens) == 1
+    ):
         return None
     return Phrase(words, article, is_plural(words) if plural is None else plural)
 
 
-def _is_vague(tokens: list[str], article: str) -> bool:
+def _is_vague(tokens: list[str], article: str, raw_tokens: list[str]) -> bool:
     """Whether a phrase needs the text before it: "the new rule", "the last step", "a second type"."""
     head = noun_stem(tokens[tokens.index("of") - 1] if "of" in tokens[1:] else tokens[-1])
-    if head.endswith("ly") or tokens[0].endswith("ly") and tokens[0] not in ("family", "assembly", "lily", "italy", "fly", "early"):
+    if head.endswith("ly") or (
+        tokens[0].endswith("ly") and tokens[0] not in ("family", "assembly", "lily", "italy", "fly", "early")
+    ):
         return True
-    if "of" in tokens[1:]:
-        return head in _VAGUE and tokens[-1] in _VAGUE
+    if "of" in tokens[1:] or "for" in tokens[1:]:
+        return tokens[-1] in _VAGUE and tokens[-2] in ("the", "of", "for", "a")
+    if article == "the" and head in _VAGUE and len(tokens) <= 2 and all(token.islower() for token in raw_tokens):
+        return True
     if article == "the" and len(tokens) <= 3 and head in _VAGUE and all(token.islower() for token in tokens):
         adjective = tokens[0]
         return adjective in ("new", "old", "main", "major", "only", "best", "key", "entire", "whole", "original", "final", "following", "current",
@@ -277,10 +229,12 @@ def kind_of_complement(complement: str) -> str:
         >>> kind_of_complement("an Ethiopian footballer who plays"), kind_of_complement("a city in Kansas"), kind_of_complement("an idea")
         ('person', 'place', '')
     """
-    head = re.split(r"\b(?:that|which|who|whose|where|in|of|for|from|by|with|on|at|to|and|used|located|based|,)\b|[,.;(]", complement, maxsplit=1)[0]
-    words = head.lower().split()
-    for word in reversed(words[-4:]):
-        for kind, nouns in _KINDS.items():
-            if word in nouns or noun_stem(word) in nouns:
-                return kind
+    head = re.split(
+        r"\b(?:that|which|who|whose|where|in|of|for|from|by|with|on|at|to|and|used|located|based|,)\b|[,.;(]",
+        complement,
+        maxsplit=1,
+    )[0]
+    for word in reversed(head.lower().split()[-4:]):
+        if kind := _KIND_OF_NOUN.get(word) or _KIND_OF_NOUN.get(noun_stem(word)):
+            return kind
     return ""

@@ -8,83 +8,23 @@ import re
 from collections.abc import Iterator
 
 from fineinstructions.embedded.document_text import Block, Section
-from fineinstructions.embedded.relations.evidence import MAX_ANSWER_WORDS, Evidence, Reading, Subject
 from fineinstructions.embedded.relations.grammar import Phrase, is_plural, noun_phrase, noun_stem
-from fineinstructions.embedded.relations.wanted import NOUN_KEYS, wanted
+from fineinstructions.embedded.relations.questions import NOUN_KEYS, wanted
+from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence, Reading, Subject
+from fineinstructions.embedded.relations.tables import groups, pattern
 
-SKIPPED = re.compile(
-    r"(?:see also|references?|external links|further reading|notes|footnotes|bibliography|related (?:links|topics)|review questions|free response|multiple choice|"
-    r"critical thinking(?: questions)?|art connections?|section summary|key points|next steps|support groups|research|gallery|sources|credits|copyright|"
-    r"requirements|parent elements|child elements|more on.*|scientific method connections?|espa.*ol)\Z",
-    re.IGNORECASE,
+SKIPPED = pattern("skipped", re.IGNORECASE)
+_HEADING_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("heading_keys").items()}
+_STANDS_FOR_SUBJECT = re.compile(
+    r"Th(?:is|e) (?:condition|disorder|disease|syndrome|cancer|infection|cmdlet|command)(?= (?:is|was|has|can|may|occurs|affects|causes|results|gets)\b)"
 )
-_HEADING_KEYS = {
-    heading: keys.split()
-    for heading, keys in {
-        "symptoms": "noun:symptom noun:effect",
-        "signs and symptoms": "noun:symptom",
-        "treatment": "noun:treatment rid",
-        "treatments": "noun:treatment",
-        "inheritance": "noun:inheritance",
-        "frequency": "noun:frequency",
-        "causes": "noun:cause catch",
-        "genetic changes": "noun:cause noun:genetic-change",
-        "susceptibility": "noun:risk",
-        "prevention": "noun:prevention",
-        "exams and tests": "noun:diagnosis",
-        "diagnosis": "noun:diagnosis",
-        "outlook": "noun:outlook",
-        "complications": "noun:complication",
-        "stages": "noun:step",
-        "ingredients": "noun:ingredient made",
-        "directions": "how:make task:make task:cook noun:procedure noun:recipe",
-        "history": "noun:history",
-        "background": "noun:history",
-        "etymology": "noun:etymology noun:origin pass:name:after",
-        "name": "pass:name:after",
-        "climate": "noun:climate",
-        "plot": "noun:plot about",
-        "synopsis": "noun:plot about",
-        "plot summary": "noun:plot about",
-        "education": "noun:education",
-        "economy": "noun:economy",
-        "geography": "noun:geography",
-        "demographics": "noun:population noun:demographic",
-        "population": "noun:population",
-        "location": "where:locate",
-        "format": "noun:format",
-        "structure": "noun:structure noun:part",
-        "function": "noun:function",
-        "types": "noun:type",
-        "formation": "noun:cause how:form",
-        "purpose": "noun:purpose",
-        "habitat": "noun:habitat where:liv",
-        "diet": "act:eat noun:diet",
-        "culture": "noun:culture",
-        "cast": "noun:cast",
-        "awards": "noun:award",
-        "rules": "noun:rule",
-        "gameplay": "noun:gameplay",
-        "personal life": "noun:life",
-    }.items()
-}
-_STANDS_FOR_SUBJECT = re.compile(r"Th(?:is|e) (?:condition|disorder|disease|syndrome|cancer|infection|cmdlet|command)(?= (?:is|was|has|can|may|occurs|affects|causes|results|gets)\b)")
-_COMMAND_KEYS = {
-    "synopsis": "noun:function noun:purpose definition",
-    "short description": "noun:function noun:purpose",
-    "description": "work about definition",
-    "syntax": "noun:syntax",
-    "examples": "noun:example use",
-}
+_COMMAND_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("command_heading_keys").items()}
 _KIND_NEEDED = {"noun:symptom": "disease", "noun:risk": "disease", "noun:diagnosis": "disease", "noun:frequency": "disease",
                 "noun:inheritance": "disease", "noun:treatment": "disease", "noun:outlook": "disease", "noun:complication": "disease",
                 "noun:prevention": "disease", "noun:genetic-change": "disease", "noun:cause": "disease", "noun:step": "disease"}  # fmt: skip
-_BOILERPLATE = re.compile(
-    r"\(?(?:Watch the video|To enlarge the video|Learn more about|For more information|Read more about|Visit the|See the list|Go to the|Click |Get tips on|"
-    r"These resources (?:from|address)|More detailed information|If you (?:need|have|would like) more information|To learn more|Check the list)|"
-    r"\n\s*(?:Key Points|Summary)\n"
-)
-_DANGLING = re.compile(r"(?!Th(?:is|e) (?:condition|disorder|disease|syndrome|cancer|infection) (?:is|was|has|can|may|occurs|affects|causes|results))(?:This|These|That|Those|It|They|He|She|Its|Their|However|Other|Another|Such|In addition|Also|But|And|The (?:above|following resources))\b(?! (?:is|are) no\b)")
+_BOILERPLATE = pattern("boilerplate")
+_DANGLING = pattern("section_dangling")
+_BEGINS = pattern("begins")
 _TASK = re.compile(r"(?:How )?[Tt]o ([a-z]+ .{4,60})\Z")
 
 
@@ -117,20 +57,30 @@ def skipped_sections(reading: Reading) -> frozenset[int]:
 
 def body_spans(reading: Reading, section: Section) -> tuple[tuple[int, int], ...] | None:
     """Span of a section's body that can stand as an answer, or nothing."""
-    blocks = _leading(reading, section.blocks)
+    blocks = section.blocks
+    while blocks and reading.text[blocks[0].start] == ">":
+        blocks = blocks[1:]
+    blocks = tuple(_leading(reading, blocks))
     if not blocks:
         return None
     start, end = blocks[0].start, blocks[-1].end
     start = _after_question(reading, start, end)
     text = reading.text[start:end]
     if boiler := _BOILERPLATE.search(text):
-        end = start + len(text[: boiler.start()].rstrip())
+        before = text[: boiler.start()]
+        ends = [m.end() for m in re.finditer(r"[.!?][)\"”]?(?=\s)|\n\s*\n", before + " ")]
+        end = start + len(before[: ends[-1]].rstrip() if ends else "")
         text = reading.text[start:end]
     if not text or _DANGLING.match(text):
         return None
     links = len(re.findall(r"https?:|\[\[|More on:|See also", text))
     proper = sum(1 for block in blocks if block.kind == "item" and reading.structure.words(block.start, block.end) <= 4)
-    if len(text.split()) < 8 or links > 1 or text.rstrip()[-1:] in ":,;" or any(block.kind == "table" for block in blocks):
+    if (
+        len(text.split()) < 8
+        or links > 1
+        or text.rstrip()[-1:] in ":,;"
+        or any(block.kind == "table" for block in blocks)
+    ):
         return None
     if proper > 6 and not re.search(r"\d", text):
         return None
@@ -158,22 +108,34 @@ def _shortened(reading: Reading, block: Block) -> list[Block]:
     """A paragraph over the limit, cut behind its last sentence that fits."""
     end = block.start
     for sentence in reading.structure.sentences:
-        if sentence.start >= block.start and sentence.end <= block.end and reading.structure.words(block.start, sentence.end) <= 150:
+        if (
+            sentence.start >= block.start
+            and sentence.end <= block.end
+            and reading.structure.words(block.start, sentence.end) <= 150
+        ):
             end = max(end, sentence.end)
     return [Block(block.kind, block.start, end)] if end > block.start else []
 
 
 def _after_question(reading: Reading, start: int, end: int) -> int:
     """Start of an answer behind a question that its first sentence repeats."""
-    found = re.match(r"(?:What|How|Who|Is|Are|Can|When|Why|Where|Does|Do)\b[^.?!\n]{5,150}\?\s+", reading.text[start:end])
+    found = re.match(
+        r"(?:What|How|Who|Is|Are|Can|When|Why|Where|Does|Do)\b[^.?!\n]{5,150}\?\s+", reading.text[start:end]
+    )
     return start + found.end() if found and found.end() < end - start else start
 
 
 def _by_relation(reading: Reading, subject: Subject, section: Section, heading: str) -> Iterator[Evidence]:
-    keys = _HEADING_KEYS.get(heading, [])
+    keys = _HEADING_KEYS.get(heading, ())
     if subject.phrase.kind == "command":
-        keys = _COMMAND_KEYS.get(heading, "").split()
-    elif not keys and re.fullmatch(r"[a-z]+(?: [a-z]+)?", heading) and subject.phrase.kind in ("place", "organisation", "work", "event"):
+        if parameter := re.fullmatch(r"-([A-Z]\w+)", section.heading):
+            yield from _parameter(reading, subject, section, parameter.group(1))
+        keys = _COMMAND_KEYS.get(heading, ())
+    elif (
+        not keys
+        and re.fullmatch(r"[a-z]+(?: [a-z]+)?", heading)
+        and subject.phrase.kind in ("place", "organisation", "work", "event")
+    ):
         keys = [f"noun:{NOUN_KEYS.get(noun_stem(heading), noun_stem(heading))}".replace(" ", "-")]
     spans = body_spans(reading, section) if keys else None
     if spans is None:
@@ -186,13 +148,28 @@ def _by_relation(reading: Reading, subject: Subject, section: Section, heading: 
     for key in keys:
         if key == "catch" and not re.search(r"infect|contact|spread|bacteria|virus|bite|contaminat", body):
             continue
-        if key == "rid" and re.search(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", phrase.text + body, re.IGNORECASE):
+        if key == "how:begin" and not _BEGINS.search(body[:250]):
+            continue
+        if key == "happened_in" and phrase.kind not in ("place", "organisation"):
+            continue
+        if key == "rid" and re.search(
+            r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", phrase.text + body, re.IGNORECASE
+        ):
             continue
         needed = _KIND_NEEDED.get(key)
         if needed == "disease" and phrase.kind not in ("disease", ""):
             continue
         filled = phrase.of_kind(needed or "")
         yield Evidence(key, filled, spans, 0.9, lead, other=Phrase(heading))
+
+
+def _parameter(reading: Reading, subject: Subject, section: Section, name: str) -> Iterator[Evidence]:
+    """What a parameter of a command does."""
+    spans = body_spans(reading, section)
+    if spans and name.lower() not in ("confirm", "whatif", "verbose", "debug"):
+        phrase = Phrase(f"-{name} parameter of {subject.phrase.text}", "the")
+        for key in ("noun:function", "noun:purpose", "used"):
+            yield Evidence(key, phrase, spans, 0.8)
 
 
 def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
@@ -218,11 +195,17 @@ def _question(reading: Reading, section: Section, heading: str) -> Iterator[Evid
     for start in range(1, len(words)):
         for end in range(start + 1, min(len(words), start + 6) + 1):
             phrase = noun_phrase(" ".join(words[start:end]))
-            if phrase is None or phrase.article and start + 1 == end:
+            if phrase is None or (phrase.article and start + 1 == end):
                 continue
             frame = " ".join((*words[:start], "<fi>x</fi>", *words[end:])) + "?"
             asked = wanted(frame)
-            if asked and not asked.before and not asked.after and not asked.article and (spans := body_spans(reading, section)):
+            if (
+                asked
+                and not asked.before
+                and not asked.after
+                and not asked.article
+                and (spans := body_spans(reading, section))
+            ):
                 number = is_plural(phrase.text) if asked.plural is None else asked.plural
                 spelled = reading.spelled(phrase)
                 yield Evidence(asked.key, Phrase(spelled.text, phrase.article, number), spans, 0.85, past=asked.past)

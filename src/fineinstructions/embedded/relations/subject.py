@@ -7,35 +7,41 @@ In: a `Reading`. Out: a `Subject` or nothing. The decision to question: a title 
 import re
 
 from fineinstructions.embedded.document_text import Sentence
-from fineinstructions.embedded.relations.evidence import Reading, Subject
 from fineinstructions.embedded.relations.grammar import Phrase, is_plural, kind_of_complement, noun_phrase, noun_stem
+from fineinstructions.embedded.relations.reading import Reading, Subject
+from fineinstructions.embedded.relations.tables import pattern
 
-_LABEL = re.compile(
-    r"introduction\b|list of\b|about_|answers? |how to\b|using\b|creating\b|adding\b|\w+ing [A-Z]|fm \d|meeting\b|.*,? (?:part|chapter) \w+\Z|everything |"
-    r"what'?s\b|why\b|when\b|.*\bsamples?\Z|.*(?:quickstart|tutorial|overview|reference|guide|topics?|examples?)\Z|.*\d{4} in\b|.*\bby\b.*\d",
-    re.IGNORECASE,
-)
+_LABEL = pattern("label", re.IGNORECASE)
 _COMMAND = re.compile(r"[A-Z][a-z]+-[A-Z]\w+\Z")
 _QUALIFIER = re.compile(r"\s*\((?P<what>[^()]*)\)\s*\Z")
-_COPULA = re.compile(
-    r"(?P<article>The |An? )?(?P<name>[^.;:]{1,110}?)(?P<paren>\s?\((?:[^()]|\([^()]*\)){1,400}\))?(?P<aside>,[^.]{2,120},)? "
-    r"(?P<be>is|are|was|were|refers? to) (?P<rest>.+)",
-    re.DOTALL,
-)
+_COPULA = pattern("copula", re.DOTALL)
 _HEALTH = frozenset(("symptoms", "inheritance", "genetic changes", "treatment", "exams and tests", "susceptibility"))
 
 
 def subject_of(reading: Reading) -> Subject | None:
     """The document's subject, or ``None`` when its title names none or it is a tale or a conversation."""
     title = re.sub(r"\s*\(part \d+\)\Z", "", reading.structure.title)
-    if not title or len(title) > 80 or _LABEL.match(title) or "," in title and not re.search(r", [A-Z]", title) or " vs" in title:
+    if (
+        not title
+        or len(title) > 80
+        or _LABEL.match(title)
+        or ("," in title and not re.search(r", [A-Z]", title))
+        or " vs" in title
+    ):
         return None
     if _COMMAND.match(title):
-        return Subject(Phrase(title, kind="command"), False, "cmdlet", frozenset(("The cmdlet", "This cmdlet", f"The `{title}` cmdlet", "This command")))
+        return Subject(
+            Phrase(title, kind="command"),
+            False,
+            "cmdlet",
+            frozenset(("The cmdlet", "This cmdlet", f"The `{title}` cmdlet", "This command")),
+        )
     headings = {section.heading.casefold() for section in reading.structure.sections}
     if "ingredients" in headings:
         name = _QUALIFIER.sub("", title)
-        return Subject(Phrase(name if any(c.isupper() for c in name[1:]) else name.lower(), plural=is_plural(name), kind="dish"))
+        return Subject(
+            Phrase(name if any(c.isupper() for c in name[1:]) else name.lower(), plural=is_plural(name), kind="dish")
+        )
     if reading.is_narrative:
         return None
     name = title
@@ -56,18 +62,30 @@ def _defined(reading: Reading, name: str) -> Subject | None:
     sentence = _first_sentence(reading)
     if sentence is None or not (found := _COPULA.match(reading.text, sentence.start, sentence.end)):
         return None
-    opening = found.group("name").replace("*", "").replace("`", "").strip("\"“” ")
+    opening = found.group("name").replace("*", "").replace("`", "").strip('"“” ')
     if not _same_name(opening, name):
         return None
     kind = kind_of_complement(found.group("rest"))
-    if not kind and found.group("paren") and re.search(r"\bborn\b|\d{4}\)?\s?[–-]\s?\w* ?\w* ?\d{4}", found.group("paren") or ""):
+    if (
+        not kind
+        and found.group("paren")
+        and re.search(r"\bborn\b|\d{4}\)?\s?[–-]\s?\w* ?\w* ?\d{4}", found.group("paren") or "")
+    ):
         kind = "person"
-    article = "the" if (found.group("article") or "").strip().lower() == "the" else "a" if found.group("article") else ""
+    article = (
+        "the" if (found.group("article") or "").strip().lower() == "the" else "a" if found.group("article") else ""
+    )
     plural = found.group("be") in ("are", "were", "refer to")
     shown = opening if opening.casefold() == name.casefold() else name
-    phrase = reading.spelled(Phrase(shown, article, plural, kind)) if kind not in ("person", "place", "work", "organisation") else Phrase(shown, article, plural, kind)
+    phrase = (
+        reading.spelled(Phrase(shown, article, plural, kind))
+        if kind not in ("person", "place", "work", "organisation")
+        else Phrase(shown, article, plural, kind)
+    )
     past = found.group("be") in ("was", "were")
-    rest = re.split(r"\b(?:that|which|who|in|of|for|from|by|with|on|at|to|and)\b|[,.;(]", found.group("rest"), maxsplit=1)[0].split()
+    rest = re.split(
+        r"\b(?:that|which|who|in|of|for|from|by|with|on|at|to|and)\b|[,.;(]", found.group("rest"), maxsplit=1
+    )[0].split()
     head = rest[-1].lower() if rest and found.group("rest").startswith(("a ", "an ", "the ")) else ""
     return Subject(phrase, past, head if head.isalpha() else "", _pronouns(reading, kind, plural, head))
 
@@ -76,7 +94,12 @@ def _same_name(opening: str, name: str) -> bool:
     a, b = opening.casefold().split(), name.casefold().split()
     if not a or len(a) > 12:
         return False
-    return a == b or [noun_stem(w) for w in a] == [noun_stem(w) for w in b] or (a[0] == b[0] and a[-1] == b[-1] and len(b) > 1) or a[: len(b)] == b
+    return (
+        a == b
+        or [noun_stem(w) for w in a] == [noun_stem(w) for w in b]
+        or (a[0] == b[0] and a[-1] == b[-1] and len(b) > 1)
+        or a[: len(b)] == b
+    )
 
 
 def _pronouns(reading: Reading, kind: str, plural: bool, head: str) -> frozenset[str]:

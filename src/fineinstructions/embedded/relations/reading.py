@@ -80,8 +80,9 @@ class Reading:
 
     @cached_property
     def folded(self) -> str:
-        """The text for looking up words without case, blanks made uniform; its offsets mean nothing."""
-        return " ".join(self.text.split())
+        """Paragraphs and list items one a line, blanks made uniform, for looking up how words are spelled."""
+        blocks = (b for b in self.structure.blocks if b.kind in ("paragraph", "item"))
+        return "\n".join(" ".join(self.text[b.start : b.end].split()) for b in blocks)
 
     @cached_property
     def is_narrative(self) -> bool:
@@ -91,8 +92,11 @@ class Reading:
         turns = len(re.findall(r"^[A-Z][\w.’' ]{1,40}: ", self.text, re.MULTILINE))
         words = max(200, len(self.text) // 6)
         personal = len(re.findall(r"\b(?:I|my|me|she|her|he|him)\b", self.text))
-        return (quotes > words / 60 and said > words / 400) or turns > words / 80 or said > words / 150 or (
-            personal > words / 22 and not self.structure.sections[1:]
+        return (
+            (quotes > words / 60 and said > words / 400)
+            or turns > words / 80
+            or said > words / 150
+            or (personal > words / 22 and not self.structure.sections[1:])
         )
 
     def spelled(self, phrase: Phrase) -> Phrase:
@@ -101,7 +105,9 @@ class Reading:
         if words == words.lower() or not words:
             return phrase
         inside = re.compile(r"(?<=[a-z,;)] )" + re.escape(words) + r"(?!\w)", re.IGNORECASE)
-        seen = [found.group() for found in inside.finditer(self.folded)][:20]
+        seen = [
+            found.group() for found in inside.finditer(self.folded) if not found.group().isupper() or words.isupper()
+        ][:20]
         if seen:
             lower = [form for form in seen if form[:1] == form[:1].lower()]
             return replace(phrase, text=max(sorted(set(lower or seen)), key=(lower or seen).count))
@@ -109,7 +115,11 @@ class Reading:
         if rest and words == words.title():
             return replace(phrase, text=" ".join(self._word(word) for word in words.split()))
         ordinary = first[1:] == first[1:].lower() and len(first) > 1
-        common = rest == rest.lower() and (rest or phrase.plural) and not self._capital_inside(first)
+        common = (
+            all(word.islower() or word.isupper() for word in rest.split())
+            and (rest or phrase.plural)
+            and not self._capital_inside(first)
+        )
         if ordinary and (common or self._lower_inside(first)):
             return replace(phrase, text=first.lower() + (f" {rest}" if rest else ""))
         return phrase

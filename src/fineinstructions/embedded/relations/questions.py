@@ -8,57 +8,18 @@ question forms. A form that is missing is a template that is never chosen; a for
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 
 from fineinstructions.embedded.relations.grammar import is_participle, noun_stem, verb_stem
+from fineinstructions.embedded.relations.tables import by_member, rules, words
 
 _SLOT = re.compile(r"<fi>(.*?)</fi>", re.DOTALL)
 
-NOUN_KEYS = {
-    alias: key
-    for key, aliases in {
-        "symptom": "symptom sign manifestation indication",
-        "treatment": "treatment cure remedy therapy medication management",
-        "cause": "cause reason trigger etiology",
-        "prevention": "prevention",
-        "diagnosis": "diagnosis diagnostic-test",
-        "outlook": "outlook prognosis life-expectancy",
-        "risk": "risk-factor",
-        "type": "type kind form category variety classification class sort division",
-        "part": "part component element constituent ingredient-part makeup composition piece",
-        "ingredient": "ingredient",
-        "purpose": "purpose aim goal objective point intent intention",
-        "function": "function role job use responsibility duty task",
-        "effect": "effect consequence impact influence outcome result",
-        "advantage": "advantage benefit pro strength",
-        "disadvantage": "disadvantage drawback con weakness limitation",
-        "characteristic": "characteristic feature property trait quality attribute",
-        "origin": "origin source derivation",
-        "etymology": "etymology",
-        "definition": "definition meaning",
-        "history": "history background story",
-        "step": "step stage phase",
-        "procedure": "process procedure method recipe",
-        "importance": "importance significance",
-        "example": "example",
-        "location": "location",
-        "population": "population",
-        "plot": "plot summary synopsis storyline",
-        "profession": "profession occupation career",
-        "nationality": "nationality",
-        "birthplace": "birthplace place-of-birth",
-        "syntax": "syntax",
-        "complication": "complication",
-        "founder": "founder",
-        "climate": "climate weather",
-        "education": "education",
-        "frequency": "frequency prevalence incidence",
-        "inheritance": "inheritance",
-        "structure": "structure",
-    }.items()
-    for alias in aliases.split()
-}  # fmt: skip
+NOUN_KEYS = by_member("relation_nouns")
 """Relation nouns that mean the same to a reader; other nouns are their own key."""
+
+SAME_VERB = by_member("same_verb")
+"""Verbs that ask for the same time, place or agent."""
+_NO_NAME_END = words("no_name_end")
 
 _DROPPED = (
     r"(?:(?:main|major|most|common|typical|usual|different|various|possible|basic|primary|key|important|principal|general|overall|"
@@ -110,33 +71,8 @@ class Wanted:
     other_kind: str = ""
 
 
-_SLOT_KINDS = {
-    word: kind
-    for kind, words in {
-        "person": "person people actor actress author singer character celebrity president artist player king queen leader writer name-of-person "
-        "individual musician politician someone athlete scientist figure man woman composer director inventor saint",
-        "place": "place city country location state town region continent river island mountain county building lake area ocean planet venue",
-        "disease": "disease illness disorder syndrome ailment infection sickness cancer",
-        "work": "movie film book song show novel album game series play poem story episode tv musical video",
-        "organisation": "company organization organisation team school university college club institution business agency party corporation",
-        "event": "event war battle game-event tournament holiday competition festival season",
-        "animal": "animal plant species bird",
-        "task": "action task activity verb goal do doing",
-        "dish": "food dish recipe meal drink",
-        "command": "command cmdlet program",
-        "never": "job language part invention character number year date amount quantity time day month age price percentage adjective unit",
-    }.items()
-    for word in words.split()
-}  # fmt: skip
-_CLASS_WORDS = {
-    "person": "actor actress author singer king queen president artist character composer poet explorer inventor painter saint pope",
-    "place": "city country state town river lake island village mountain county continent",
-    "work": "movie film book song show novel album series play poem musical game",
-    "organisation": "company band university college team group",
-    "disease": "disease disorder syndrome condition",
-    "": "term word phrase process concept name drug command cmdlet element protein gene hormone enzyme theory law",
-}
-_CLASS_OF = {word: kind for kind, words in _CLASS_WORDS.items() for word in words.split()}
+_SLOT_KINDS = by_member("slot_kinds")
+_CLASS_OF = {word: "" if kind == "term" else kind for word, kind in by_member("class_words").items()}
 
 
 def slot_kind(description: str) -> str:
@@ -176,7 +112,9 @@ def wanted(template: str) -> Wanted | None:
         return None
     counter = iter(range(len(names)))
     frame = _SLOT.sub(lambda _: f"§{next(counter)}", template)
-    frame = " ".join(re.sub(r"[?.!,\"“”:]+", " ", frame.replace("what's", "what is").replace("What's", "What is")).lower().split())
+    frame = " ".join(
+        re.sub(r"[?.!,\"“”:]+", " ", frame.replace("what's", "what is").replace("What's", "What is")).lower().split()
+    )
     for form, key in _FORMS:
         if found := form.fullmatch(frame):
             made = _build(found.groupdict(), key, names)
@@ -190,16 +128,23 @@ def _build(parts: dict[str, str | None], key: str, names: list[str]) -> Wanted |
     subject = parts.get("s") or ""
     words = subject.split()
     slots = [number for number, word in enumerate(words) if word.startswith("§")]
-    used = {int(found) for found in re.findall(r"§(\d)", " ".join(filter(None, (subject, parts.get("o"), parts.get("ns")))))}
-    if len(slots) != 1 or used != set(range(len(names))) or (parts.get("drop") or "").strip() and _strict(parts, key):
+    used = {
+        int(found) for found in re.findall(r"§(\d)", " ".join(filter(None, (subject, parts.get("o"), parts.get("ns")))))
+    }
+    if len(slots) != 1 or used != set(range(len(names))) or ((parts.get("drop") or "").strip() and _strict(parts, key)):
         return None
     verb = parts.get("v") or ""
     noun = (parts.get("n") or "").replace(" ", "-")
     if parts.get("pp") and not is_participle(parts["pp"] or ""):
         return None
     stem = noun_stem(noun)
-    full = key.format(v=verb_stem(verb or parts.get("pp") or ""), n=NOUN_KEYS.get(stem, stem), p=parts.get("p") or "", a=parts.get("a") or "")
+    verb_key = verb_stem(verb or parts.get("pp") or "")
+    if key.split(":")[0] in ("when", "where", "who", "how"):
+        verb_key = SAME_VERB.get(verb_key, verb_key)
+    full = key.format(v=verb_key, n=NOUN_KEYS.get(stem, stem), p=parts.get("p") or "", a=parts.get("a") or "")
     before, after = words[: slots[0]], words[slots[0] + 1 :]
+    if after and (after[-1] in _NO_NAME_END or is_participle(after[-1]) or after[-1].endswith("ing")):
+        return None
     article = "a" if before[:1] in (["a"], ["an"]) else "the" if before[:1] == ["the"] else ""
     before = before[1:] if article else before
     slot = int(words[slots[0]][1:].removesuffix("'s").removesuffix("’s"))
@@ -213,8 +158,19 @@ def _build(parts: dict[str, str | None], key: str, names: list[str]) -> Wanted |
         article,
         tuple(before),
         tuple(after),
-        {"is": False, "was": False, "are": True, "were": True, "does": False, "do": True}.get(verbs) if not parts.get("n") else None,
-        {"is": False, "are": False, "was": True, "were": True, "do": False, "does": False, "did": True}.get(verbs),
+        {"is": False, "was": False, "are": True, "were": True, "does": False, "do": True}.get(verbs)
+        if not parts.get("n")
+        else None,
+        {
+            "is": False,
+            "are": False,
+            "was": True,
+            "were": True,
+            "do": False,
+            "does": False,
+            "did": True,
+            "caused": True,
+        }.get(verbs),
         "person" if key == "identity" else kind or class_kind or "",
         class_kind is not None,
         count.group() if (count := re.search(r"\b(?:two|three|four|five)\b", parts.get("drop") or "")) else "",
@@ -231,12 +187,9 @@ def _strict(parts: dict[str, str | None], key: str) -> bool:
 def _read_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
     """The question forms that lie beside this file as text."""
     forms = []
-    text = files(__package__).joinpath("question_forms.txt").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
-            key, form = line.split(maxsplit=1)
-            expression = re.sub(r"(?<!\(\?)(?<!\\)\b[A-Z]+\b", lambda m: _MACROS[m.group()], form)
-            forms.append((re.compile(expression), key))
+    for key, form in rules("question_forms.txt"):
+        expression = re.sub(r"(?<!\(\?)(?<!\\)\b[A-Z]+\b", lambda m: _MACROS[m.group()], form)
+        forms.append((re.compile(expression), key))
     return tuple(forms)
 
 

@@ -1,0 +1,212 @@
+"""What one clause states about its subject: definition, passive with time, place or agent, and the object's side.
+
+In: a `Statement`, the subject's phrase with the predicate (the sentence from its verb on). Out: `Evidence`. The decision to
+question: the first date or place close behind the verb is taken to be the verb's own.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fineinstructions.embedded.relations import predicates as say
+from fineinstructions.embedded.relations.grammar import (
+    Phrase,
+    is_participle,
+    kind_of_complement,
+    noun_phrase,
+    noun_stem,
+    verb_stem,
+)
+from fineinstructions.embedded.relations.questions import NOUN_KEYS, SAME_VERB
+from fineinstructions.embedded.relations.reading import Evidence, Reading
+from fineinstructions.embedded.relations.standalone import Spans, extended
+from fineinstructions.embedded.relations.tables import words
+
+TITLE, PRONOUN, INSIDE = 0.85, 0.7, 0.6
+"""Reliability of a sentence about the document's subject by name, by pronoun, and about anything else."""
+_ACTS = frozenset(verb_stem(verb) for verb in words("told_acts"))
+_NEGATED = re.compile(
+    r"(?:is|are|was|were|has|have|can|may|do|does)\s+(?:an? |the )?(?:not|never|no|neither|nor|hardly)\b"
+)
+_COPULA = re.compile(r"(?:is|are|was|were|refers to|refer to|means|describes)\s+(?P<rest>.+)")
+_PASSIVE = re.compile(r"(?:is|are|was|were) (?:\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
+_ACTIVE = re.compile(r"(?P<verb>\w+)\b(?P<rest>.*)")
+_NUMBER_WORD = re.compile(r"\b(?:two|three|four|five)\b")
+_HAS_SO_MANY = re.compile(
+    r"(?:has|have|contains?|includes?) (?:\w+ )?(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|twelve) "
+    r"(?:\w+ ){0,2}?(?P<n>[a-z]+)\b"
+)
+_LIFELESS = ("start", "begin", "open", "end", "form")
+"""Verbs whose date says little about a person: "Rosberg started well in 1996"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A clause with a clean subject."""
+
+    reading: Reading
+    phrase: Phrase
+    predicate: str
+    spans: Spans
+    reliability: float
+    lead: str = ""
+    """Subject to put before the span, where the span leaves a pronoun out."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the subject is a name or the document's subject, so that a date or place is its own."""
+        return self.reliability >= PRONOUN or any(c.isupper() or c.isdigit() for c in self.phrase.text)
+
+
+def told(statement: Statement) -> Iterator[Evidence]:
+    """Everything a clause says about its subject."""
+    predicate = " ".join(statement.predicate.split())
+    if _NEGATED.match(predicate) or "?" in predicate:
+        return
+    verb = predicate.split()[0]
+    past = verb in ("was", "were") or (verb not in ("is", "are") and is_past(verb))
+    made = Evidence(
+        "", statement.phrase, statement.spans, statement.reliability, statement.lead, past, number_word(predicate)
+    )
+    yield from _by_predicate(made, predicate)
+    if found := _COPULA.match(predicate):
+        yield from _defined(statement.reading, made, found.group("rest"))
+    if found := _PASSIVE.match(predicate):
+        if is_participle(found.group("verb")):
+            yield from _passive(made, verb_stem(found.group("verb")), found.group("rest"), statement.is_named)
+    elif found := _ACTIVE.match(predicate):
+        yield from _active(made, verb_stem(found.group("verb")), found.group("rest"), statement.is_named)
+    if found := _HAS_SO_MANY.match(predicate):
+        yield replace(made, key=f"count:{noun_stem(found.group('n'))}")
+
+
+def number_word(text: str) -> str:
+    """The first number word from two to five, or nothing."""
+    found = _NUMBER_WORD.search(text)
+    return found.group() if found else ""
+
+
+def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
+    """Relations that the table of predicates reads."""
+    for key, expression in say.PREDICATES:
+        if not expression.match(predicate):
+            continue
+        needed = say.PLACE if key == "where:take" else say.DATE if key == "when:take" else None
+        if needed and not needed.search(predicate):
+            continue
+        name = made.subject.text[:1].isupper() and made.reliability <= INSIDE
+        if key == "noun:function" and name and not predicate.startswith(("is ", "are ", "was ", "were ")):
+            continue
+        if key == "divided":
+            yield replace(made, key="noun:type" if made.subject.plural else "noun:part")
+            continue
+        yield replace(made, key=key)
+        if key == "where:locate":
+            yield from located(made, predicate)
+
+
+def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
+    """Definition, identity and "is the N of Y"."""
+    several = made.subject.plural and say.PLURAL_DEFINITION.match(rest)
+    if not (say.DEFINITION.match(rest) or several) or say.WEAK_COMPLEMENT.match(rest):
+        return
+    kind = kind_of_complement(rest)
+    made = replace(made, subject=made.subject.of_kind(kind))
+    if made.reliability <= INSIDE and not _is_tight(made, rest):
+        return
+    if not made.lead:
+        keys = ["definition", "meaning"]
+        if made.subject.kind == "person":
+            keys += ["identity", "noun:profession", "noun:nationality"]
+        for key in keys:
+            yield extended(reading, replace(made, key=key))
+    if kind in ("place", "organisation") and re.search(r"\b(?:in|located|situated|near|based) \w", rest):
+        yield replace(made, key="where:locate", reliability=made.reliability - 0.05)
+        yield from located(made, rest)
+    yield from _role(reading, made, rest)
+
+
+def _is_tight(made: Evidence, rest: str) -> bool:
+    """Whether a definition in the middle of a text names a class and what tells the thing apart."""
+    unknown_name = made.subject.text[:1].isupper() and not made.subject.text.isupper() and not made.subject.kind
+    return say.TIGHT_COMPLEMENT.match(rest) is not None and not unknown_name and not is_participle(rest.split()[0])
+
+
+def _role(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
+    """From "Topeka is the capital of Kansas": the capital of Kansas."""
+    found = say.IS_A_OF.match(rest)
+    whole = noun_phrase(found.group("y")) if found else None
+    if found and whole and (stem := noun_stem(found.group("n"))) not in say.NOT_NOUN_RELATION:
+        key = "noun:" + NOUN_KEYS.get(stem, stem)
+        yield replace(made, key=key, subject=reading.spelled(whole), reliability=made.reliability - 0.1)
+
+
+def located(made: Evidence, rest: str) -> Iterator[Evidence]:
+    """Evidence for "in which country" and the like, where the sentence names one."""
+    for kind, expression in say.REGIONS:
+        if expression.search(rest):
+            yield replace(made, key=f"where:{kind}", reliability=made.reliability - 0.05)
+
+
+def is_past(verb: str) -> bool:
+    """Whether a verb form is a past tense."""
+    return verb.endswith("ed") or (verb_stem(verb) != verb and not verb.endswith("s"))
+
+
+def agrees(phrase: Phrase, predicate: str) -> bool:
+    """Whether subject and verb agree in number, so that "a common control" is not read as a clause."""
+    verb = predicate.split()[0]
+    if verb.endswith("ly") or verb in ("can", "may", "is", "are", "was", "were", "also", "often", "has"):
+        return True
+    return not phrase.plural if verb.endswith("s") else phrase.plural or is_past(verb)
+
+
+def _passive(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[Evidence]:
+    """From "was founded in 1960 by ...": time, place, agent, manner."""
+    same = SAME_VERB.get(stem, stem)
+    if is_named and say.DATE.search(rest[:80]):
+        yield replace(made, key=f"when:{same}")
+    if is_named and say.PLACE.search(rest[:80]):
+        yield replace(made, key=f"where:{same}")
+    if say.AGENT.search(rest[:60]):
+        yield replace(made, key=f"who:{same}")
+    elif " by " in rest[:40]:
+        yield replace(made, key=f"by:{stem}")
+    if re.search(r"\b(?:by \w+ing|through|using|via)\b", rest):
+        yield replace(made, key=f"how:{same}")
+    if found := re.match(r" (for|as|by|of|from|to|in|with|on|after|into)\b", rest):
+        yield replace(made, key=f"pass:{stem}:{found.group(1)}")
+    if re.search(r"\b(?:because|due to|in order to|so that)\b", rest):
+        yield replace(made, key=f"why:{stem}")
+
+
+def _active(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[Evidence]:
+    """From "opened in 1960", "lives in ...", "produces ...": time, place, act."""
+    same = SAME_VERB.get(stem, stem)
+    dated = is_named and say.DATE.search(rest[:40])
+    if dated and not (made.subject.kind == "person" and stem in _LIFELESS):
+        yield replace(made, key=f"when:{same}", reliability=made.reliability - 0.05)
+    if is_named and say.PLACE.match(rest.strip()):
+        yield replace(made, key=f"where:{same}")
+    if stem in _ACTS:
+        yield replace(made, key=f"act:{stem}")
+
+
+def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Spans) -> Iterator[Evidence]:
+    """From "Edison invented the phonograph": who invented it; from "X causes Y": what causes Y."""
+    found = say.OBJECT_OF.match(predicate)
+    phrase = noun_phrase(found.group("object")) if found else None
+    if not found or phrase is None or (phrase.article == "the" and phrase.text.islower()):
+        return
+    phrase = reading.spelled(phrase)
+    verb = found.group("verb").split()[0]
+    stem, past = verb_stem(verb), is_past(verb)
+    made = Evidence(f"who:{SAME_VERB.get(stem, stem)}", phrase, spans, INSIDE, past=True)
+    if stem == "be":
+        yield replace(made, key="who:responsible", past=verb.startswith("w"))
+    elif stem == "caus":
+        yield replace(made, key="noun:cause", past=past)
+    elif stem in ("affect", "influenc", "regulat") and (cause := noun_phrase(raw_subject)):
+        yield replace(made, key="effect_on", subject=reading.spelled(cause), past=past, other=phrase)
+    elif re.fullmatch(r"(?:[A-Z][\w.’'-]+ ?){1,5}", " ".join(raw_subject.split())):
+        yield made
