@@ -41,7 +41,7 @@ _PAGE_OF_KIND = {
     "a command": "A technical reference page about a command, cmdlet or function",
     "a software tool": "A technical documentation page about software",
     "a device or machine": "A technical page about a device or machine",
-    "a part or item": "A manual that shows how to handle a part or item",
+    "an item": "A manual that shows how to handle a part or item",
     "a process": "A science textbook section about a process",
     "an idea or field": "A textbook section about an idea or field of knowledge",
     "a condition or event": "A health, science or history page about a condition or event",

@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from fineinstructions.embedded.words import (
     ADJECTIVES,
@@ -55,6 +56,7 @@ _APPOSITION = frozenset(
     "abbreviation poem play disease language company function animal game quote idiom expression prefix suffix element "
     "country city state planet".split()
 )
+_RELATION_PREPOSITIONS = frozenset("of between for in".split())
 _OPEN_DETERMINERS = frozenset(
     "many much any all some no other more most last first next same another only such least very each every both".split()
 )
@@ -251,6 +253,8 @@ class FrameGrammar:
             )
             if not (opening or any(table.is_finite(w) and not table.is_mainly_noun(w) for w in after)):
                 return False
+        if words[0] == "who" and table.is_finite(words[1]) and not AUXILIARIES.isdisjoint(words[2:]):
+            return False
         if words[:2] == ["who", "_"] or words[-1] in WH_WORDS or words[-1] in {"is", "was", "are", "were", "and"}:
             return False
         if words[0] == "who" and table.is_verb(words[1]) and not words[1].endswith(("s", "ed")):
@@ -316,7 +320,7 @@ class FrameGrammar:
     def _relation_value(self, frame: str) -> float:
         """Worth of the relation words that a frame keeps, at most four of them."""
         values = sorted((self._table.get(w).relation for w in content_words(frame)), reverse=True)
-        return sum(values[:4]) - (1.0 if not values else 0.0) - 0.3 * max(0, len(values) - 3)
+        return sum(values[:4]) - (1.5 if not values else 0.0) - 0.3 * max(0, len(values) - 3)
 
     def filler_cost(self, words: tuple[str, ...], spans: tuple[tuple[int, int], ...]) -> float:
         """How little the slots' words look like noun phrases (0 is perfect)."""
@@ -330,12 +334,13 @@ class FrameGrammar:
             if table.is_mainly_verb(first):
                 cost += 2.0
             if table.is_past(first) or (words[start - 1] in AUXILIARIES and first.endswith("ly")):
-                cost += 2.0
+                cost += 3.0
             if end - start > 1 and (table.is_past(last) or last.endswith("ly")):
-                cost += 1.5
+                cost += 2.5
             if first in ADJECTIVES or first.endswith("est"):
                 cost += 1.0
             inner = words[start:end]
+            cost += 1.5 * self._keeps_relation_noun(inner)
             cost += 0.6 * ("to" in inner)
             cost += 0.6 * sum(
                 w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner
@@ -343,8 +348,15 @@ class FrameGrammar:
             cost += 0.5 * max(0, len(inner) - 4)
         return cost
 
+    def _keeps_relation_noun(self, inner: tuple[str, ...]) -> bool:
+        """Whether a slot swallowed "structure of ...": a general noun before a preposition."""
+        return any(
+            after in _RELATION_PREPOSITIONS and word not in FUNCTION_WORDS and self._table.is_general(word)
+            for word, after in pairwise(inner)
+        )
+
     def score(self, reading: Reading, words: tuple[str, ...], num_fillers: int) -> float:
         """How believable a reading is, from the fillers its frame has, the relation it keeps and the slots it makes."""
-        shared = 0.6 * min(math.log2(max(num_fillers, 1)), 7.0)
-        value = shared + self.relation_value(reading.frame) - 0.8 * (len(reading.spans) - 1)
+        shared = 0.6 * min(math.log2(max(num_fillers, 1)), 5.0)
+        value = shared + self.relation_value(reading.frame) - 0.5 * (len(reading.spans) - 1)
         return value - self.filler_cost(words, reading.spans)

@@ -27,7 +27,7 @@ from fineinstructions.embedded.words import ARTICLES, IMPERATIVES, PRONOUNS, Wor
 from fineinstructions.records import Query, Rejection, TemplateDraft, rejection
 
 DATA_DIR = Path(__file__).with_name("data")
-MIN_KNOWN_SCORE = 0.8
+MIN_KNOWN_SCORE = 0.7
 """Least score of a reading whose frame is known (ours, set by reading samples)."""
 MIN_UNKNOWN_SCORE = 1.4
 """Least score of a reading whose frame is not known (ours)."""

@@ -96,7 +96,7 @@ _HINTS: tuple[tuple[str, tuple[str, ...]], ...] = tuple(
         (r"_ and _$", "|another of the same kind"),
         (r"(?:law|amendment|act|constitution) _|ratified|signed|passed", "a law or document"),
         (r"_ (?:come out|released|air|premiere|released on)|release date", "a film, song or product"),
-        (r"how (?:do you |to |do i |can i )(?:change|replace|remove|install|fix|repair|reset|adjust|clean) _", "a part or item"),
+        (r"how (?:do you |to |do i |can i )(?:change|replace|remove|install|fix|repair|reset|adjust|clean) _", "an item"),
         (r"^how (?:do|does) _ work|parts of|components of|function of|functions of|purpose of|used for|use of|uses of|uses for", "a thing"),
         (r"become _$|earn\b|salary|_ make (?:a )?(?:year|hour)|paid", "a job"),
         (r"speak(?:s)? _|spoken in _", "a language"),

@@ -18,8 +18,8 @@ from fineinstructions.embedded.words import WordCounts, WordTable, tokenize
 ROUNDS = 4
 MIN_WORD_DOCUMENTS = 4
 MIN_WORD_QUERIES = 2
-MIN_VOTE_SCORE = 0.8
-MIN_RELATION = 0.5
+MIN_VOTE_SCORE = 0.7
+MIN_RELATION = 0.7
 MAX_RELATION = 1.6
 START_RELATION = 0.9
 RATING_PRIOR = 0.62
