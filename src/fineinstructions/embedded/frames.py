@@ -224,6 +224,7 @@ class FrameGrammar:
     def __init__(self, table: WordTable) -> None:
         self._table = table
         self.is_wellformed = lru_cache(maxsize=200_000)(self._is_wellformed)
+        self._span_cost = lru_cache(maxsize=4096)(self._price_span)
         self.relation_value = lru_cache(maxsize=200_000)(self._relation_value)
 
     def _is_wellformed(self, frame: str) -> bool:
@@ -270,6 +271,10 @@ class FrameGrammar:
                 if words[k + 1 : k + 2] == ["you"] and not rest:
                     return False
                 if not any(table.is_verb(w) for w in rest):
+                    return False
+                slot = words.index("_", k) if "_" in words[k:] else k
+                after = [w for w in words[slot + 1 :] if w != "_" and w not in FUNCTION_WORDS]
+                if slot == k + 1 and (not after or not table.is_verb(after[0])):
                     return False
                 verb = next(w for w in rest if table.is_verb(w) or w.endswith("ed"))
                 if verb.endswith("ed") and verb not in {
@@ -324,29 +329,27 @@ class FrameGrammar:
 
     def filler_cost(self, words: tuple[str, ...], spans: tuple[tuple[int, int], ...]) -> float:
         """How little the slots' words look like noun phrases (0 is perfect)."""
+        return sum(self._span_cost(words, start, end) for start, end in spans)
+
+    def _price_span(self, words: tuple[str, ...], start: int, end: int) -> float:
         table = self._table
-        cost = 0.0
-        for start, end in spans:
-            first, last = words[start], words[end - 1]
-            counts = table.get(last)
-            if counts.verb > counts.noun and table.name_share(last) < 0.5:
-                cost += 1.5
-            if table.is_mainly_verb(first):
-                cost += 2.0
-            if table.is_past(first) or (words[start - 1] in AUXILIARIES and first.endswith("ly")):
-                cost += 3.0
-            if end - start > 1 and (table.is_past(last) or last.endswith("ly")):
-                cost += 2.5
-            if first in ADJECTIVES or first.endswith("est"):
-                cost += 1.0
-            inner = words[start:end]
-            cost += 1.5 * self._keeps_relation_noun(inner)
-            cost += 0.6 * ("to" in inner)
-            cost += 0.6 * sum(
-                w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner
-            )
-            cost += 0.5 * max(0, len(inner) - 4)
-        return cost
+        first, last = words[start], words[end - 1]
+        inner = words[start:end]
+        counts = table.get(last)
+        cost = 1.5 * self._keeps_relation_noun(inner)
+        if counts.verb > counts.noun and table.name_share(last) < 0.5:
+            cost += 1.5
+        if table.is_mainly_verb(first):
+            cost += 2.0
+        if table.is_past(first) or (words[start - 1] in AUXILIARIES and first.endswith("ly")):
+            cost += 3.0
+        if end - start > 1 and (table.is_past(last) or last.endswith("ly")):
+            cost += 2.5
+        if first in ADJECTIVES or first.endswith("est"):
+            cost += 1.0
+        cost += 0.6 * ("to" in inner)
+        cost += 0.6 * sum(w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner)
+        return cost + 0.5 * max(0, len(inner) - 4)
 
     def _keeps_relation_noun(self, inner: tuple[str, ...]) -> bool:
         """Whether a slot swallowed "structure of ...": a general noun before a preposition."""

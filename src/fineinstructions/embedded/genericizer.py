@@ -37,7 +37,7 @@ MIN_QUALITY = 0.45
 
 @dataclass(frozen=True, slots=True)
 class KnownFrame:
-    """A frame that real queries share."""
+    """A frame that real queries share; one with no filler is blocked, because it holds somebody's topic."""
 
     num_fillers: int
     quality: float
@@ -78,7 +78,9 @@ class EmbeddedGenericizer:
 
     def __init__(self, data_dir: Path = DATA_DIR) -> None:
         self._table = WordTable.load(data_dir / "words.parquet")
-        self._frames = load_frames(data_dir / "frames.parquet")
+        frames = load_frames(data_dir / "frames.parquet")
+        self._frames = {f: known for f, known in frames.items() if known.num_fillers}
+        self._blocked = frames.keys() - self._frames.keys()
         self._grammar = FrameGrammar(self._table)
         digest = hashlib.blake2b(digest_size=8)
         for name in ("words.parquet", "frames.parquet"):
@@ -99,7 +101,7 @@ class EmbeddedGenericizer:
         candidates = readings(parsed, self._table)
         if not candidates:
             return rejection("genericize", "no_slot", query.query_id, query)
-        wellformed = [r for r in candidates if self._grammar.is_wellformed(r.frame)]
+        wellformed = [r for r in candidates if r.frame not in self._blocked and self._grammar.is_wellformed(r.frame)]
         if not wellformed:
             reason = "pronoun" if not PRONOUNS.isdisjoint(parsed.words) else "ill_formed"
             return rejection("genericize", reason, query.query_id, query)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from fineinstructions.embedded.frames import FrameGrammar, ParsedQuery, Reading, content_words, parse, readings
 from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
 from fineinstructions.embedded.kinds import hinted_kinds, vote_kind
-from fineinstructions.embedded.words import WordCounts, WordTable, tokenize
+from fineinstructions.embedded.words import FUNCTION_WORDS, WordCounts, WordTable, tokenize
 
 ROUNDS = 4
 MIN_WORD_DOCUMENTS = 4
@@ -123,14 +123,17 @@ def learn_frames(
             options.append(found)
             rated.append(ratings.get(text))
     weight = {f: float(n) for f, n in _count_fillers(zip(parsed, options, strict=True)).items() if n > 1}
+    blocked: set[str] = set()
     for _ in range(ROUNDS):
         votes = [_vote(q, found, grammar, weight) for q, found in zip(parsed, options, strict=True)]
         chosen = _count_fillers((q, [v]) for q, v in zip(parsed, votes, strict=True) if v)
-        weight = {f: (chosen.get(f, 0) + n) / 2 for f, n in weight.items()}
+        blocked |= {f for f in chosen if _is_topical(f, chosen)}
+        weight = {f: (chosen.get(f, 0) + n) / 2 for f, n in weight.items() if f not in blocked}
         table = _with_relations(table, {f: n for f, n in chosen.items() if n > 1})
         grammar = FrameGrammar(table)
         grammar.is_wellformed.cache_clear()
-    return _known(parsed, votes, rated, chosen, table), table
+    known = _known(parsed, votes, rated, chosen, table)
+    return known | {f: KnownFrame(0, 0.0, ()) for f in blocked if f not in known}, table
 
 
 def _count_fillers(pairs: Iterable[tuple[ParsedQuery, Sequence[Reading]]]) -> dict[str, int]:
@@ -177,8 +180,6 @@ def _known(
             members[vote.frame].append(k)
     known = {}
     for frame, rows in members.items():
-        if _ends_in_topic(frame, chosen):
-            continue
         scores = [r for r in (rated[k] for k in rows) if r is not None]
         quality = (sum(scores) + RATING_PRIOR * RATING_PRIOR_WEIGHT) / (len(scores) + RATING_PRIOR_WEIGHT)
         num_slots = frame.split().count("_")
@@ -191,14 +192,17 @@ def _known(
     return known
 
 
-def _ends_in_topic(frame: str, chosen: Mapping[str, int]) -> bool:
-    """Whether the words after the last preposition are one topic among many ("who plays _ on family guy")."""
+def _is_topical(frame: str, chosen: Mapping[str, int]) -> bool:
+    """Whether words after a preposition are one topic among many ("who plays _ on family guy", "in guardians of _")."""
     words = frame.split()
-    cut = max((k for k, w in enumerate(words) if w in _TOPIC_PREPOSITIONS), default=0)
-    if not cut or "_" in words[cut:] or cut + 1 == len(words):
-        return False
-    general = chosen.get(" ".join([*words[: cut + 1], "_"]), 0)
-    return general >= MIN_GENERAL_FILLERS and general >= 6 * chosen[frame]
+    for cut, word in enumerate(words):
+        tail = words[cut + 1 :]
+        if cut < 2 or word not in _TOPIC_PREPOSITIONS or not any(w != "_" and w not in FUNCTION_WORDS for w in tail):
+            continue
+        general = chosen.get(" ".join([*words[: cut + 1], "_"]), 0)
+        if general >= MIN_GENERAL_FILLERS and general >= 6 * chosen.get(frame, 1):
+            return True
+    return False
 
 
 def _slot_words(query: ParsedQuery, reading: Reading | None, slot: int) -> str:

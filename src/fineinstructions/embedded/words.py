@@ -28,7 +28,8 @@ PRONOUNS = frozenset(
 )
 PARTICLES = frozenset(
     "and or but nor if because so while not no yes also too just very then only ever all any some most many much more "
-    "less least other another first last same next each every both such n't 's".split()
+    "less least other another first last same next each every both such n't 's back together away again still "
+    "usually originally today now currently ever yet already once twice exactly actually really long far".split()
 )
 IMPERATIVES = frozenset(
     "define describe explain list give compare summarize summarise discuss identify outline".split()
@@ -145,6 +146,7 @@ class WordTable:
 
     def __init__(self, counts: dict[str, WordCounts]) -> None:
         self.counts = counts
+        self._general: dict[str, bool] = {}
 
     @classmethod
     def load(cls, path: Path) -> "WordTable":
@@ -181,6 +183,12 @@ class WordTable:
 
     def is_general(self, word: str) -> bool:
         """Whether the word may stay in a template: a function word, or common and no name."""
+        known = self._general.get(word)
+        if known is None:
+            known = self._general[word] = self._find_general(word)
+        return known
+
+    def _find_general(self, word: str) -> bool:
         if word in FUNCTION_WORDS or word in IMPERATIVES:
             return True
         counts = self.get(word)
