@@ -1,7 +1,8 @@
 """Compatible document descriptions: which kind of document could fill a template and hold its answer.
 
-In: a frame and the kinds of its slots. Out: English sentences. They are what gets embedded, so they name the domain, the
-slots, and the words that such a document has in its headings and sentences; the template's own relation words stay in.
+In: a frame and the kinds of its slots. Out: English sentences. They are what gets embedded, so they name the domain,
+the slots, and the words that such a document has in its headings and sentences; the template's own relation words stay
+in.
 """
 
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ _PAGE_OF_KIND = {
     "a process": "A science textbook section about a process",
     "an idea or field": "A textbook section about an idea or field of knowledge",
     "a condition or event": "A health, science or history page about a condition or event",
+    "do something": "A how-to guide, manual or technical page that shows how to do something",
     "a job": "A manual or article about a job and its duties",
     "a thing": "A reference, science or technical page about a thing and how it works",
     "a year": "A history article about a year",

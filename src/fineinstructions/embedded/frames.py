@@ -17,9 +17,11 @@ from fineinstructions.embedded.words import (
     AUXILIARIES,
     FUNCTION_WORDS,
     IMPERATIVES,
+    IRREGULAR_PASTS,
     PREPOSITIONS,
     PRONOUNS,
     WH_WORDS,
+    WORD_CLASSES,
     Token,
     WordTable,
     tokenize,
@@ -31,7 +33,7 @@ MAX_SPANS_FOR_PAIRS = 40
 
 _POLITE = re.compile(
     r"^(?:please|hi|hello|hey)[, ]+|^(?:can|could|would|will) you (?:please )?(?:tell me|explain to me)(?: about)? "
-    r"|^(?:do you know|tell me|i (?:want|need|would like) to know|does anyone know) (?=what|who|when|where|why|how|which)",
+    r"|^(?:do you know|tell me|i (?:want|need|would like) to know|does anyone know) (?=wh(?:at|o|en|ere|y|ich)|how)",
     re.IGNORECASE,
 )
 _TITLE_OPENING = re.compile(
@@ -51,17 +53,13 @@ _BREAKING = frozenset(".?!;:()[]{}<>|=\\*~^…–—")
 _SLOT_PRONOUNS = frozenset({"one", "you", "me", "i", "my", "it", "her", "your"})
 _FRAME_PRONOUNS = frozenset({"you", "i", "there", "it"})
 _MAY_START_SLOT_AUX = frozenset({"may", "will", "can"})
-_APPOSITION = frozenset(
-    "song movie film book word term name novel album character cmdlet command phrase show series band group acronym "
-    "abbreviation poem play disease language company function animal game quote idiom expression prefix suffix element "
-    "country city state planet".split()
-)
-_RELATION_PREPOSITIONS = frozenset("of between for in".split())
-_OPEN_DETERMINERS = frozenset(
-    "many much any all some no other more most last first next same another only such least very each every both".split()
-)
-_DO_OR_MODAL = frozenset("do does did can could will would should may might must".split())
-_AFTER_SLOT_NOUNS = frozenset("mean stand work syndrome".split())
+_APPOSITION = WORD_CLASSES["apposition"]
+_RELATION_PREPOSITIONS = frozenset(("of", "between", "for", "in"))
+_OPEN_DETERMINERS = WORD_CLASSES["open_determiners"]
+_ONLY_PAST = IRREGULAR_PASTS - frozenset(("put", "let", "set", "read", "hit", "cut", "become", "come", "run"))
+_DO = frozenset(("do", "does", "did", "don't", "doesn't", "didn't"))
+_DO_OR_MODAL = frozenset(("do", "does", "did", "can", "could", "will", "would", "should", "may", "might", "must"))
+_AFTER_SLOT_NOUNS = frozenset(("mean", "stand", "work", "syndrome"))
 _BARE_QUESTIONS = frozenset(
     f"{wh} {be} _" for wh in ("what", "who", "where", "when") for be in ("is", "are", "was", "were")
 )
@@ -130,7 +128,7 @@ def parse(text: str) -> ParsedQuery:
 
 
 def _ask_you(query: ParsedQuery) -> ParsedQuery:
-    """ "How to", "how can I", "how does one" all ask "how do you": one wording for one meaning."""
+    """One wording for one meaning: "how to", "how can I" and "how does one" become "how do you"."""
     length = next((len(opening) for opening in _HOW_TO if query.words[: len(opening)] == opening), 0)
     if not length or len(query.words) <= length:
         return query
@@ -179,6 +177,19 @@ def readings(query: ParsedQuery, table: WordTable) -> list[Reading]:
             rest = [k for k in particular if k >= b]
             found += [((a, b), (c, d)) for c, d in spans if c > b and (not rest or (c <= rest[0] and rest[-1] < d))]
     return [Reading(_frame(words, chosen), chosen) for chosen in found]
+
+
+TASK_FRAME = "how do you _"
+
+
+def task_reading(query: ParsedQuery) -> Reading | None:
+    """The reading of "how do you change the oil in a car" whose slot is the whole task, if the query has that form."""
+    words = query.words
+    if words[:3] != ("how", "do", "you") or len(words) < 5 or words[3] in FUNCTION_WORDS or words[-1] in FUNCTION_WORDS:
+        return None
+    if not PRONOUNS.isdisjoint(words[3:]) or not WH_WORDS.isdisjoint(words[3:]) or not _BREAKING.isdisjoint(words):
+        return None
+    return Reading(TASK_FRAME, ((3, len(words)),))
 
 
 def _slot_spans(words: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -235,6 +246,8 @@ class FrameGrammar:
             return frame in _BARE_QUESTIONS
         if any(w in PRONOUNS and w not in _FRAME_PRONOUNS for w in words):
             return False
+        if any(w == "i" and words[k - 1] not in AUXILIARIES for k, w in enumerate(words)):
+            return False
         if "_ _" in frame or frame.endswith((" and", " or", "'s")):
             return False
         auxiliaries = [w for w in words if w in AUXILIARIES]
@@ -245,7 +258,7 @@ class FrameGrammar:
         return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
 
     def _opens_well(self, words: list[str]) -> bool:
-        """ "Who" takes an inflected verb, "how do" a subject, and every question a verb."""
+        """Every question has a verb: "who" an inflected one, "how do" one after its subject."""
         table = self._table
         if words[0] in {"what", "which", "who"} and AUXILIARIES.isdisjoint(words):
             after = [w for w in words[2:] if w != "_" and w not in FUNCTION_WORDS]
@@ -260,21 +273,21 @@ class FrameGrammar:
             return False
         if words[0] == "who" and table.is_verb(words[1]) and not words[1].endswith(("s", "ed")):
             return False
-        return not (words[:2] in (["how", "do"], ["how", "does"], ["how", "did"]) and table.is_mainly_verb(words[2]))
+        return not (words[0] == "how" and words[1] in _DO and table.is_mainly_verb(words[2]))
 
     def _verbs_agree(self, words: list[str]) -> bool:
         """After "did" or "does" comes a bare verb; after "is" or "was" before a slot none does."""
         table = self._table
         for k, word in enumerate(words):
-            rest = [w for w in words[k + 1 :] if w != "_" and w not in FUNCTION_WORDS]
-            if word in {"did", "does", "do", "didn't", "doesn't", "don't"}:
+            if word in _DO:
+                rest = [w for w in words[k + 1 :] if w != "_" and w not in FUNCTION_WORDS]
                 if words[k + 1 : k + 2] == ["you"] and not rest:
                     return False
                 if not any(table.is_verb(w) for w in rest):
                     return False
                 slot = words.index("_", k) if "_" in words[k:] else k
                 after = [w for w in words[slot + 1 :] if w != "_" and w not in FUNCTION_WORDS]
-                if slot == k + 1 and (not after or not table.is_verb(after[0])):
+                if slot == k + 1 and (not after or not table.is_verb(after[0]) or after[0] in _ONLY_PAST):
                     return False
                 verb = next(w for w in rest if table.is_verb(w) or w.endswith("ed"))
                 if verb.endswith("ed") and verb not in {
@@ -288,8 +301,8 @@ class FrameGrammar:
                 }:
                     return False
             if word in {"is", "was", "were", "are"} and words[k + 1 : k + 2] == ["_"] and k + 2 < len(words):
-                after = words[k + 2]
-                if table.is_mainly_verb(after) and not after.endswith(("ed", "en", "t", "n", "d", "ing")):
+                verb = words[k + 2]
+                if table.is_mainly_verb(verb) and not verb.endswith(("ed", "en", "t", "n", "d", "ing")):
                     return False
         return True
 

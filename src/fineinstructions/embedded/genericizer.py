@@ -1,7 +1,7 @@
 """The embedded genericizer: query to template, by the frame that most other queries share.
 
-In: queries. Out: one draft or rejection each. Every reading of a query (which words are the slots) is priced by how many
-different fillers its frame is known with, which relation words it keeps and whether its slots look like noun phrases;
+In: queries. Out: one draft or rejection each. Every reading of a query (which words are the slots) is priced by how
+many different fillers its frame is known with, which relation words it keeps and whether its slots look like noun phrases;
 the best one wins. The known frames are counted from real queries by `build`; an unknown frame may win too, but has to
 be believable by itself, and `merge` still drops it unless a second query agrees.
 """
@@ -21,12 +21,15 @@ from fineinstructions.embedded.frames import (
     opens_question,
     parse,
     readings,
+    task_reading,
 )
 from fineinstructions.embedded.kinds import filler_kind, hinted_kinds
 from fineinstructions.embedded.words import ARTICLES, IMPERATIVES, PRONOUNS, WordTable
 from fineinstructions.records import Query, Rejection, TemplateDraft, rejection
 
 DATA_DIR = Path(__file__).with_name("data")
+MAX_QUERY_CHARS = 400
+"""What is read of a query; a longer one has too many words anyway."""
 MIN_KNOWN_SCORE = 0.7
 """Least score of a reading whose frame is known (ours, set by reading samples)."""
 MIN_UNKNOWN_SCORE = 1.4
@@ -93,36 +96,37 @@ class EmbeddedGenericizer:
             yield self._one(query)
 
     def _one(self, query: Query) -> TemplateDraft | Rejection:
-        parsed = parse(query.text)
+        parsed = parse(query.text[:MAX_QUERY_CHARS])
         if not opens_question(parsed.words):
             return rejection("genericize", "not_english_question", query.query_id, query)
         if len(parsed.words) > MAX_QUERY_WORDS:
             return rejection("genericize", "too_long", query.query_id, query, float(len(parsed.words)))
-        candidates = readings(parsed, self._table)
+        candidates = [r for r in readings(parsed, self._table) if r.frame not in self._blocked]
         if not candidates:
             return rejection("genericize", "no_slot", query.query_id, query)
-        wellformed = [r for r in candidates if r.frame not in self._blocked and self._grammar.is_wellformed(r.frame)]
-        if not wellformed:
-            reason = "pronoun" if not PRONOUNS.isdisjoint(parsed.words) else "ill_formed"
-            return rejection("genericize", reason, query.query_id, query)
-        score, reading = self._best(wellformed, parsed)
+        score, reading = self._best([r for r in candidates if r.frame in self._frames], parsed)
+        if reading is None or score < MIN_KNOWN_SCORE:
+            reading = task_reading(parsed)
+        if reading is None:
+            wellformed = [r for r in candidates if self._grammar.is_wellformed(r.frame)]
+            if not wellformed:
+                reason = "pronoun" if not PRONOUNS.isdisjoint(parsed.words) else "ill_formed"
+                return rejection("genericize", reason, query.query_id, query)
+            score, reading = self._best(wellformed, parsed)
+            if reading is None or score < MIN_UNKNOWN_SCORE:
+                return rejection("genericize", "no_frame", query.query_id, query, score)
         known = self._frames.get(reading.frame)
-        if score < (MIN_KNOWN_SCORE if known else MIN_UNKNOWN_SCORE):
-            return rejection("genericize", "no_frame", query.query_id, query, score)
         if known and known.quality < MIN_QUALITY:
             return rejection("genericize", "ill_formed", query.query_id, query, known.quality)
         return self._draft(query, parsed, reading, known)
 
-    def _best(self, candidates: Sequence[Reading], parsed: ParsedQuery) -> tuple[float, Reading]:
-        """The most believable reading; known frames first."""
-        known = [r for r in candidates if r.frame in self._frames]
-        for group in (known, candidates):
-            priced = [(self._grammar.score(r, parsed.words, self._fillers(r)), r.frame, r.spans, r) for r in group]
-            if priced:
-                score, _, _, reading = max(priced, key=lambda p: p[:3])
-                if score >= MIN_KNOWN_SCORE or group is candidates:
-                    return score, reading
-        raise AssertionError("candidates are never empty")
+    def _best(self, candidates: Sequence[Reading], parsed: ParsedQuery) -> tuple[float, Reading | None]:
+        """The most believable reading and its score."""
+        priced = [(self._grammar.score(r, parsed.words, self._fillers(r)), r.frame, r.spans, r) for r in candidates]
+        if not priced:
+            return 0.0, None
+        score, _, _, reading = max(priced, key=lambda p: p[:3])
+        return score, reading
 
     def _fillers(self, reading: Reading) -> int:
         known = self._frames.get(reading.frame)

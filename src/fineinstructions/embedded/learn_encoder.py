@@ -58,8 +58,8 @@ def passages(title: str, text: str) -> list[Passage]:
     for (_, start, heading), following in zip(marks, [*marks[1:], (len(text), 0, "")], strict=True):
         keys = [token_key(word) for word, _, _ in word_spans(text[start : following[0]])]
         head = tuple(token_key(word) for word, _, _ in word_spans(heading)) if start else ()
-        for position in range(0, len(keys), PASSAGE_WORDS):
-            found.append(Passage(tuple(keys[position : position + PASSAGE_WORDS]), head))
+        starts = range(0, len(keys), PASSAGE_WORDS)
+        found += [Passage(tuple(keys[position : position + PASSAGE_WORDS]), head) for position in starts]
     return found[:MAX_PASSAGES_PER_DOCUMENT]
 
 

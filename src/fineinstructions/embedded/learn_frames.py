@@ -13,7 +13,7 @@ from dataclasses import replace
 from fineinstructions.embedded.frames import FrameGrammar, ParsedQuery, Reading, content_words, parse, readings
 from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
 from fineinstructions.embedded.kinds import hinted_kinds, vote_kind
-from fineinstructions.embedded.words import FUNCTION_WORDS, WordCounts, WordTable, tokenize
+from fineinstructions.embedded.words import FUNCTION_WORDS, WORD_CLASSES, WordCounts, WordTable, tokenize
 
 ROUNDS = 4
 MIN_WORD_DOCUMENTS = 4
@@ -25,16 +25,13 @@ START_RELATION = 0.9
 RATING_PRIOR = 0.62
 RATING_PRIOR_WEIGHT = 1.5
 
-MIN_GENERAL_FILLERS = 10
+MIN_GENERAL_FILLERS = 5
 
-_TOPIC_PREPOSITIONS = frozenset("in on of for at from with to".split())
-_DETERMINERS = frozenset("the a an of this these their its his her some no each every".split())
-_MODALS = frozenset("to will would can could did does do may must should not might".split())
-_TITLES = frozenset(
-    "mr mrs ms dr sir lord lady king queen president prince princess saint st general captain by".split()
-)
-_SPEECH = frozenset("said says asked replied born wrote died was".split())
-_LOCATIVE = frozenset("in near from at".split())
+_TOPIC_PREPOSITIONS = frozenset(("in", "on", "of", "for", "at", "from", "with", "to"))
+_DETERMINERS = WORD_CLASSES["determiners"]
+_MODALS = WORD_CLASSES["modals"]
+_TITLES = WORD_CLASSES["titles"]
+_LOCATIVES = WORD_CLASSES["locatives"]
 
 
 class WordCounter:
@@ -71,7 +68,7 @@ class WordCounter:
                 counts["capital"][word] += 1
                 if previous in _TITLES:
                     counts["person"][word] += 1
-                elif previous in _LOCATIVE:
+                elif previous in _LOCATIVES:
                     counts["place"][word] += 1
             if inside:
                 if previous in _DETERMINERS:
@@ -200,7 +197,7 @@ def _is_topical(frame: str, chosen: Mapping[str, int]) -> bool:
         if cut < 2 or word not in _TOPIC_PREPOSITIONS or not any(w != "_" and w not in FUNCTION_WORDS for w in tail):
             continue
         general = chosen.get(" ".join([*words[: cut + 1], "_"]), 0)
-        if general >= MIN_GENERAL_FILLERS and general >= 6 * chosen.get(frame, 1):
+        if general >= MIN_GENERAL_FILLERS and general >= 3 * chosen.get(frame, 1):
             return True
     return False
 

@@ -11,47 +11,40 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-WH_WORDS = frozenset("what who whom whose which when where why how".split())
-AUXILIARIES = frozenset(
-    "is are was were be been being am do does did has have had can could will would shall should may might must "
-    "isn't aren't wasn't weren't don't doesn't didn't can't couldn't won't wouldn't shouldn't".split()
-)
-PREPOSITIONS = frozenset(
-    "of in on at by for from to with about into during between under over after before against through as than within "
-    "without near like among across around out off up down per via towards toward upon since until".split()
-)
-ARTICLES = frozenset({"a", "an", "the"})
-PRONOUNS = frozenset(
-    "i you he she it we they me him her us them my your his its our their mine yours hers ours theirs this that these "
-    "those here there someone somebody something anyone anybody anything everyone everybody everything one ones myself "
-    "yourself himself herself itself ourselves themselves".split()
-)
-PARTICLES = frozenset(
-    "and or but nor if because so while not no yes also too just very then only ever all any some most many much more "
-    "less least other another first last same next each every both such n't 's back together away again still "
-    "usually originally today now currently ever yet already once twice exactly actually really long far".split()
-)
-IMPERATIVES = frozenset(
-    "define describe explain list give compare summarize summarise discuss identify outline".split()
-)
-FUNCTION_WORDS = WH_WORDS | AUXILIARIES | PREPOSITIONS | ARTICLES | PRONOUNS | PARTICLES
-ADJECTIVES = frozenset(
-    "main major minor primary average total current present original new old young common different certain certainly "
-    "various important basic general specific typical normal good bad better best worst big small large great long "
-    "short high low top famous popular real true actual possible official national international local modern ancient "
-    "early late previous former final whole entire own two three four five six seven eight nine ten second third "
-    "fourth fifth single double single-player male female human max maximum minimum american british french german "
-    "indian english chinese united proper correct right wrong full natural physical chemical easy easiest free cheap "
-    "safe several similar exact key advanced standard complete".split()
-)
 
-IRREGULAR_PASTS = frozenset(
-    "was were had did made went took came got gave found told became left felt put brought began kept held wrote stood "
-    "heard let meant set met ran paid sat spoke lay led read grew lost fell sent built understood drew broke spent cut "
-    "rose drove bought wore chose won fought taught caught sold sang swam threw flew slept shot stole struck sought hit "
-    "known seen done gone taken given written spoken chosen born grown drawn broken driven worn stolen thrown flown eaten "
-    "ate drank drunk forgotten frozen hidden ridden risen shown sung sunk sworn torn woken beaten bitten blown fallen".split()
-)
+def read_word_lists(file_name: str) -> dict[str, tuple[str, ...]]:
+    """Read a list file that lies beside this module.
+
+    Lines are ``name: word word ...``; an indented line goes on with the list above, ``#`` starts a comment.
+
+    Args:
+        file_name: Name of the file.
+
+    Returns:
+        Words by list name, both in file order.
+    """
+    lists: dict[str, tuple[str, ...]] = {}
+    name = ""
+    for line in Path(__file__).with_name(file_name).read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not line.startswith(" "):
+            name = line.partition(":")[0]
+        words = line.removeprefix(f"{name}:").split()
+        lists[name] = (*lists.get(name, ()), *words)
+    return lists
+
+
+WORD_CLASSES = {name: frozenset(words) for name, words in read_word_lists("word_classes.txt").items()}
+WH_WORDS = WORD_CLASSES["wh_words"]
+AUXILIARIES = WORD_CLASSES["auxiliaries"]
+PREPOSITIONS = WORD_CLASSES["prepositions"]
+ARTICLES = WORD_CLASSES["articles"]
+PRONOUNS = WORD_CLASSES["pronouns"]
+IMPERATIVES = WORD_CLASSES["imperatives"]
+ADJECTIVES = WORD_CLASSES["adjectives"]
+IRREGULAR_PASTS = WORD_CLASSES["irregular_pasts"]
+FUNCTION_WORDS = WH_WORDS | AUXILIARIES | PREPOSITIONS | ARTICLES | PRONOUNS | WORD_CLASSES["particles"]
 
 _WORD_OR_MARK = re.compile(
     r"[^\W_]+n['’]t\b|['’][sS]\b|[^\W_]+(?:[-.&/+#_][^\W_]+|['’](?![sS]\b)[^\W_]+)*[+#]*|[^\w\s]|_"
