@@ -57,7 +57,9 @@ def main() -> None:
         _leave(f"{error}\nwhat is committed stays; run the same command again to continue", EXIT_LOSS)
     except FineInstructionsError as error:
         _leave(str(error), EXIT_LOSS)
-    except KeyboardInterrupt:
+    except SystemExit as leaving:
+        if leaving.code != EXIT_INTERRUPTED:  # what typer makes of Ctrl-C
+            raise
         _leave("stopped; what is committed stays, run the same command again to continue", EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
