@@ -66,7 +66,8 @@ def from_mapping(raw: dict[str, Any], config_type: type[C], overrides: Sequence[
     try:
         return config_type.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {'; '.join(_explain(e, config_type) for e in error.errors())}") from None
+        lines = {_location(e): _explain(e, config_type) for e in reversed(error.errors())}
+        raise ConfigError(f"{where}: {'; '.join(reversed(lines.values()))}") from None
 
 
 def _copy(value: Any) -> Any:
@@ -93,11 +94,19 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     node[last] = parsed
 
 
+def _location(error: Any) -> tuple[str, ...]:
+    """Keys that lead to the error, without the names pydantic gives to the alternatives of a union."""
+    return tuple(str(part) for part in error["loc"] if part not in ("str", "list[str]"))
+
+
 def _explain(error: Any, config_type: type[Config]) -> str:
-    location = [str(part) for part in error["loc"]]
+    location = _location(error)
     name = ".".join(location)
+    if error["type"] == "model_type":
+        return f"{name}: expected a section such as '{location[-1]}: {{key: value}}', found {error['input']!r}"
     if error["type"] != "extra_forbidden":
-        return f"{name or 'recipe'}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{name or 'recipe'}: {message[0].lower()}{message[1:]}"
     known = _known_keys(config_type, location[:-1])
     near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"

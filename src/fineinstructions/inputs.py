@@ -78,6 +78,8 @@ def list_inputs(paths: str | Sequence[str], section: str) -> list[InputFile]:
 
 
 def _files_of(path: str, section: str) -> list[InputFile]:
+    if not path.strip():
+        raise ConfigError(f"{section}.path: is empty; name a file, a directory or a glob")
     filesystem, root = _filesystem(path, section)
     is_local = "file" in _protocols(filesystem)
     try:

@@ -7,15 +7,17 @@ The decision a reader would question: the documents of a unit are read from the 
 reading costs less than storing every text twice.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from fineinstructions.config import digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
 from fineinstructions.matches.retrieve import Candidates, Gate, retrieve
@@ -23,7 +25,7 @@ from fineinstructions.matches.sample import sample
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
 from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, keep, surplus_pairs
-from fineinstructions.readers import read_documents
+from fineinstructions.readers import DocumentsConfig, read_documents
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import (
     Document,
@@ -34,10 +36,10 @@ from fineinstructions.records import (
     Rejection,
     Template,
     TemplateDraft,
-    from_table,
-    schema_of,
 )
-from fineinstructions.runs import Unit, UnitSpec, single_unit
+from fineinstructions.runs import Unit, UnitSpec, plan_units, single_unit
+from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
+from fineinstructions.templates.bank import read_bank
 from fineinstructions.templates.genericize import Genericizer, PromptedGenericizer, genericize
 from fineinstructions.templates.index import TemplateIndex, build_index, open_index
 from fineinstructions.templates.merge import merge
@@ -166,7 +168,18 @@ def read_and_clean(unit: Unit, models: Models, setup: Setup) -> None:
     config = setup.config.queries
     if config is None:
         raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
-    unit.write(unit.keep("queries", clean(read_queries(config), config)), Query)
+    reasons: Counter[str] = Counter()
+
+    def noted(items: Iterable[Query | Rejection]) -> Iterator[Query | Rejection]:
+        for item in items:
+            if isinstance(item, Rejection):
+                reasons[item.reason] += 1
+            yield item
+
+    if not unit.write(unit.keep("queries", noted(clean(read_queries(config), config))), Query):
+        names = config.path if isinstance(config.path, str) else ", ".join(config.path)
+        why = ", ".join(f"{reason} {number:,}" for reason, number in sorted(reasons.items()))
+        raise ConfigError(f"{names}: {f'no usable query ({why})' if why else 'no rows'}; check queries.path")
 
 
 def make_templates(unit: Unit, models: Models, setup: Setup) -> None:
@@ -190,37 +203,6 @@ def take_bank(unit: Unit, models: Models, setup: Setup) -> None:
     del models
     number = unit.write(read_bank(Path(str(setup.config.templates.bank))), Template)
     unit.count("banked", number)
-
-
-def bank_files(bank: Path) -> list[Path]:
-    """Parquet files of a bank: a folder that ``templates build`` or ``run`` made, or one Parquet file.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    files = sorted((bank / "templates").glob("part-*.parquet")) if bank.is_dir() else [bank] if bank.is_file() else []
-    if not files:
-        raise ConfigError(f"{bank}: no template bank; make one with 'fineinstructions templates build RECIPE --out'")
-    return files
-
-
-def read_bank(bank: Path) -> Iterator[Template]:
-    """Templates of a bank.
-
-    Raises:
-        ConfigError: If there is none, or a column is missing.
-    """
-    for file in bank_files(bank):
-        try:
-            parquet = pq.ParquetFile(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())})") from None
-        missing = [n for n in schema_of(Template).names if n not in parquet.schema_arrow.names]
-        if missing:
-            found = ", ".join(parquet.schema_arrow.names)
-            raise ConfigError(f"{file}: no column {missing[0]!r}; columns found: {found}; make the bank again")
-        for group in range(parquet.num_row_groups):
-            yield from from_table(parquet.read_row_group(group), Template)
 
 
 def index_templates(unit: Unit, models: Models, setup: Setup) -> None:
@@ -270,6 +252,41 @@ def documents_of(spec: UnitSpec, setup: Setup) -> Iterator[Document | Rejection]
         with np.load(marks, allow_pickle=False) as rows:
             repeated = rows.get(spec.path, repeated)
     return read_documents(spec.path, spec.row_start, spec.row_stop, config, repeated)
+
+
+def document_units(setup: Setup) -> list[UnitSpec]:
+    """Row ranges of the documents; what is no Parquet is converted first.
+
+    Raises:
+        ConfigError: If a file cannot be read, or there is not one valid document.
+    """
+    config, engine = setup.config.documents, setup.config.engine
+    if config is None:
+        raise ConfigError("documents.path: missing; name the file with the documents")
+    staged = stage_documents(config, setup.input_dir)
+    # Which rows repeat an id depends on the other files too, so it belongs to what identifies a unit.
+    files = [
+        replace(s.parquet, fingerprint=digest(s.parquet.fingerprint, rows.tolist())) if len(rows) else s.parquet
+        for s, rows in zip(staged, _repeated_rows(staged, config, setup.input_dir / REPEATED_FILE), strict=True)
+    ]
+    return plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
+
+
+def _repeated_rows(staged: Sequence[StagedFile], config: DocumentsConfig, marks: Path) -> list[NDArray[np.int64]]:
+    """Rows of every file whose id occurred before; found once per input and kept for the workers."""
+    seen = [(s.parquet.path, s.parquet.fingerprint, s.num_rows) for s in staged]
+    key = digest(seen, config.id_column)
+    if marks.exists():
+        with np.load(marks, allow_pickle=False) as found:
+            if str(found["key"]) == key:
+                return [found[s.parquet.path] for s in staged]
+    marks.parent.mkdir(parents=True, exist_ok=True)
+    repeated = find_repeated_ids(staged, config)
+    arrays: dict[str, Any] = {s.parquet.path: rows for s, rows in zip(staged, repeated, strict=True)}
+    temporary = marks.with_suffix(".tmp.npz")
+    np.savez(temporary, key=np.array(key), **arrays)
+    temporary.replace(marks)
+    return repeated
 
 
 def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:

@@ -9,12 +9,9 @@ each phase does; here is which phases there are, what makes each of them stale, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fineinstructions import __version__
 from fineinstructions import phases as work
@@ -42,7 +39,7 @@ from fineinstructions.runs import (
 )
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.verify import DocumentReader
-from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
+from fineinstructions.templates.bank import bank_files
 
 __all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verify"]
 
@@ -142,8 +139,9 @@ def run(
         raise ConfigError("documents.path: missing; name the file with the documents")
     driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent())
     with driver.folder.lease():
+        units = driver.document_units()
         driver.make_bank()
-        driver.make_pairs()
+        driver.make_pairs(units)
     return driver.result
 
 
@@ -230,6 +228,17 @@ class _Driver:
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
 
+    def document_units(self) -> list[UnitSpec]:
+        """Row ranges of the documents.
+
+        Found before anything else, so that a file that cannot be read is told before the queries have cost anything.
+        """
+        self._progress.start("input", 1, 0)
+        units = work.document_units(self._setup)
+        self._progress.advance("input", sum(unit.num_rows for unit in units))
+        self._progress.finish("input")
+        return units
+
     def make_bank(self) -> None:
         """Queries or a bank to the template index."""
         if self._config.templates.bank:
@@ -239,11 +248,11 @@ class _Driver:
             self._do("genericize", work.make_templates, self._query_units())
             self._do("templates", work.merge_templates, [single_unit()])
         self._publish("templates", Template, self.folder.records("templates", Template), "index")
+        self._require_templates()
         self._do("index", work.index_templates, [single_unit()])
 
-    def make_pairs(self) -> None:
+    def make_pairs(self, units: list[UnitSpec]) -> None:
         """Documents and the template index to judged pairs."""
-        units = self._document_units()
         self._do("matches", work.find_matches, units)
         self._do("pairs", work.make_pairs, units)
         self._do("assemble", work.select_pairs, [single_unit()])
@@ -251,6 +260,18 @@ class _Driver:
         self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
         every_phase = [phase.name for phase in self.folder.phases]
         self._publish("rejected", Rejection, self.folder.rejections(*every_phase), "assemble")
+
+    def _require_templates(self) -> None:
+        """Refuse to go on without a single template, saying where they were lost."""
+        made = self.folder.published("templates")
+        if made is not None and made.counts["rows"]:
+            return
+        if self._config.templates.bank:
+            raise ConfigError(f"{self._config.templates.bank}: holds no template; make the bank again")
+        lost = [
+            f"{f.stage} turned away {f.account.num_turned_away:,} of {f.account.num_in:,}" for f in self.result.funnel()
+        ]
+        raise ConfigError(f"no query became a template ({', '.join(lost)}); give more or other queries")
 
     def _publish(self, name: str, record_type: type[Any], records: Iterator[Any], phase: str) -> None:
         """Write a merged table, unless it stands there as the units of the phase's upstream phases make it."""
@@ -298,37 +319,6 @@ class _Driver:
         path = self.folder.unit_folder("queries", single_unit()) / "query.parquet"
         return plan_units([describe_parquet(path)], self._config.engine.unit_bytes, self._config.engine.query_unit_rows)
 
-    def _document_units(self) -> list[UnitSpec]:
-        """Row ranges of the documents; what is no Parquet is converted first."""
-        assert self._config.documents is not None  # `run` checks it
-        staged = stage_documents(self._config.documents, self._setup.input_dir)
-        repeated = self._repeated_rows(staged)
-        # Which rows repeat an id depends on the other files too, so it belongs to what identifies a unit.
-        files = [
-            replace(s.parquet, fingerprint=digest(s.parquet.fingerprint, rows.tolist())) if len(rows) else s.parquet
-            for s, rows in zip(staged, repeated, strict=True)
-        ]
-        engine = self._config.engine
-        return plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
-
-    def _repeated_rows(self, staged: Sequence[StagedFile]) -> list[NDArray[np.int64]]:
-        """Rows of every file whose id occurred before; found once per input and kept for the workers."""
-        assert self._config.documents is not None
-        marks = self._setup.input_dir / work.REPEATED_FILE
-        seen = [(s.parquet.path, s.parquet.fingerprint, s.num_rows) for s in staged]
-        key = digest(seen, self._config.documents.id_column)
-        if marks.exists():
-            with np.load(marks, allow_pickle=False) as found:
-                if str(found["key"]) == key:
-                    return [found[s.parquet.path] for s in staged]
-        marks.parent.mkdir(parents=True, exist_ok=True)
-        repeated = find_repeated_ids(staged, self._config.documents)
-        arrays: dict[str, Any] = {s.parquet.path: rows for s, rows in zip(staged, repeated, strict=True)}
-        temporary = marks.with_suffix(".tmp.npz")
-        np.savez(temporary, key=np.array(key), **arrays)
-        temporary.replace(marks)
-        return repeated
-
 
 def _asks_a_server(config: RunConfig, phase: str) -> bool:
     stages: dict[str, list[Any]] = {"genericize": [config.genericize], "pairs": [config.instantiate, config.judge]}
@@ -369,7 +359,7 @@ def _bank_phases(config: RunConfig, models: Models) -> list[Phase]:
 def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
     from fineinstructions.runs import describe_parquet
 
-    files = work.bank_files(bank)
+    files = bank_files(bank)
     return [(file.name, describe_parquet(file).fingerprint) for file in files]
 
 

@@ -18,7 +18,7 @@ from fineinstructions.matches.sample import sample
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
-from fineinstructions.phases import Models, Setup, read_bank
+from fineinstructions.phases import Models, Setup
 from fineinstructions.pipeline import as_config
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import (
@@ -31,6 +31,7 @@ from fineinstructions.records import (
     as_dict,
     content_id,
 )
+from fineinstructions.templates.bank import read_bank
 from fineinstructions.templates.genericize import genericize
 from fineinstructions.templates.index import TemplateIndex, build_index
 from fineinstructions.templates.merge import merge

@@ -23,6 +23,8 @@ def parts(run_dir: Path, name: str) -> list[Path]:
     Raises:
         ConfigError: If the run has not written that output yet.
     """
+    if not (run_dir / "plan").is_dir():
+        raise ConfigError(f"{run_dir}: no run here; give the folder that was named by --out")
     found = sorted((run_dir / name).glob("part-*.parquet"))
     if not found:
         raise ConfigError(f"{run_dir}: no {name} yet; finish the run first with 'fineinstructions run'")

@@ -170,7 +170,7 @@ class Layout:
         """
         try:
             state = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise DataError(f"{self.state_file}: damaged ({error}); choose another --out") from None
