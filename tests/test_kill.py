@@ -32,6 +32,14 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+def expect_gone(pids: set[int]) -> None:
+    """Processes that have no parent any more end within seconds."""
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if is_alive(pid)], "processes outlived their driver"
+
+
 def kill_and_rerun(folder: Path, number: int, seed: int) -> None:
     recipe = write_recipe(folder, take_documents(folder / "documents.parquet", 40, every=10))
     began = time.monotonic()
@@ -47,10 +55,7 @@ def kill_and_rerun(folder: Path, number: int, seed: int) -> None:
         workers = children_of(driver.pid)
         driver.send_signal(signal.SIGKILL)
         killed += driver.wait() == -signal.SIGKILL
-        deadline = time.monotonic() + 10
-        while any(map(is_alive, workers)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not [pid for pid in workers if is_alive(pid)], "workers outlived their driver"
+        expect_gone(workers)
         assert call("run", recipe, "--out", run).returncode == 0
         assert {table: content(run / table) for table in TABLES} == expected
         assert call("verify", run).returncode == 0
@@ -80,6 +85,6 @@ def test_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert driver.returncode == 130
     assert "run the same command again to continue" in errors
     assert "Traceback" not in errors
-    assert not [pid for pid in workers if is_alive(pid)]
+    expect_gone(workers)
     assert call("run", recipe, "--out", tmp_path / "run").returncode == 0
     assert call("verify", tmp_path / "run").returncode == 0
