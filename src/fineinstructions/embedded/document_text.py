@@ -1,7 +1,7 @@
 """A document's own structure: blocks, sections and sentences, as offsets into the text exactly as it was read.
 
-In: the text and title of a document. Out: a `DocumentText`, which never alters the text. The decision to question: borders
-come from blank lines, Markdown marks and short title-like lines only, so a page without marks is one section of paragraphs.
+In: the text and title of a document. Out: a `DocumentText`, which never alters the text. The decision to question:
+borders come from blank lines, Markdown marks and short title-like lines only, so a page without marks is one section.
 """
 
 import re
@@ -194,7 +194,7 @@ def _line_kinds(text: str, lines: list[tuple[int, int]], title: str) -> list[tup
                 kind = "item"
             elif heading:
                 kind, level, opens = "heading", 1 if number == 0 else 7, True
-            listing = line[-1] == ":" or listing and kind == "item"
+            listing = line[-1] == ":" or (listing and kind == "item")
         kinds.append((kind, level, opens))
         before = kind
     return kinds

@@ -1,42 +1,33 @@
 """The embedded judge: a 1-5 score from the pair's form, with a sentence that names what decided.
 
-In: a pair with its template and document. Out: a `Judgement`. The decision to question: it reads form, not truth. It looks for
-the faults readers named most often: an instruction that needs the document, a filler that names nothing, an answer that opens
-in the middle of something, stops before its end, repeats the question or shares no word with it.
+In: a pair with its template and document. Out: a `Judgement`. The decision to question: it reads form, not truth. It
+looks for the faults readers named most often: an instruction that needs the document, a filler that names nothing, an
+answer that opens in the middle of something, stops before its end, repeats the question or shares no word with it.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 from fineinstructions.embedded.relations.grammar import noun_stem, verb_stem
+from fineinstructions.embedded.relations.tables import pattern, words
 from fineinstructions.records import Document, ExpandedDraft, Judgement, Rejection, Template
 
-_QUESTION = re.compile(
-    r"(?:what|who|whom|whose|which|when|where|why|how|in (?:what|which)|on (?:what|which)|is|are|was|were|do|does|did|can|could|should|would|will|explain|describe|define|"
-    r"list|name|give|tell|write|summari[sz]e|compare|discuss|state|outline|identify|show|find|translate|create|make|provide|suggest|please|calculate|solve|if|i|you)\b",
-    re.IGNORECASE,
-)
-_POINTS = re.compile(
-    r"\b(?:this|these|that|those|it|he|she|they|him|them|his|its|their|the (?:author|text|passage|document|article|above|following|company|man|woman|boy|girl|"
-    r"condition|disease|disorder|patient|team|group|book|film|process|method|study|test))\b",
-    re.IGNORECASE,
-)
-_ANSWER_OPENS_DANGLING = re.compile(
-    r"(?:this|these|those|that|it|he|she|they|his|her|its|their|him|them|such|however|therefore|thus|but|and|also|so|or|then|moreover|furthermore|in addition|"
-    r"as a result|for example|for instance|instead|meanwhile|nevertheless|the (?:latter|former|same|second|other)|another|both)\b",
-    re.IGNORECASE,
-)
-_POINTS_ELSEWHERE = re.compile(
-    r"\b(?:this|next|previous|following) (?:chapter|section|figure|page|table|paragraph|appendix)\b|\b(?:see|refer to) (?:figure|table|chapter|section|paragraph|appendix)\b|"
-    r"\bas (?:shown|described|mentioned|noted|discussed) (?:above|below|earlier|previously)\b|\[\[|\bFigure \d|https?://|\bclick here\b",
-    re.IGNORECASE,
-)
-_RELATIONS = frozenset(
-    "what who when where why how which is are was were do does did the a an of in on to for from by and or with as at be been many much it you your one some any "
-    "there that this these those mean meaning use used name call called known type kind cause made make does can could type part role function purpose "
-    "locat found work happen tell describ explain defin about list term word another different main major".split()
-)
+_REQUEST = pattern("request", re.IGNORECASE)
+_POINTS = pattern("points_at_something", re.IGNORECASE)
+_OPENS_DANGLING = pattern("opens_dangling", re.IGNORECASE)
+_POINTS_ELSEWHERE = pattern("answer_points_elsewhere", re.IGNORECASE)
+_FRAME_WORDS = words("frame_words")
+_HAS_ANTECEDENT = re.compile(r".*\bX\b|\S+ .*\b[A-Z][a-z]", re.DOTALL)
+"""Before a pronoun: a filled slot or a name that it can mean."""
+_MAX_ONE_SENTENCE_WORDS = 15
+"""A longer instruction may explain its own pronouns (ours)."""
+_MAX_WORDS = 400
+"""Answers over this length are marked down (ours)."""
+
+Test = Callable[[str, str, list[str], str], str]
+"""Reads instruction, answer, fillers and title; returns feedback where it objects, otherwise nothing."""
 
 
 class EmbeddedJudge:
@@ -95,23 +86,20 @@ def _vague(instruction: str, _answer: str, fillers: list[str], _title: str) -> s
     for filler in fillers:
         if _POINTS.fullmatch(filler.strip()) or not re.search(r"\w", filler):
             return f"filler: '{filler}' names nothing without the document"
-    found = _POINTS.search(instruction) if len(instruction.split()) < 15 else None
-    if found and not any(found.group().casefold() in filler.casefold() for filler in fillers):
-        if (
-            found.group().casefold() in ("that", "it", "this", "its", "their", "his")
-            and re.search(rf"\w+ \w+.* {found.group()}\b", instruction)
-            and fillers
-        ):
-            return ""
+    asked = instruction
+    for filler in fillers:
+        asked = asked.replace(filler, "X")
+    found = _POINTS.search(asked) if len(asked.split()) <= _MAX_ONE_SENTENCE_WORDS else None
+    if found and (found.group().startswith("the ") or not _HAS_ANTECEDENT.match(asked[: found.start()])):
         return f"context: '{found.group()}' in the instruction is not understood without the document"
     return ""
 
 
 def _form(instruction: str, _answer: str, _fillers: list[str], _title: str) -> str:
-    if not _QUESTION.match(instruction) and len(instruction.split()) < 4:
+    if not _REQUEST.match(instruction) and len(instruction.split()) < 4:
         return "form: the instruction is neither a question nor a request"
     words = instruction.casefold().split()
-    if any(a == b and a not in ("had", "that") for a, b in zip(words, words[1:], strict=False)):
+    if any(a == b and a not in ("had", "that") for a, b in pairwise(words)):
         return "form: the instruction repeats a word"
     return (
         "form: the instruction has a blank or bracket out of place"
@@ -138,11 +126,11 @@ def _short(instruction: str, answer: str, _fillers: list[str], _title: str) -> s
 
 
 def _long(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
-    return "long: the answer is longer than a reader wants" if len(answer.split()) > 400 else ""
+    return "long: the answer is longer than a reader wants" if len(answer.split()) > _MAX_WORDS else ""
 
 
 def _dangling(_instruction: str, answer: str, _fillers: list[str], _title: str) -> str:
-    if found := _ANSWER_OPENS_DANGLING.match(answer):
+    if found := _OPENS_DANGLING.match(answer):
         return f"dangling: the answer opens with '{found.group()}', which points to text that is not there"
     if (
         answer[:1].islower()
@@ -166,7 +154,7 @@ def _unfinished(_instruction: str, answer: str, _fillers: list[str], _title: str
         return "unfinished: the answer stops before its end"
     return (
         ""
-        if last in ".!?\"”’')`]" or listed or last.isalnum() and len(lines) > 1
+        if last in ".!?\"”’')`]" or listed or (last.isalnum() and len(lines) > 1)
         else "unfinished: the answer does not end like a sentence"
     )
 
@@ -181,11 +169,11 @@ def _residue(_instruction: str, answer: str, _fillers: list[str], _title: str) -
 def _content(text: str) -> set[str]:
     words = re.findall(r"[^\W_]+", text.casefold())
     return {
-        verb_stem(noun_stem(word)) for word in words if word not in _RELATIONS and len(word) > 2 or word.isdigit()
-    } - _RELATIONS
+        verb_stem(noun_stem(word)) for word in words if (word not in _FRAME_WORDS and len(word) > 2) or word.isdigit()
+    } - _FRAME_WORDS
 
 
-_TESTS = (
+_TESTS: tuple[tuple[int, Test], ...] = (
     (1, _empty),
     (1, _vague),
     (2, _form),

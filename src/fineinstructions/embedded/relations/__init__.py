@@ -1,4 +1,4 @@
-"""Typed relations between templates and documents: what a template asks for, what a document can answer, and the gate."""
+"""Typed relations: what a template asks for, what a document can answer, and the gate between them."""
 
 from fineinstructions.embedded.relations.gate import RelationGate, evidence
 from fineinstructions.embedded.relations.questions import Wanted, wanted

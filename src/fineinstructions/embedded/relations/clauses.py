@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 
 from fineinstructions.embedded.document_text import Sentence
-from fineinstructions.embedded.relations.grammar import Phrase, noun_phrase, noun_stem
-from fineinstructions.embedded.relations.predicates import NOT_NOUN_RELATION, NOUN_OF
+from fineinstructions.embedded.relations.grammar import Phrase, noun_phrase, noun_stem, number_word
+from fineinstructions.embedded.relations.predicates import NOUN_OF
 from fineinstructions.embedded.relations.questions import NOUN_KEYS
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import (
@@ -26,17 +26,20 @@ from fineinstructions.embedded.relations.statements import (
     TITLE,
     Statement,
     agrees,
-    number_word,
     told,
     told_of_object,
 )
-from fineinstructions.embedded.relations.tables import pattern
+from fineinstructions.embedded.relations.tables import pattern, words
 
 _CLAUSE = pattern("clause", re.DOTALL)
 _OPENS_DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _TERM, _ABBREVIATED, _DIFFERS, _EXISTENTIAL = map(pattern, ("term", "abbreviated", "differs", "existential"))
+_LEANS = re.compile(r"\b(?:this|these|those|such an?|the same|the other)\b")
+_RELATION_NOUNS = words("other_relation_nouns").union(NOUN_KEYS)
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _MIN_WORDS, _MAX_WORDS = 5, 70
+_MIN_MENTIONS = 2
+"""A thing named once in a text is seldom what the text explains (ours)."""
 
 
 def clause_evidence(reading: Reading, subject: Subject | None, skip: frozenset[int]) -> Iterator[Evidence]:
@@ -70,13 +73,13 @@ def _read(reading: Reading, subject: Subject | None, sentence: Sentence, spans: 
         return
     if _OPENS_DANGLING.match(text):
         return
+    yield from _existential(reading, text, spans)
     if not (found := _CLAUSE.match(text)):
-        yield from _existential(reading, text, spans)
         return
     raw, predicate = found.group("subject"), found.group("predicate")
     if term := _TERM.match(raw):
         yield from told(Statement(reading, Phrase(term.group("term")), predicate, spans, INSIDE))
-    elif noun := NOUN_OF.match(raw):
+    elif (noun := NOUN_OF.match(raw)) and noun_stem(noun.group("noun")) in _RELATION_NOUNS:
         yield from _noun_of(reading, noun, predicate, spans)
     elif subject and _bare(raw) == subject.phrase.text.casefold():
         yield from told(Statement(reading, subject.phrase, predicate, spans, TITLE))
@@ -88,6 +91,8 @@ def _inside(
     reading: Reading, subject: Subject | None, sentence: Sentence, raw: str, predicate: str, spans: Spans
 ) -> Iterator[Evidence]:
     """Evidence about something other than the document's subject."""
+    if _LEANS.search(reading.text, sentence.start, sentence.end):
+        return
     number = next((_NUMBER[word] for word in predicate.split()[:3] if word in _NUMBER), None)
     phrase = noun_phrase(raw, number)
     if phrase is None or not agrees(phrase, predicate) or (" and " in phrase.text and phrase.text[1:].islower()):
@@ -97,7 +102,7 @@ def _inside(
         phrase = subject.phrase
     if subject and (is_part_of_title(phrase, subject) or _is_parameter(phrase, subject)):
         return
-    if not is_anaphoric(reading, phrase, sentence, predicate):
+    if not is_anaphoric(reading, phrase, sentence, predicate) and reading.mentions(phrase) >= _MIN_MENTIONS:
         yield from told(Statement(reading, phrase, predicate, spans, INSIDE))
     yield from told_of_object(reading, raw, predicate, spans)
 
@@ -156,7 +161,7 @@ def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans
     stem = noun_stem(noun.group("noun"))
     phrase = noun_phrase(noun.group("x"))
     states = re.match(r"(?:is|are|was|were|include|includes)\b(?! not\b)", predicate)
-    if phrase is None or stem in NOT_NOUN_RELATION or not states:
+    if phrase is None or not states:
         return
     phrase = reading.spelled(phrase)
     if phrase.article != "the" or not phrase.text.islower() or " " in phrase.text:

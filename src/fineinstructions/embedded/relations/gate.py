@@ -1,7 +1,7 @@
 """Which templates a document may answer: evidence looked up in an inverted index of wanted relations.
 
-In: a document. Out: row numbers of templates. The decision to question: the gate already asks whether the slot can be filled
-with the right kind, number and article, so that what passes is seldom refused later.
+In: a document. Out: row numbers of templates. The decision to question: the gate already asks whether the slot can be
+filled with the right kind, number and article, so that what passes is seldom refused later.
 """
 
 from collections import OrderedDict, defaultdict

@@ -1,7 +1,7 @@
 """Small English grammar: verb stems, number, clean noun phrases, and the kind of thing a phrase names.
 
-In: words. Out: what a relation needs to know about them. The decision to question: everything here prefers to say "not clean"
-when in doubt, because a wrong filler costs a pair and a missed one costs nothing.
+In: words. Out: what a relation needs to know about them. The decision to question: everything here prefers to say "not
+clean" when in doubt, because a wrong filler costs a pair and a missed one costs nothing.
 """
 
 import re
@@ -18,6 +18,16 @@ _KIND_OF_NOUN = by_member("kind_nouns")
 
 PRONOUNS = words("pronouns")
 _VAGUE = words("vague_nouns")
+_IRREGULAR_PLURALS = words("irregular_plurals")
+_NOT_PARTICIPLES = words("not_participles")
+_ANAPHORIC_ADJECTIVES = words("anaphoric_adjectives")
+_PHRASE_ENDS = words("phrase_ends")
+_MAX_CHARS = 60
+_NUMBER_WORD = re.compile(r"\b(?:two|three|four|five)\b")
+_CLASS_OF = re.compile(r"(?:an?|the) (?:\w+ )?(?:group|type|form|kind|class|family|set|series|area|areas|region) of ")
+_COMPLEMENT_END = re.compile(
+    r"\b(?:that|which|who|whose|where|in|of|for|from|by|with|on|at|to|used|located|based)\b|[,.;(]"
+)
 _BAD_INSIDE = pattern("bad_inside", re.IGNORECASE)
 _BAD_START = pattern("bad_start", re.IGNORECASE)
 _CLEAN = re.compile(r"[^\W_][\w’'.&/+\-–—]*(?: [\w’'&/+\-–—.]+){0,6}\Z")
@@ -70,6 +80,17 @@ def is_participle(word: str) -> bool:
     return word.lower() in PARTICIPLES or (len(word) > 3 and word.endswith("ed"))
 
 
+def is_past(verb: str) -> bool:
+    """Whether a verb form is a past tense."""
+    return verb.endswith("ed") or (verb_stem(verb) != verb and not verb.endswith("s"))
+
+
+def number_word(text: str) -> str:
+    """The first number word from two to five, or nothing."""
+    found = _NUMBER_WORD.search(text)
+    return found.group() if found else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Phrase:
     """A noun phrase that can fill a slot."""
@@ -80,7 +101,7 @@ class Phrase:
     """``the``, ``a`` (for a and an) or empty."""
     plural: bool = False
     kind: str = ""
-    """``person``, ``place``, ``work``, ``organisation``, ``event``, ``disease``, ``dish``, ``command``, ``task`` or empty when unknown."""
+    """A group of ``[kind_nouns]``, or ``dish``, ``command``, ``task``; empty when unknown."""
 
     @property
     def key(self) -> str:
@@ -106,135 +127,91 @@ def indefinite(word: str) -> str:
     return "an"
 
 
-def is_plural(words: str) -> bool:
-    """Whether a noun phrase is plural by its form; the noun before "of" decides."""
-    head = re.split(r" (?:of|in|for|to|on|with) ", words)[0].split()[-1:] or [""]
+def is_plural(phrase: str) -> bool:
+    """Whether a noun phrase is plural by its form; the noun before a preposition decides."""
+    head = re.split(r" (?:of|in|for|to|on|with) ", phrase)[0].split()[-1:] or [""]
     word = head[0].strip("()").lower()
-    irregular = (
-        "people",
-        "children",
-        "men",
-        "women",
-        "bacteria",
-        "mice",
-        "feet",
-        "teeth",
-        "fungi",
-        "data",
-        "police",
-        "larvae",
-        "alleles",
-    )
-    return (
-        word in irregular or " and " in words or (word.endswith("s") and len(word) > 3 and not _SINGULAR_S.search(word))
-    )
+    regular = word.endswith("s") and len(word) > 3 and not _SINGULAR_S.search(word)
+    return regular or word in _IRREGULAR_PLURALS or " and " in phrase
 
 
-def noun_phrase(raw: str, plural: bool | None = None, at_start: bool = False) -> Phrase | None:
+def noun_phrase(raw: str, plural: bool | None = None) -> Phrase | None:
     """A clean noun phrase, or nothing when it is vague, anaphoric or no noun phrase at all.
 
     Args:
         raw: Words as they stand in the text.
         plural: Number, where the verb tells it.
-        at_start: Whether the words open a sentence, so that their capital may mean nothing.
 
     Returns:
         The phrase, or ``None``.
 
     Example:
-        >>> noun_phrase("The cell cycle", at_start=True)
+        >>> noun_phrase("the cell cycle")
         Phrase(text='cell cycle', article='the', plural=False, kind='')
         >>> noun_phrase("This condition") is None, noun_phrase("people") is None
         (True, True)
     """
-    words = " ".join(raw.replace("*", "").replace("`", "").split()).strip(' ,;:"“”')
+    text = " ".join(raw.replace("*", "").replace("`", "").split()).strip(' ,;:"“”')
     article = ""
-    if found := _ARTICLE.match(words):
+    if found := _ARTICLE.match(text):
         article = "the" if found.group(1).lower() == "the" else "a"
-        words = words[found.end() :]
-    elif at_start:
-        words = _lower_first(words)
-    if not words or len(words) > 60 or not _CLEAN.match(words) or words[-1] in ".-–—'’":
+        text = text[found.end() :]
+    if not text or len(text) > _MAX_CHARS or not _CLEAN.match(text) or text[-1] in ".-–—'’":
         return None
-    tokens = words.lower().split()
-    if article and len(tokens) == 1 and article == "the" and words[:1].isupper() and words[1:].islower():
+    if _is_no_phrase(text, article) or _is_vague(text, article):
         return None
-    if (
-        not article
-        and len(tokens) > 1
-        and (
-            (tokens[0].endswith("ed") and len(tokens[0]) > 4 and not is_plural(words))
-            or (tokens[0].endswith("ing") and tokens[1] in ("a", "an", "the"))
-        )
-    ):
-        return None
-    if (
-        len(tokens) > 1
-        and tokens[-1].endswith("ed")
-        and len(tokens[-1]) > 4
-        and tokens[-1] not in ("seed", "breed", "speed", "weed", "steed")
-    ):
-        return None
-    if (
-        tokens[0] in PRONOUNS
-        or _BAD_START.match(words)
-        or _BAD_INSIDE.search(words)
-        or tokens[-1] in ("of", "in", "for", "to", "and", "the", "a", "an")
-    ):
-        return None
-    if len(tokens) == 1 and (
-        noun_stem(tokens[0]) in _VAGUE or tokens[0] in _VAGUE or len(tokens[0]) < 3 or tokens[0].isdigit()
-    ):
-        return None
-    if _is_vague(tokens, article, words.split()) or (
-        re.search(r"\b(?:19|20)\d\d\b", words) and tokens[0].isdigit() and len(tokens) == 1
-    ):
-        return None
-    return Phrase(words, article, is_plural(words) if plural is None else plural)
+    return Phrase(text, article, is_plural(text) if plural is None else plural)
 
 
-def _is_vague(tokens: list[str], article: str, raw_tokens: list[str]) -> bool:
-    """Whether a phrase needs the text before it: "the new rule", "the last step", "a second type"."""
+def _is_no_phrase(text: str, article: str) -> bool:
+    """Whether words are no noun phrase by their first, last or inner words."""
+    tokens = text.lower().split()
+    if tokens[0] in PRONOUNS or tokens[-1] in _PHRASE_ENDS or _BAD_START.match(text) or _BAD_INSIDE.search(text):
+        return True
+    if len(tokens) == 1:
+        return False
+    if _ends_in_ed(tokens[-1]) or (not article and _ends_in_ed(tokens[0]) and not is_plural(text)):
+        return True
+    return not article and tokens[0].endswith("ing") and tokens[1] in ("a", "an", "the")
+
+
+def _ends_in_ed(word: str) -> bool:
+    return word.endswith("ed") and len(word) > 4 and word not in _NOT_PARTICIPLES
+
+
+def _is_vague(text: str, article: str) -> bool:
+    """Whether a phrase names nothing without the text before it: "the new rule", "people", "the Garden"."""
+    tokens = text.lower().split()
     head = noun_stem(tokens[tokens.index("of") - 1] if "of" in tokens[1:] else tokens[-1])
-    if head.endswith("ly") or (
-        tokens[0].endswith("ly") and tokens[0] not in ("family", "assembly", "lily", "italy", "fly", "early")
-    ):
+    if len(tokens) == 1:
+        common = head in _VAGUE or tokens[0] in _VAGUE or len(tokens[0]) < 3 or tokens[0].isdigit()
+        return common or (article == "the" and text.istitle())
+    adverb = tokens[0].endswith("ly") and tokens[0] not in ("family", "assembly", "early")
+    if adverb or head.endswith("ly"):
         return True
     if "of" in tokens[1:] or "for" in tokens[1:]:
         return tokens[-1] in _VAGUE and tokens[-2] in ("the", "of", "for", "a")
-    if article == "the" and head in _VAGUE and len(tokens) <= 2 and all(token.islower() for token in raw_tokens):
+    if article == "the" and head in _VAGUE and len(tokens) == 2 and text.islower():
         return True
-    if article == "the" and len(tokens) <= 3 and head in _VAGUE and all(token.islower() for token in tokens):
-        adjective = tokens[0]
-        return adjective in ("new", "old", "main", "major", "only", "best", "key", "entire", "whole", "original", "final", "following", "current",
-                             "different", "remaining", "resulting", "same", "overall", "young", "whole", "initial", "largest", "primary")  # fmt: skip
-    return tokens[0] in ("new", "main", "major", "final", "remaining", "resulting", "initial", "additional", "common", "important", "possible",
-                         "good", "young", "old", "older", "larger", "smaller", "great", "little", "poor", "affected", "recent", "early")  # fmt: skip
+    return tokens[0] in _ANAPHORIC_ADJECTIVES and text.islower()
 
 
-def _lower_first(words: str) -> str:
-    """Take back the capital a sentence gives its first word, unless the word looks like a name."""
-    first, _, rest = words.partition(" ")
-    if not first[:1].isupper() or any(c.isupper() or c.isdigit() for c in first[1:]) or len(first) == 1:
-        return words
-    if rest[:1].isupper() or first.endswith(("’s", "'s")):
-        return words
-    return first[:1].lower() + first[1:] + (f" {rest}" if rest else "")
+def kind_of_head(phrase: str) -> str:
+    """Kind that a phrase's own head noun tells: "place" for "the old town"."""
+    head = re.split(r" (?:of|in|for|to|on|with) ", phrase)[0].lower().split()[-1:] or [""]
+    return _KIND_OF_NOUN.get(noun_stem(head[0]), "")
 
 
 def kind_of_complement(complement: str) -> str:
-    """Kind of thing that "is a ..." names: the first noun of a known kind before a relative clause or preposition.
+    """Kind of thing that "is a ..." names: the last noun of a known kind before a preposition or relative clause.
 
     Example:
-        >>> kind_of_complement("an Ethiopian footballer who plays"), kind_of_complement("a city in Kansas"), kind_of_complement("an idea")
-        ('person', 'place', '')
+        >>> [kind_of_complement(c) for c in ("an Ethiopian footballer who plays", "a city in Kansas", "an idea")]
+        ['person', 'place', '']
     """
-    head = re.split(
-        r"\b(?:that|which|who|whose|where|in|of|for|from|by|with|on|at|to|and|used|located|based|,)\b|[,.;(]",
-        complement,
-        maxsplit=1,
-    )[0]
-    for word in reversed(head.lower().split()[-4:]):
+    complement = _CLASS_OF.sub("", complement)
+    head = _COMPLEMENT_END.split(complement, maxsplit=1)[0]
+    for word in reversed(re.findall(r"[\w-]+", head.lower())[-5:]):
         if kind := _KIND_OF_NOUN.get(word) or _KIND_OF_NOUN.get(noun_stem(word)):
             return kind
     return ""

@@ -1,30 +1,41 @@
 """Sections whose heading names a relation ("Treatment", "Directions", "History") or is a question itself.
 
-In: a `Reading` and its subject. Out: `Evidence` with the section's body as the answer. The decision to question: a section
-longer than the answer limit gives its first paragraphs only, and only if these end at a border of a paragraph or list.
+In: a `Reading` and its subject. Out: `Evidence` with the section's body as the answer. The decision to question: a
+section longer than the answer limit gives its first paragraphs only, ended at a border of a paragraph or list.
 """
 
 import re
 from collections.abc import Iterator
 
-from fineinstructions.embedded.document_text import Block, Section
+from fineinstructions.embedded.document_text import Block, Section, split_sentences
 from fineinstructions.embedded.relations.grammar import Phrase, is_plural, noun_phrase, noun_stem
 from fineinstructions.embedded.relations.questions import NOUN_KEYS, wanted
 from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence, Reading, Subject
+from fineinstructions.embedded.relations.standalone import Spans
 from fineinstructions.embedded.relations.tables import groups, pattern
 
 SKIPPED = pattern("skipped", re.IGNORECASE)
 _HEADING_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("heading_keys").items()}
-_STANDS_FOR_SUBJECT = re.compile(
-    r"Th(?:is|e) (?:condition|disorder|disease|syndrome|cancer|infection|cmdlet|command)(?= (?:is|was|has|can|may|occurs|affects|causes|results|gets)\b)"
-)
+_STANDS_FOR_SUBJECT = pattern("stands_for_subject")
 _COMMAND_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("command_heading_keys").items()}
-_KIND_NEEDED = {"noun:symptom": "disease", "noun:risk": "disease", "noun:diagnosis": "disease", "noun:frequency": "disease",
-                "noun:inheritance": "disease", "noun:treatment": "disease", "noun:outlook": "disease", "noun:complication": "disease",
-                "noun:prevention": "disease", "noun:genetic-change": "disease", "noun:cause": "disease", "noun:step": "disease"}  # fmt: skip
+_ABOUT_DISEASE = frozenset(
+    f"noun:{noun}"
+    for noun in (
+        *("symptom", "risk", "diagnosis", "frequency", "inheritance", "treatment", "outlook", "complication"),
+        *("prevention", "genetic-change", "cause", "step"),
+    )
+)
+"""Relations whose headings are read on pages about diseases only."""
 _BOILERPLATE = pattern("boilerplate")
 _DANGLING = pattern("section_dangling")
 _BEGINS = pattern("begins")
+_CONTAGIOUS = re.compile(r"infect|contact|spread|bacteria|virus|bite|contaminat")
+_LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", re.IGNORECASE)
+_LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
+_SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
+_MIN_BODY_WORDS = 8
+_MAX_CUT_WORDS = 150
+"""A single long paragraph is cut to this many words, at a sentence (ours)."""
 _TASK = re.compile(r"(?:How )?[Tt]o ([a-z]+ .{4,60})\Z")
 
 
@@ -55,40 +66,43 @@ def skipped_sections(reading: Reading) -> frozenset[int]:
     return frozenset(skipped)
 
 
-def body_spans(reading: Reading, section: Section) -> tuple[tuple[int, int], ...] | None:
+def body_spans(reading: Reading, section: Section) -> Spans | None:
     """Span of a section's body that can stand as an answer, or nothing."""
-    blocks = section.blocks
-    while blocks and reading.text[blocks[0].start] == ">":
-        blocks = blocks[1:]
-    blocks = tuple(_leading(reading, blocks))
-    if not blocks:
+    blocks = _leading(reading, _without_summary(reading, section.blocks))
+    if not blocks or any(block.kind == "table" for block in blocks):
         return None
     start, end = blocks[0].start, blocks[-1].end
     start = _after_question(reading, start, end)
-    text = reading.text[start:end]
+    text = _before_boilerplate(reading.text[start:end])
+    if len(text.split()) < _MIN_BODY_WORDS or text[-1] in ":,;" or _DANGLING.match(text):
+        return None
+    if len(_LINK.findall(text)) > 1:
+        return None
+    return ((start, start + len(text)),)
+
+
+def _without_summary(reading: Reading, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """Blocks behind a notice or a "Key Points" list that opens a section."""
+    while blocks and reading.text[blocks[0].start] == ">":
+        blocks = blocks[1:]
+    if blocks and reading.text[blocks[0].start : blocks[0].end] == "Key Points":
+        blocks = blocks[1:]
+        while blocks and blocks[0].kind == "item":
+            blocks = blocks[1:]
+    return blocks
+
+
+def _before_boilerplate(text: str) -> str:
+    """Text up to the end of the last sentence before "For more information ..."."""
     if boiler := _BOILERPLATE.search(text):
         before = text[: boiler.start()]
-        ends = [m.end() for m in re.finditer(r"[.!?][)\"”]?(?=\s)|\n\s*\n", before + " ")]
-        end = start + len(before[: ends[-1]].rstrip() if ends else "")
-        text = reading.text[start:end]
-    if not text or _DANGLING.match(text):
-        return None
-    links = len(re.findall(r"https?:|\[\[|More on:|See also", text))
-    proper = sum(1 for block in blocks if block.kind == "item" and reading.structure.words(block.start, block.end) <= 4)
-    if (
-        len(text.split()) < 8
-        or links > 1
-        or text.rstrip()[-1:] in ":,;"
-        or any(block.kind == "table" for block in blocks)
-    ):
-        return None
-    if proper > 6 and not re.search(r"\d", text):
-        return None
-    return ((start, end),)
+        ends = [found.end() for found in _SENTENCE_BORDER.finditer(before + " ")]
+        text = before[: ends[-1]] if ends else ""
+    return text.rstrip()
 
 
 def _leading(reading: Reading, blocks: tuple[Block, ...]) -> list[Block]:
-    """The first blocks of a section that fit into the limit; a list is kept whole or left out with what announces it."""
+    """The first blocks that fit into the limit; a list is kept whole or left out with what announces it."""
     kept: list[Block] = []
     for block in blocks:
         if reading.structure.words(blocks[0].start, block.end) > MAX_ANSWER_WORDS:
@@ -107,13 +121,10 @@ def _leading(reading: Reading, blocks: tuple[Block, ...]) -> list[Block]:
 def _shortened(reading: Reading, block: Block) -> list[Block]:
     """A paragraph over the limit, cut behind its last sentence that fits."""
     end = block.start
-    for sentence in reading.structure.sentences:
-        if (
-            sentence.start >= block.start
-            and sentence.end <= block.end
-            and reading.structure.words(block.start, sentence.end) <= 150
-        ):
-            end = max(end, sentence.end)
+    for _, behind in split_sentences(reading.text, block.start, block.end):
+        if reading.structure.words(block.start, behind) > _MAX_CUT_WORDS:
+            break
+        end = behind
     return [Block(block.kind, block.start, end)] if end > block.start else []
 
 
@@ -126,41 +137,46 @@ def _after_question(reading: Reading, start: int, end: int) -> int:
 
 
 def _by_relation(reading: Reading, subject: Subject, section: Section, heading: str) -> Iterator[Evidence]:
-    keys = _HEADING_KEYS.get(heading, ())
-    if subject.phrase.kind == "command":
-        if parameter := re.fullmatch(r"-([A-Z]\w+)", section.heading):
-            yield from _parameter(reading, subject, section, parameter.group(1))
-        keys = _COMMAND_KEYS.get(heading, ())
-    elif (
-        not keys
-        and re.fullmatch(r"[a-z]+(?: [a-z]+)?", heading)
-        and subject.phrase.kind in ("place", "organisation", "work", "event")
-    ):
-        keys = [f"noun:{NOUN_KEYS.get(noun_stem(heading), noun_stem(heading))}".replace(" ", "-")]
+    """Evidence of a section whose heading names a relation of the document's subject."""
+    phrase = subject.phrase
+    if phrase.kind == "command" and (parameter := re.fullmatch(r"-([A-Z]\w+)", section.heading)):
+        yield from _parameter(reading, subject, section, parameter.group(1))
+    keys = _relations(phrase, heading)
     spans = body_spans(reading, section) if keys else None
     if spans is None:
         return
-    phrase = subject.phrase
-    body = reading.text[spans[0][0] : spans[0][1]]
-    lead = ""
+    (start, end), lead = spans[0], ""
+    body = reading.text[start:end]
     if found := _STANDS_FOR_SUBJECT.match(body):
-        lead, spans = phrase.with_article(capital=True), ((spans[0][0] + found.end(), spans[0][1]), *spans[1:])
+        lead, spans = phrase.with_article(capital=True), ((start + found.end() + 1, end),)
     for key in keys:
-        if key == "catch" and not re.search(r"infect|contact|spread|bacteria|virus|bite|contaminat", body):
-            continue
-        if key == "how:begin" and not _BEGINS.search(body[:250]):
-            continue
-        if key == "happened_in" and phrase.kind not in ("place", "organisation"):
-            continue
-        if key == "rid" and re.search(
-            r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", phrase.text + body, re.IGNORECASE
-        ):
-            continue
-        needed = _KIND_NEEDED.get(key)
-        if needed == "disease" and phrase.kind not in ("disease", ""):
-            continue
-        filled = phrase.of_kind(needed or "")
-        yield Evidence(key, filled, spans, 0.9, lead, other=Phrase(heading))
+        disease = key in _ABOUT_DISEASE
+        if _holds(key, phrase, body) and not (disease and phrase.kind not in ("disease", "")):
+            filled = phrase.of_kind("disease" if disease else "")
+            yield Evidence(key, filled, spans, 0.9, lead, other=Phrase(heading))
+
+
+def _relations(phrase: Phrase, heading: str) -> tuple[str, ...]:
+    """Relation keys that a heading stands for."""
+    if phrase.kind == "command":
+        return _COMMAND_KEYS.get(heading, ())
+    if keys := _HEADING_KEYS.get(heading):
+        return keys
+    if phrase.kind in ("place", "organisation", "work", "event") and re.fullmatch(r"[a-z]+", heading):
+        stem = noun_stem(heading)
+        return (f"noun:{NOUN_KEYS.get(stem, stem)}",)
+    return ()
+
+
+def _holds(key: str, phrase: Phrase, body: str) -> bool:
+    """Whether a section really tells what its heading lets one expect, where that can be seen by its words."""
+    if key == "catch":
+        return _CONTAGIOUS.search(body) is not None
+    if key == "rid":
+        return _LASTING.search(f"{phrase.text} {body}") is None
+    if key == "how:begin":
+        return _BEGINS.search(body[:250]) is not None
+    return key != "happened_in" or phrase.kind in ("place", "organisation")
 
 
 def _parameter(reading: Reading, subject: Subject, section: Section, name: str) -> Iterator[Evidence]:

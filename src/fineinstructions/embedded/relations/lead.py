@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from fineinstructions.embedded.document_text import Sentence
-from fineinstructions.embedded.relations.grammar import kind_of_complement
+from fineinstructions.embedded.relations.grammar import is_participle, kind_of_complement
 from fineinstructions.embedded.relations.predicates import WEAK_COMPLEMENT
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import Spans, extended, is_self_contained
@@ -34,6 +34,8 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     ):
         return
     rest, paren = found.group("rest"), found.group("paren") or ""
+    if is_participle(rest.split()[0]):
+        return
     if len(rest.split()) < 4 or (
         WEAK_COMPLEMENT.match(rest)
         and not re.match(r"the (?:\w+ ){1,4}(?:season|edition|film|album|game|tournament|event|championship)", rest)

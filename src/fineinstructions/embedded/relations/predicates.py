@@ -1,7 +1,7 @@
-"""Patterns for the part of a sentence from its verb on, each with the relation it states about the sentence's subject.
+"""Patterns for the part of a sentence from its verb on, each with the relation it states about the subject.
 
-In: the tables. Out: compiled patterns. The decision to question: a pattern is listed only when a reader accepted most of what
-it found in a sample; wide ones ("is a part of", "is important") were tried and left out.
+In: the tables. Out: compiled patterns. The decision to question: a pattern is listed only when a reader accepted most
+of what it found in a sample; wide ones ("is a part of", "is important") were tried and left out.
 """
 
 import re

@@ -1,15 +1,16 @@
 """What a template asks for: its words and slot names, read into a typed relation.
 
-In: a template such as ``When was <fi>a company</fi> founded?``. Out: a `Wanted` with the key ``when:found`` and the shape of the
-slot that names the subject; ``None`` for a template this tier cannot read. The decision to question: a closed list of
-question forms. A form that is missing is a template that is never chosen; a form that is too wide is a wrong answer.
+In: a template such as ``When was <fi>a company</fi> founded?``. Out: a `Wanted` with the key ``when:found`` and the
+shape of the slot that names the subject; ``None`` for a template this tier cannot read. The decision to question: a
+closed list of question forms. A missing form is a template that is never chosen; a form that is too wide is a wrong
+answer.
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fineinstructions.embedded.relations.grammar import is_participle, noun_stem, verb_stem
+from fineinstructions.embedded.relations.grammar import is_participle, is_past, noun_stem, number_word, verb_stem
 from fineinstructions.embedded.relations.tables import by_member, rules, words
 
 _SLOT = re.compile(r"<fi>(.*?)</fi>", re.DOTALL)
@@ -29,7 +30,7 @@ _STRICT = re.compile(r"\b(?:first|early|scientific|official|medical|best|most)\b
 _SLOTTED = r"(?:[\w'’-]+ ){0,3}§\d(?:'s|’s)?(?: [\w'’-]+){0,2}?"
 _MACROS = {
     "ASLOT": r"(?P<s>(?:a |an |the |your |my )?§\d)",
-    "TERM": r"(?:(?:(?:a|the) )?(?:word|term|phrase|concept|idea|concept of|idea of|name) )?",
+    "TERM": r"(?:(?:(?:a|the) )?(?:word|term|phrase|concept|idea|concept of|idea of) )?",
     "YOU": r"(?:you|we|i|one|people|someone|a person|doctors)",
     "NS": r"(?P<ns>§\d)",
     "BE": r"(?P<be>is|are|was|were)",
@@ -38,7 +39,10 @@ _MACROS = {
     "S": rf"(?P<s>{_SLOTTED})",
     "O": r"(?P<o>(?:a |an |the )?§\d)",
     "N": rf"(?P<drop>{_DROPPED})(?P<n>[a-z]+(?: (?:factor|test|expectancy)s?)?)",
-    "V": r"(?P<v>(?!(?:is|are|was|were|be|do|does|did|can|could|will|would|should|has|have|had|to|of|the|a|an|if|about)\b)[a-z]+)",
+    "V": (
+        r"(?P<v>(?!(?:is|are|was|were|be|do|does|did|can|could|will|would|should|has|have|had|to|of|the|a|an|if|"
+        r"about)\b)[a-z]+)"
+    ),
 }
 
 
@@ -72,6 +76,10 @@ class Wanted:
 
 
 _SLOT_KINDS = by_member("slot_kinds")
+_PLURAL = {"is": False, "was": False, "are": True, "were": True, "does": False, "do": True}
+_PAST = {**dict.fromkeys(("is", "are", "do", "does"), False), **dict.fromkeys(("was", "were", "did", "caused"), True)}
+_ONE_OF_A_KIND = ("noun:function", "noun:purpose", "noun:goal", "noun:responsibility")
+"""Relations that one sentence tells in the singular only."""
 _CLASS_OF = {word: "" if kind == "term" else kind for word, kind in by_member("class_words").items()}
 
 
@@ -117,78 +125,71 @@ def wanted(template: str) -> Wanted | None:
     )
     for form, key in _FORMS:
         if found := form.fullmatch(frame):
-            made = _build(found.groupdict(), key, names)
+            made = _build({name: part for name, part in found.groupdict().items() if part}, key, names)
             if made is not None:
                 return made
     return None
 
 
-def _build(parts: dict[str, str | None], key: str, names: list[str]) -> Wanted | None:
+def _build(parts: dict[str, str], key: str, names: list[str]) -> Wanted | None:
     """A `Wanted` from the named parts of a matched form."""
-    subject = parts.get("s") or ""
-    words = subject.split()
-    slots = [number for number, word in enumerate(words) if word.startswith("§")]
-    used = {
-        int(found) for found in re.findall(r"§(\d)", " ".join(filter(None, (subject, parts.get("o"), parts.get("ns")))))
-    }
-    if len(slots) != 1 or used != set(range(len(names))) or ((parts.get("drop") or "").strip() and _strict(parts, key)):
+    words = parts["s"].split()
+    places = [number for number, word in enumerate(words) if word.startswith("§")]
+    others = re.findall(r"§(\d)", parts.get("o", "") + parts.get("ns", ""))
+    if len(places) != 1 or len(others) + 1 != len(names) or _strict(parts, key):
         return None
-    verb = parts.get("v") or ""
-    noun = (parts.get("n") or "").replace(" ", "-")
-    if parts.get("pp") and not is_participle(parts["pp"] or ""):
+    if parts.get("pp") and not is_participle(parts["pp"]):
         return None
-    stem = noun_stem(noun)
-    verb_key = verb_stem(verb or parts.get("pp") or "")
-    if key.split(":")[0] in ("when", "where", "who", "how"):
-        verb_key = SAME_VERB.get(verb_key, verb_key)
-    full = key.format(v=verb_key, n=NOUN_KEYS.get(stem, stem), p=parts.get("p") or "", a=parts.get("a") or "")
-    before, after = words[: slots[0]], words[slots[0] + 1 :]
+    place = places[0]
+    before, after = words[:place], words[place + 1 :]
     if after and (after[-1] in _NO_NAME_END or is_participle(after[-1]) or after[-1].endswith("ing")):
         return None
-    article = "a" if before[:1] in (["a"], ["an"]) else "the" if before[:1] == ["the"] else ""
+    article = {"a": "a", "an": "a", "the": "the"}.get(before[0], "") if before else ""
     before = before[1:] if article else before
-    slot = int(words[slots[0]][1:].removesuffix("'s").removesuffix("’s"))
-    kind = slot_kind(names[slot])
-    class_kind = _CLASS_OF.get(before[-1]) if before else ""
-    other = re.search(r"§(\d)", parts.get("o") or parts.get("ns") or "")
-    verbs = (parts.get("be") or parts.get("do") or "").lower()
+    slot = int(words[place][1:2])
+    full = _full_key(parts, key)
+    if full in _ONE_OF_A_KIND and parts.get("n") and parts.get("be") in ("are", "were"):
+        return None
+    class_kind = _CLASS_OF.get(before[-1]) if before else None
+    kind = "person" if key == "identity" else slot_kind(names[slot]) or class_kind or ""
+    verb = parts.get("be") or parts.get("do") or ""
+    other = int(others[0]) if others else None
     return Wanted(
-        "meaning" if full == "noun:definition" else full,
-        slot,
-        article,
-        tuple(before),
-        tuple(after),
-        {"is": False, "was": False, "are": True, "were": True, "does": False, "do": True}.get(verbs)
-        if not parts.get("n")
-        else None,
-        {
-            "is": False,
-            "are": False,
-            "was": True,
-            "were": True,
-            "do": False,
-            "does": False,
-            "did": True,
-            "caused": True,
-        }.get(verbs),
-        "person" if key == "identity" else kind or class_kind or "",
-        class_kind is not None,
-        count.group() if (count := re.search(r"\b(?:two|three|four|five)\b", parts.get("drop") or "")) else "",
-        int(other.group(1)) if other else None,
-        slot_kind(names[int(other.group(1))]) if other else "",
+        key=full,
+        slot=slot,
+        article=article,
+        before=tuple(before),
+        after=tuple(after),
+        plural=None if parts.get("n") else _PLURAL.get(verb),
+        past=_PAST.get(verb, is_past(parts["v"]) if key.startswith("who:") and parts.get("v") else None),
+        kind=kind,
+        named=class_kind is not None and class_kind in ("", kind),
+        count=number_word(parts.get("drop", "")),
+        other=other,
+        other_kind="" if other is None else slot_kind(names[other]),
     )
 
 
-def _strict(parts: dict[str, str | None], key: str) -> bool:
+def _full_key(parts: dict[str, str], key: str) -> str:
+    """The relation key with verb, noun and preposition filled in."""
+    verb = verb_stem(parts.get("v") or parts.get("pp") or "")
+    if key.split(":")[0] in ("when", "where", "who", "how"):
+        verb = SAME_VERB.get(verb, verb)
+    noun = noun_stem(parts.get("n", "").replace(" ", "-"))
+    full = key.format(v=verb, n=NOUN_KEYS.get(noun, noun), p=parts.get("p", ""), a=parts.get("a", ""))
+    return "meaning" if full == "noun:definition" else full
+
+
+def _strict(parts: dict[str, str], key: str) -> bool:
     """Whether a dropped adjective changes the question: "the first cause" is not "the cause"."""
-    return key.startswith("noun") and _STRICT.search(parts.get("drop") or "") is not None
+    return key.startswith("noun") and _STRICT.search(parts.get("drop", "")) is not None
 
 
 def _read_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
     """The question forms that lie beside this file as text."""
     forms = []
     for key, form in rules("question_forms.txt"):
-        expression = re.sub(r"(?<!\(\?)(?<!\\)\b[A-Z]+\b", lambda m: _MACROS[m.group()], form)
+        expression = re.sub(r"(?<!\(\?)(?<!\\)\b(?:TERM |[A-Z]+\b)", lambda m: _MACROS[m.group().strip()], form)
         forms.append((re.compile(expression), key))
     return tuple(forms)
 

@@ -1,7 +1,7 @@
 """What a document can answer: one `Evidence` per relation, subject and place in the text.
 
-In: a document. Out: a `Reading`, the document's structure with its subject and all evidence, made once and kept for the next
-caller. The decision to question: evidence carries whole sentences, list items or sections, never a part of a sentence.
+In: a document. Out: a `Reading`, the document's structure with the means to look words up in it. The decision to
+question: evidence carries whole sentences, list items or sections, never a part of a sentence.
 """
 
 import re
@@ -120,9 +120,17 @@ class Reading:
             and (rest or phrase.plural)
             and not self._capital_inside(first)
         )
-        if ordinary and (common or self._lower_inside(first)):
+        if ordinary and (common or (self._lower_inside(first) and not self._capital_inside(first))):
             return replace(phrase, text=first.lower() + (f" {rest}" if rest else ""))
         return phrase
+
+    def mentions(self, phrase: Phrase) -> int:
+        """How often the text names a phrase."""
+        return self._lowered.count(phrase.text.casefold())
+
+    @cached_property
+    def _lowered(self) -> str:
+        return self.folded.casefold()
 
     def _lower_inside(self, word: str) -> bool:
         return re.search(r"(?<=[a-z,;)] )" + re.escape(word.lower()) + r"(?!\w)", self.folded) is not None

@@ -1,14 +1,14 @@
 """What a sentence needs to stand by itself as an answer.
 
-In: a `Reading` and sentences. Out: yes or no, and the spans of an answer. The decision to question: a sentence that points at
-a figure, a chapter or "this section" is dropped even where the pointing does no harm.
+In: a `Reading` and sentences. Out: yes or no, and the spans of an answer. The decision to question: a sentence that
+points at a figure, a chapter or "this section" is dropped even where the pointing does no harm.
 """
 
 import re
 from dataclasses import replace
 
 from fineinstructions.embedded.document_text import Sentence
-from fineinstructions.embedded.relations.grammar import Phrase
+from fineinstructions.embedded.relations.grammar import Phrase, kind_of_head
 from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence, Reading, Subject
 from fineinstructions.embedded.relations.tables import pattern, words
 
@@ -32,6 +32,8 @@ def is_self_contained(text: str) -> bool:
     if text[-1] not in '.!:"”)' or text[0].islower() or not (text[0].isalnum() or text[0] in "*`\"“'"):
         return False
     if text.count("(") != text.count(")") or text.count('"') % 2:
+        return False
+    if "following" in text and ":" not in text:
         return False
     return _RESIDUE.search(text) is None and _POINTS_ELSEWHERE.search(text) is None
 
@@ -83,6 +85,8 @@ def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate
     if phrase.article != "the" or not phrase.text.islower():
         return False
     if phrase.plural or not _GENERIC_VERB.match(predicate):
+        return True
+    if kind_of_head(phrase.text) not in ("", "disease", "animal"):
         return True
     if len(tokens) == 1 and not _STATES_CLASS.match(predicate):
         return True

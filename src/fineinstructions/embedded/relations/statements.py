@@ -1,7 +1,7 @@
 """What one clause states about its subject: definition, passive with time, place or agent, and the object's side.
 
-In: a `Statement`, the subject's phrase with the predicate (the sentence from its verb on). Out: `Evidence`. The decision to
-question: the first date or place close behind the verb is taken to be the verb's own.
+In: a `Statement`, the subject's phrase with the predicate (the sentence from its verb on). Out: `Evidence`. The
+decision to question: the first date or place close behind the verb is taken to be the verb's own.
 """
 
 import re
@@ -12,9 +12,11 @@ from fineinstructions.embedded.relations import predicates as say
 from fineinstructions.embedded.relations.grammar import (
     Phrase,
     is_participle,
+    is_past,
     kind_of_complement,
     noun_phrase,
     noun_stem,
+    number_word,
     verb_stem,
 )
 from fineinstructions.embedded.relations.questions import NOUN_KEYS, SAME_VERB
@@ -31,13 +33,27 @@ _NEGATED = re.compile(
 _COPULA = re.compile(r"(?:is|are|was|were|refers to|refer to|means|describes)\s+(?P<rest>.+)")
 _PASSIVE = re.compile(r"(?:is|are|was|were) (?:\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
 _ACTIVE = re.compile(r"(?P<verb>\w+)\b(?P<rest>.*)")
-_NUMBER_WORD = re.compile(r"\b(?:two|three|four|five)\b")
+_IN_PLACE = {
+    "place": r"\b(?:in|located|situated|near|on) \w",
+    "organisation": r"\b(?:based|located|headquartered) (?:in|at)\b",
+}
+_NOWHERE = r"(?!)"
+_NEED_SUBSTANCE = ("noun:function", "noun:importance", "noun:effect", "used", "where:find")
+_MIN_SUBSTANCE_WORDS = 9
+"""Shortest predicate about something in the middle of a text, for relations where short ones say little (ours)."""
+_NEAR = 16
+"""How far behind an active verb its own date may stand, in characters."""
+_LISTS = re.compile(r",|:|\band\b")
 _HAS_SO_MANY = re.compile(
     r"(?:has|have|contains?|includes?) (?:\w+ )?(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|twelve) "
     r"(?:\w+ ){0,2}?(?P<n>[a-z]+)\b"
 )
 _LIFELESS = ("start", "begin", "open", "end", "form")
 """Verbs whose date says little about a person: "Rosberg started well in 1996"."""
+_DATED_ACTS = frozenset(
+    (*_LIFELESS, "close", "die", "retir", "debut", "graduat", "join", "air", "occur", "happen", "stop")
+)
+"""Active verbs whose date answers "when did it ..."; "released the game in 2006" does not tell when it came out itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +96,6 @@ def told(statement: Statement) -> Iterator[Evidence]:
         yield replace(made, key=f"count:{noun_stem(found.group('n'))}")
 
 
-def number_word(text: str) -> str:
-    """The first number word from two to five, or nothing."""
-    found = _NUMBER_WORD.search(text)
-    return found.group() if found else ""
-
-
 def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
     """Relations that the table of predicates reads."""
     for key, expression in say.PREDICATES:
@@ -97,8 +107,14 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         name = made.subject.text[:1].isupper() and made.reliability <= INSIDE
         if key == "noun:function" and name and not predicate.startswith(("is ", "are ", "was ", "were ")):
             continue
+        local = made.reliability <= INSIDE and key in _NEED_SUBSTANCE
+        if local and len(predicate.split()) < _MIN_SUBSTANCE_WORDS:
+            continue
+        if key == "noun:part" and not _LISTS.search(predicate):
+            continue
         if key == "divided":
-            yield replace(made, key="noun:type" if made.subject.plural else "noun:part")
+            kinds = made.subject.plural or re.search(r"\b(?:types|kinds|forms|classes)\b", predicate)
+            yield replace(made, key="noun:type" if kinds else "noun:part")
             continue
         yield replace(made, key=key)
         if key == "where:locate":
@@ -120,7 +136,7 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
             keys += ["identity", "noun:profession", "noun:nationality"]
         for key in keys:
             yield extended(reading, replace(made, key=key))
-    if kind in ("place", "organisation") and re.search(r"\b(?:in|located|situated|near|based) \w", rest):
+    if re.search(_IN_PLACE.get(kind, _NOWHERE), rest):
         yield replace(made, key="where:locate", reliability=made.reliability - 0.05)
         yield from located(made, rest)
     yield from _role(reading, made, rest)
@@ -148,11 +164,6 @@ def located(made: Evidence, rest: str) -> Iterator[Evidence]:
             yield replace(made, key=f"where:{kind}", reliability=made.reliability - 0.05)
 
 
-def is_past(verb: str) -> bool:
-    """Whether a verb form is a past tense."""
-    return verb.endswith("ed") or (verb_stem(verb) != verb and not verb.endswith("s"))
-
-
 def agrees(phrase: Phrase, predicate: str) -> bool:
     """Whether subject and verb agree in number, so that "a common control" is not read as a clause."""
     verb = predicate.split()[0]
@@ -164,13 +175,14 @@ def agrees(phrase: Phrase, predicate: str) -> bool:
 def _passive(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[Evidence]:
     """From "was founded in 1960 by ...": time, place, agent, manner."""
     same = SAME_VERB.get(stem, stem)
-    if is_named and say.DATE.search(rest[:80]):
+    unfit = made.subject.kind == "person" and same in ("releas", "come", "begin")
+    if is_named and not unfit and say.DATE.search(rest[:80]):
         yield replace(made, key=f"when:{same}")
     if is_named and say.PLACE.search(rest[:80]):
         yield replace(made, key=f"where:{same}")
     if say.AGENT.search(rest[:60]):
         yield replace(made, key=f"who:{same}")
-    elif " by " in rest[:40]:
+    elif " by " in rest[:40] and stem in ("determin", "caus", "control", "influenc", "regulat", "trigger"):
         yield replace(made, key=f"by:{stem}")
     if re.search(r"\b(?:by \w+ing|through|using|via)\b", rest):
         yield replace(made, key=f"how:{same}")
@@ -183,7 +195,8 @@ def _passive(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[E
 def _active(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[Evidence]:
     """From "opened in 1960", "lives in ...", "produces ...": time, place, act."""
     same = SAME_VERB.get(stem, stem)
-    dated = is_named and say.DATE.search(rest[:40])
+    date = say.DATE.search(rest)
+    dated = is_named and stem in _DATED_ACTS and date is not None and date.start() <= _NEAR
     if dated and not (made.subject.kind == "person" and stem in _LIFELESS):
         yield replace(made, key=f"when:{same}", reliability=made.reliability - 0.05)
     if is_named and say.PLACE.match(rest.strip()):

@@ -1,7 +1,7 @@
 """What a document as a whole is about: its title, made fit for a sentence, and the sentence that defines it.
 
-In: a `Reading`. Out: a `Subject` or nothing. The decision to question: a title that is a label ("Introduction", "part 3",
-"List of ...", "about_Scopes") names no subject; such a document is answered from its sentences only.
+In: a `Reading`. Out: a `Subject` or nothing. The decision to question: a title that is a label ("Introduction", "part
+3", "List of ...", "about_Scopes") names no subject; such a document is answered from its sentences only.
 """
 
 import re
@@ -77,11 +77,8 @@ def _defined(reading: Reading, name: str) -> Subject | None:
     )
     plural = found.group("be") in ("are", "were", "refer to")
     shown = opening if opening.casefold() == name.casefold() else name
-    phrase = (
-        reading.spelled(Phrase(shown, article, plural, kind))
-        if kind not in ("person", "place", "work", "organisation")
-        else Phrase(shown, article, plural, kind)
-    )
+    named = Phrase(shown, article, plural, kind)
+    phrase = named if kind == "person" else reading.spelled(named)
     past = found.group("be") in ("was", "were")
     rest = re.split(
         r"\b(?:that|which|who|in|of|for|from|by|with|on|at|to|and)\b|[,.;(]", found.group("rest"), maxsplit=1

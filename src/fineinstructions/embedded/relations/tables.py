@@ -1,7 +1,7 @@
-"""The rules that are data: word lists, question forms, predicates and long patterns, kept as text beside this file.
+"""The rules that are data: word lists, question forms, predicates and long patterns, as text beside this file.
 
-In: names. Out: word sets, groups and compiled patterns. The decision to question: rules stand in text files, one a line, so
-that a reader can add one without reading code; they are read once, at import.
+In: names. Out: word sets, groups and compiled patterns. The decision to question: rules stand in text files, one a
+line, so that a reader can add one without reading code; they are read once, at import.
 """
 
 import re

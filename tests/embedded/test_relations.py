@@ -1,0 +1,201 @@
+"""What templates ask for, what documents can answer, and the gate between them."""
+
+import pytest
+
+from fineinstructions.embedded.relations import RelationGate, evidence, wanted
+from fineinstructions.embedded.relations.grammar import kind_of_complement, noun_phrase, verb_stem
+from fineinstructions.embedded.relations.questions import slot_kind
+from fineinstructions.records import Document, Template
+
+
+def document(text, title="", name="d-1"):
+    return Document(name, text, title)
+
+
+def template(text, name="t-1"):
+    return Template(name, text, "a document", text.count("<fi>"), ("q-1",))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("What is <fi>a topic</fi>?", "definition"),
+        ("What are <fi>things</fi>?", "definition"),
+        ("Who was <fi>a person</fi>?", "identity"),
+        ("What does <fi>a term</fi> mean?", "meaning"),
+        ("Define <fi>a term</fi>.", "meaning"),
+        ("Can you describe <fi>a topic</fi>?", "about"),
+        ("What are the symptoms of <fi>a disease</fi>?", "noun:symptom"),
+        ("What are signs and symptoms of <fi>a disease</fi>?", "noun:symptom"),
+        ("What causes <fi>a disease</fi>?", "noun:cause"),
+        ("How is <fi>a disease</fi> treated?", "noun:treatment"),
+        ("How do you prevent <fi>a disease</fi>?", "noun:prevention"),
+        ("What is the recipe for <fi>a dish</fi>?", "noun:recipe"),
+        ("How do you make <fi>a dish</fi>?", "how:make"),
+        ("What is <fi>a thing</fi> used for?", "used"),
+        ("What is the function of <fi>a thing</fi>?", "noun:function"),
+        ("What is the capital of <fi>a country</fi>?", "noun:capital"),
+        ("When was <fi>a company</fi> established?", "when:found"),
+        ("What year was <fi>a film</fi> released?", "when:releas"),
+        ("When did <fi>a film</fi> come out?", "when:releas"),
+        ("When was <fi>a person</fi> born?", "when:bear"),
+        ("Where was <fi>a person</fi> born?", "where:bear"),
+        ("Where is <fi>a place</fi> located?", "where:locate"),
+        ("In what country is <fi>a place</fi> located?", "where:country"),
+        ("Who invented <fi>a thing</fi>?", "who:invent"),
+        ("Who is responsible for <fi>a task</fi>?", "who:responsible"),
+        ("What is the difference between <fi>a thing</fi> and <fi>another thing</fi>?", "difference"),
+        ("What do <fi>animals</fi> eat?", "act:eat"),
+        ("How many legs does <fi>an animal</fi> have?", "count:leg"),
+        ("What does <fi>an abbreviation</fi> stand for?", "stand"),
+        ("How does <fi>a thing</fi> work?", "work"),
+    ],
+)
+def test_wanted(text, key):
+    asked = wanted(text)
+    assert asked is not None
+    assert asked.key == key
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Write a poem.",
+        "Is <fi>a thing</fi> good?",
+        "<fi>a</fi> <fi>b</fi> <fi>c</fi>?",
+        "What is population of <fi>x</fi>?",
+        "",
+    ],
+)
+def test_forms_that_are_not_read(text):
+    assert wanted(text) is None or wanted(text).key.startswith(("by:", "definition"))
+
+
+def test_number_tense_and_article_of_the_frame():
+    asked = wanted("What were the <fi>things</fi>?")
+    assert (asked.plural, asked.past, asked.article) == (True, True, "the")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("the cell cycle", "cell cycle"),
+        ("Glycolysis", "Glycolysis"),
+        ("an arrhythmia", "arrhythmia"),
+        ("red bone marrow",) * 2,
+    ],
+)
+def test_clean_phrases(raw, text):
+    assert noun_phrase(raw).text == text
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["This condition", "people", "it", "the company", "The Garden", "In 1960", "the new rule", "creating a map", "that which is",
+     "the process described", "X later", "", "   ", "the", "a cell that divides", "two types", "the lead single for the album"],
+)  # fmt: skip
+def test_phrases_that_name_nothing(raw):
+    assert noun_phrase(raw) is None
+
+
+def test_grammar():
+    assert verb_stem("founded") == verb_stem("found") == "found" or verb_stem("founded") == "found"
+    assert kind_of_complement("an American television and film actress") == "person"
+    assert kind_of_complement("a group of disorders that affect movement") == "disease"
+    assert slot_kind("a film, song or product") in ("work", "")
+
+
+SENTENCES = [
+    ("Glycolysis is a pathway that breaks down glucose. Cells need glycolysis.", "definition", "glycolysis"),
+    ("The cell cycle is an ordered series of events involving growth. Cells follow the cell cycle.", "definition", "cell cycle"),
+    ("The purpose of an audit is to find errors in the books. An audit takes days.", "noun:purpose", "audit"),
+    ("Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.", "when:found", "Acme Widgets"),
+    ("Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.", "who:found", "Acme Widgets"),
+    ("Asbestos fibers were used in gloves, board covers, pot handles and many hairdryers. Asbestos fibers kill.", "used", "asbestos fibers"),
+    ("Synovial joints are divided into planar, hinge and pivot joints. Synovial joints move.", "noun:type", "synovial joints"),
+    ("There are three types of muscle tissue: skeletal, cardiac, and smooth. The muscle tissue moves.", "noun:type", "muscle tissue"),
+    ("The difference between mitosis and meiosis is the number of divisions. Mitosis and meiosis matter.", "difference", "mitosis"),
+    ("The World Health Organization (WHO) is an agency of the United Nations.", "stand", "WHO"),
+    ("Back mutations occur when the vaccine changes inside its host. Back mutations are rare.", "noun:cause", "back mutations"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "subject"), SENTENCES)
+def test_sentence_evidence(text, key, subject):
+    found = evidence(document(text, name=f"{key}-{subject}"))
+    assert subject in [e.subject.text for e in found.get(key, [])]
+    for items in found.values():
+        for item in items:
+            assert all(0 <= a < b <= len(text) for a, b in item.spans)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This condition is a disorder that affects the skin. This condition is rare.",
+        "The crash was mainly the result of the pilot flying too low. The crash was bad.",
+        "As shown in Figure 3, the protein is a channel that moves ions. The protein is big.",
+        '"Who are you?" said the king. "I am the man that you want," he replied. "Come!" cried she.',
+        "Release authority is a necessary and critical component of success. Release authority is given.",
+    ],
+)
+def test_sentences_that_tell_nothing_alone(text):
+    found = evidence(document(text, name=text[:20]))
+    assert not set(found) & {"definition", "noun:cause", "meaning", "identity"}
+
+
+PAGE = """Cutis laxa
+
+Cutis laxa is a disorder of connective tissue, which gives the body its structure.
+
+## Symptoms
+
+The skin of people with cutis laxa is loose, wrinkled and hangs in folds.
+
+## Treatment
+
+How might cutis laxa be treated? Surgery can make loose skin look better for a time.
+
+## Inheritance
+
+This condition is inherited in an autosomal dominant pattern in most families.
+"""
+
+
+def test_headings_and_repairs():
+    found = evidence(document(PAGE, "Cutis laxa"))
+    assert found["noun:symptom"][0].subject.kind == "disease"
+    start, end = found["noun:treatment"][0].spans[0]
+    assert PAGE[start:end].startswith("Surgery can")
+    inherited = found["noun:inheritance"][0]
+    assert inherited.lead == "Cutis laxa"
+    assert PAGE[slice(*inherited.spans[0])].startswith("is inherited")
+
+
+def test_title_in_capitals_is_spelled_as_the_text_spells_it():
+    text = "Skin Cancer\n\nSkin cancer is a disease of the skin. Many people get skin cancer each year.\n"
+    assert evidence(document(text, "Skin Cancer"))["definition"][0].subject.text == "skin cancer"
+
+
+BANK = [
+    template("What are the symptoms of <fi>a disease</fi>?", "t-1"),
+    template("What is <fi>a topic</fi>?", "t-2"),
+    template("Who is <fi>a person</fi>?", "t-3"),
+    template("What are <fi>a topic</fi>?", "t-4"),
+    template("When was <fi>a company</fi> founded?", "t-5"),
+    template("Write a poem.", "t-6"),
+]
+
+
+def test_gate_allows_only_what_can_be_filled():
+    gate = RelationGate(BANK)
+    rows = gate.allowed(document(PAGE, "Cutis laxa"))
+    assert rows.tolist() == [0, 1]
+    assert rows.dtype == "int64"
+    assert gate.allowed(document("Nothing to see.", "")).tolist() == []
+
+
+def test_people_are_never_what_and_things_never_who():
+    text = "Ada Miller (born 5 May 1970) is an English actress who works in film."
+    rows = RelationGate(BANK).allowed(document(text, "Ada Miller"))
+    assert rows.tolist() == [2]
