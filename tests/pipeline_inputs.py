@@ -1,5 +1,7 @@
 """Small real inputs and real command lines for the tests of the whole pipeline."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
+from fineinstructions.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "data"
 
@@ -42,6 +46,20 @@ def command(*words: str | Path) -> list[str]:
 def call(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
     return subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def in_process(*words: str | Path) -> tuple[int, str, str]:
+    """The same program in this process, for many short calls: exit code, standard output, standard error."""
+    out, errors, arguments = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["fineinstructions", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            main()
+    except SystemExit as left:
+        return int(left.code or 0), out.getvalue(), errors.getvalue()
+    finally:
+        sys.argv = arguments
+    return 0, out.getvalue(), errors.getvalue()
 
 
 def content(folder: Path) -> dict[str, bytes]:
