@@ -37,7 +37,8 @@ def expect_gone(pids: set[int]) -> None:
     deadline = time.monotonic() + 10
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [pid for pid in pids if is_alive(pid)], "processes outlived their driver"
+    left = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in pids if is_alive(pid)}
+    assert not left, "processes outlived their driver"
 
 
 def kill_and_rerun(folder: Path, number: int, seed: int) -> None:
