@@ -46,7 +46,7 @@ def expanded(answer, text):
 
 LONG = (
     "Cutis laxa\n\nCutis laxa is a disorder of connective tissue, which is the tissue that gives the body its structure and "
-    "strength. It is rare.\n\n## Inheritance\n\nThis condition is inherited in an autosomal dominant pattern in most families.\n"
+    "strength. It is rare in people without cutis laxa.\n\n## Inheritance\n\nThis condition is inherited in an autosomal dominant pattern in most families.\n"
 )
 
 
@@ -56,7 +56,7 @@ def test_draft_quotes_whole_sentences_in_short_hand():
     assert draft.instruction == "What is cutis laxa?"
     assert draft.slots[0].value == "cutis laxa"
     assert "<...>" in draft.answer
-    assert expanded(draft.answer, LONG).endswith("It is rare.")
+    assert expanded(draft.answer, LONG).endswith("without cutis laxa.")
 
 
 def test_subject_takes_the_place_of_this_condition():

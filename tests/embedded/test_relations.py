@@ -113,7 +113,7 @@ SENTENCES = [
     ("Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.", "who:found", "Acme Widgets"),
     ("Asbestos fibers were used in gloves, board covers, pot handles and many hairdryers. Asbestos fibers kill.", "used", "asbestos fibers"),
     ("Synovial joints are divided into planar, hinge and pivot joints. Synovial joints move.", "noun:type", "synovial joints"),
-    ("There are three types of muscle tissue: skeletal, cardiac, and smooth. The muscle tissue moves.", "noun:type", "muscle tissue"),
+    ("There are three types of muscle tissue: skeletal, cardiac, and smooth.", "noun:type", "muscle tissue"),
     ("The difference between mitosis and meiosis is the number of divisions. Mitosis and meiosis matter.", "difference", "mitosis"),
     ("The World Health Organization (WHO) is an agency of the United Nations.", "stand", "WHO"),
     ("Back mutations occur when the vaccine changes inside its host. Back mutations are rare.", "noun:cause", "back mutations"),

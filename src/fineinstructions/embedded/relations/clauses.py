@@ -6,6 +6,7 @@ phrase (or a pronoun that can only mean the document's subject) and whose verb i
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fineinstructions.embedded.document_text import Sentence
 from fineinstructions.embedded.relations.grammar import Phrase, noun_phrase, noun_stem, number_word
@@ -36,6 +37,10 @@ _OPENS_DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _TERM, _ABBREVIATED, _DIFFERS, _EXISTENTIAL = map(pattern, ("term", "abbreviated", "differs", "existential"))
 _LEANS = re.compile(r"\b(?:this|these|those|such an?|the same|the other)\b")
 _RELATION_NOUNS = words("other_relation_nouns").union(NOUN_KEYS)
+_LISTED = frozenset(
+    f"noun:{n}" for n in ["symptom", "characteristic", "part", "type", "example", "effect", "step", "ingredient"]
+)
+_LIST = re.compile(r"\b(?:include|are|is)\b(?! (?:likely|related|caused|not)).*(?:,|:|\band\b)", re.DOTALL)
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_MENTIONS = 2
@@ -71,14 +76,14 @@ def _read(reading: Reading, subject: Subject | None, sentence: Sentence, spans: 
             spans = ((behind, spans[0][1]), *spans[1:])
             yield from told(Statement(reading, subject.phrase, found.group("predicate"), spans, PRONOUN, lead))
         return
+    yield from _existential(reading, text, spans)
     if _OPENS_DANGLING.match(text):
         return
-    yield from _existential(reading, text, spans)
     if not (found := _CLAUSE.match(text)):
         return
     raw, predicate = found.group("subject"), found.group("predicate")
     if term := _TERM.match(raw):
-        yield from told(Statement(reading, Phrase(term.group("term")), predicate, spans, INSIDE))
+        yield from _of_word(told(Statement(reading, Phrase(term.group("term")), predicate, spans, INSIDE)))
     elif (noun := NOUN_OF.match(raw)) and noun_stem(noun.group("noun")) in _RELATION_NOUNS:
         yield from _noun_of(reading, noun, predicate, spans)
     elif subject and _bare(raw) == subject.phrase.text.casefold():
@@ -105,6 +110,13 @@ def _inside(
     if not is_anaphoric(reading, phrase, sentence, predicate) and reading.mentions(phrase) >= _MIN_MENTIONS:
         yield from told(Statement(reading, phrase, predicate, spans, INSIDE))
     yield from told_of_object(reading, raw, predicate, spans)
+
+
+def _of_word(found: Iterator[Evidence]) -> Iterator[Evidence]:
+    """What is said of a word itself: its origin and meaning, never those of the thing."""
+    for item in found:
+        if item.key in ("meaning", "where:come", "pass:name:after"):
+            yield replace(item, key="where:word" if item.key == "where:come" else item.key)
 
 
 def _is_parameter(phrase: Phrase, subject: Subject) -> bool:
@@ -161,9 +173,9 @@ def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans
     stem = noun_stem(noun.group("noun"))
     phrase = noun_phrase(noun.group("x"))
     states = re.match(r"(?:is|are|was|were|include|includes)\b(?! not\b)", predicate)
-    if phrase is None or not states:
+    key = "noun:" + NOUN_KEYS.get(stem, stem)
+    if phrase is None or not states or (key in _LISTED and not _LIST.search(predicate)):
         return
     phrase = reading.spelled(phrase)
     if phrase.article != "the" or not phrase.text.islower() or " " in phrase.text:
-        key = "noun:" + NOUN_KEYS.get(stem, stem)
         yield Evidence(key, phrase, spans, 0.75, past=predicate.startswith("w"))

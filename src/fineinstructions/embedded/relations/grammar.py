@@ -82,7 +82,7 @@ def is_participle(word: str) -> bool:
 
 def is_past(verb: str) -> bool:
     """Whether a verb form is a past tense."""
-    return verb.endswith("ed") or (verb_stem(verb) != verb and not verb.endswith("s"))
+    return verb.endswith("ed") or (_BASE.get(verb, verb) != verb and not verb.endswith(("s", "ing")))
 
 
 def number_word(text: str) -> str:

@@ -12,7 +12,7 @@ from fineinstructions.embedded.relations.grammar import Phrase, is_plural, noun_
 from fineinstructions.embedded.relations.questions import NOUN_KEYS, wanted
 from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import Spans
-from fineinstructions.embedded.relations.tables import groups, pattern
+from fineinstructions.embedded.relations.tables import groups, pattern, words
 
 SKIPPED = pattern("skipped", re.IGNORECASE)
 _HEADING_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("heading_keys").items()}
@@ -26,6 +26,7 @@ _ABOUT_DISEASE = frozenset(
     )
 )
 """Relations whose headings are read on pages about diseases only."""
+_OWN_KEYS = words("own_heading_keys")
 _BOILERPLATE = pattern("boilerplate")
 _DANGLING = pattern("section_dangling")
 _BEGINS = pattern("begins")
@@ -34,6 +35,8 @@ _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
 _MIN_BODY_WORDS = 8
+_MIN_STUB_WORDS = 60
+"""A section whose parts do not all fit needs this many words to be an answer by itself (ours)."""
 _MAX_CUT_WORDS = 150
 """A single long paragraph is cut to this many words, at a sentence (ours)."""
 _TASK = re.compile(r"(?:How )?[Tt]o ([a-z]+ .{4,60})\Z")
@@ -43,7 +46,7 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
     """Evidence from the sections of a document."""
     seen: set[str] = set()
     skipped = skipped_sections(reading)
-    for number, section in enumerate(reading.structure.sections):
+    for number, section in enumerate(_with_children(reading)):
         heading = section.heading.casefold().strip()
         if not section.blocks or number in skipped or not section.level:
             continue
@@ -51,6 +54,22 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
             yield from _by_relation(reading, subject, section, heading)
         yield from _by_question(reading, section)
         seen.add(heading)
+
+
+def _with_children(reading: Reading) -> Iterator[Section]:
+    """Sections with the deeper sections behind them, as far as these fit; short ones that cannot take theirs are empty."""
+    sections = reading.structure.sections
+    for number, section in enumerate(sections):
+        blocks = section.blocks
+        complete = True
+        for child in sections[number + 1 :]:
+            if child.level <= section.level or not complete:
+                break
+            grown = (*blocks, *child.blocks)
+            complete = bool(blocks) and reading.structure.words(blocks[0].start, grown[-1].end) <= MAX_ANSWER_WORDS
+            blocks = grown if complete else blocks
+        stub = not complete and blocks and reading.structure.words(section.start, blocks[-1].end) < _MIN_STUB_WORDS
+        yield Section(section.heading, section.level, () if stub else blocks)
 
 
 def skipped_sections(reading: Reading) -> frozenset[int]:
@@ -76,7 +95,7 @@ def body_spans(reading: Reading, section: Section) -> Spans | None:
     text = _before_boilerplate(reading.text[start:end])
     if len(text.split()) < _MIN_BODY_WORDS or text[-1] in ":,;" or _DANGLING.match(text):
         return None
-    if len(_LINK.findall(text)) > 1:
+    if len(_LINK.findall(text)) > 1 or text.startswith("- -"):
         return None
     return ((start, start + len(text)),)
 
@@ -162,10 +181,7 @@ def _relations(phrase: Phrase, heading: str) -> tuple[str, ...]:
         return _COMMAND_KEYS.get(heading, ())
     if keys := _HEADING_KEYS.get(heading):
         return keys
-    if phrase.kind in ("place", "organisation", "work", "event") and re.fullmatch(r"[a-z]+", heading):
-        stem = noun_stem(heading)
-        return (f"noun:{NOUN_KEYS.get(stem, stem)}",)
-    return ()
+    return (f"noun:{noun_stem(heading)}",) if heading in _OWN_KEYS else ()
 
 
 def _holds(key: str, phrase: Phrase, body: str) -> bool:
@@ -176,7 +192,7 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
         return _LASTING.search(f"{phrase.text} {body}") is None
     if key == "how:begin":
         return _BEGINS.search(body[:250]) is not None
-    return key != "happened_in" or phrase.kind in ("place", "organisation")
+    return key != "happened_in" or phrase.kind == "place"
 
 
 def _parameter(reading: Reading, subject: Subject, section: Section, name: str) -> Iterator[Evidence]:
@@ -198,7 +214,7 @@ def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
         return
     if found := re.match(r"(?:The )?([A-Z][a-z]+) (?:of|for) (.{3,50})\Z", heading):
         phrase, stem = noun_phrase(found.group(2)), noun_stem(found.group(1))
-        if phrase and stem in NOUN_KEYS and (spans := body_spans(reading, section)):
+        if phrase and " in " not in phrase.text and stem in NOUN_KEYS and (spans := body_spans(reading, section)):
             yield Evidence(f"noun:{NOUN_KEYS[stem]}", reading.spelled(phrase), spans, 0.75)
         return
     if heading.endswith("?") and len(heading) < 100:

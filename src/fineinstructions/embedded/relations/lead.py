@@ -15,6 +15,8 @@ from fineinstructions.embedded.relations.statements import located
 from fineinstructions.embedded.relations.tables import pattern
 
 _OPENING = pattern("opening", re.DOTALL)
+_MIN_DESCRIPTION_WORDS, _MIN_EVENT_WORDS = 25, 40
+"""Shortest opening that describes a thing, or tells what happened (ours)."""
 _YEAR = r"\b(?:1\d{3}|20\d\d)\b"
 
 
@@ -45,9 +47,12 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     made = Evidence("definition", phrase, ((first.start, first.end),), 0.9, past=subject.past)
     longer = extended(reading, made)
     person = phrase.kind == "person"
-    keys = ["identity", "about"] if person else ["definition", "meaning", "about"]
+    keys = ["identity"] if person else ["definition", "meaning"]
     for key in keys:
         yield Evidence(key, phrase, longer.spans, 0.9, past=subject.past)
+    described = _paragraph(reading, first)
+    if reading.structure.words(*described[0]) >= _MIN_DESCRIPTION_WORDS:
+        yield Evidence("about", phrase, described, 0.9, past=subject.past)
     plain = [("noun:profession", person), ("noun:nationality", person and rest.startswith(("a ", "an ")))]
     plain.append(("when:bear", person and re.search(rf"\bborn\b[^)]*{_YEAR}|{_YEAR}\s?[–-]", paren) is not None))
     plain.append(("when:die", person and re.search(rf"{_YEAR}\)?\s?[–-][^)]*{_YEAR}", paren) is not None))
@@ -63,9 +68,8 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     if phrase.kind in ("place", "organisation"):
         yield from located(made, rest)
     if phrase.kind == "event" and subject.past:
-        spans = _paragraph(reading, first)
-        if reading.structure.words(*spans[0]) > 40:
-            yield Evidence("happen", phrase, spans, 0.8, past=True)
+        if reading.structure.words(*described[0]) > _MIN_EVENT_WORDS:
+            yield Evidence("happen", phrase, described, 0.8, past=True)
 
 
 def _paragraph(reading: Reading, sentence: Sentence) -> Spans:

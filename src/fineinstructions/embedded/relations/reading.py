@@ -99,8 +99,13 @@ class Reading:
             or (personal > words / 22 and not self.structure.sections[1:])
         )
 
-    def spelled(self, phrase: Phrase) -> Phrase:
-        """The phrase as the text spells it inside sentences: a capital of a heading or sentence start is taken back."""
+    def spelled(self, phrase: Phrase, unseen_lower: bool = True) -> Phrase:
+        """The phrase as the text spells it inside sentences: a capital of a heading or sentence start is taken back.
+
+        Args:
+            phrase: The phrase as found.
+            unseen_lower: Whether to take a capital back where the text never shows the word inside a sentence.
+        """
         words = phrase.text
         if words == words.lower() or not words:
             return phrase
@@ -115,7 +120,7 @@ class Reading:
         if rest and words == words.title():
             return replace(phrase, text=" ".join(self._word(word) for word in words.split()))
         ordinary = first[1:] == first[1:].lower() and len(first) > 1
-        common = (
+        common = unseen_lower and (
             all(word.islower() or word.isupper() for word in rest.split())
             and (rest or phrase.plural)
             and not self._capital_inside(first)

@@ -37,6 +37,7 @@ _IN_PLACE = {
     "place": r"\b(?:in|located|situated|near|on) \w",
     "organisation": r"\b(?:based|located|headquartered) (?:in|at)\b",
 }
+_GERUND = re.compile(r"\w+ing\b(?! that| which| of)")
 _NOWHERE = r"(?!)"
 _NEED_SUBSTANCE = ("noun:function", "noun:importance", "noun:effect", "used", "where:find")
 _MIN_SUBSTANCE_WORDS = 9
@@ -110,7 +111,7 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         local = made.reliability <= INSIDE and key in _NEED_SUBSTANCE
         if local and len(predicate.split()) < _MIN_SUBSTANCE_WORDS:
             continue
-        if key == "noun:part" and not _LISTS.search(predicate):
+        if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
             continue
         if key == "divided":
             kinds = made.subject.plural or re.search(r"\b(?:types|kinds|forms|classes)\b", predicate)
@@ -124,7 +125,7 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
 def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     """Definition, identity and "is the N of Y"."""
     several = made.subject.plural and say.PLURAL_DEFINITION.match(rest)
-    if not (say.DEFINITION.match(rest) or several) or say.WEAK_COMPLEMENT.match(rest):
+    if not (say.DEFINITION.match(rest) or several) or say.WEAK_COMPLEMENT.match(rest) or _GERUND.match(rest):
         return
     kind = kind_of_complement(rest)
     made = replace(made, subject=made.subject.of_kind(kind))
@@ -201,7 +202,7 @@ def _active(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[Ev
         yield replace(made, key=f"when:{same}", reliability=made.reliability - 0.05)
     if is_named and say.PLACE.match(rest.strip()):
         yield replace(made, key=f"where:{same}")
-    if stem in _ACTS:
+    if stem in _ACTS and made.subject.kind != "person":
         yield replace(made, key=f"act:{stem}")
 
 

@@ -78,7 +78,7 @@ def _defined(reading: Reading, name: str) -> Subject | None:
     plural = found.group("be") in ("are", "were", "refer to")
     shown = opening if opening.casefold() == name.casefold() else name
     named = Phrase(shown, article, plural, kind)
-    phrase = named if kind == "person" else reading.spelled(named)
+    phrase = named if kind == "person" else reading.spelled(named, unseen_lower=False)
     past = found.group("be") in ("was", "were")
     rest = re.split(
         r"\b(?:that|which|who|in|of|for|from|by|with|on|at|to|and)\b|[,.;(]", found.group("rest"), maxsplit=1
@@ -122,8 +122,9 @@ def _by_headings(reading: Reading, name: str, headings: set[str]) -> Subject | N
         return None
     kind = "disease" if len(headings & _HEALTH) >= 2 else ""
     phrase = noun_phrase(name)
-    if phrase is None or any(mark in name for mark in "–:&/"):
+    if phrase is None or " and " in name or any(mark in name for mark in "–:&/"):
         return None
     if not kind and (len(reading.structure.sections) < 3 or reading.folded.count(name) < 4):
         return None
-    return Subject(reading.spelled(Phrase(phrase.text, phrase.article, is_plural(phrase.text), kind)))
+    named = Phrase(phrase.text, phrase.article, is_plural(phrase.text), kind)
+    return Subject(reading.spelled(named, unseen_lower=False))
