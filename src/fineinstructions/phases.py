@@ -42,7 +42,7 @@ from fineinstructions.staging import StagedFile, find_repeated_ids, stage_docume
 from fineinstructions.templates.bank import read_bank
 from fineinstructions.templates.genericize import Genericizer, PromptedGenericizer, genericize
 from fineinstructions.templates.index import TemplateIndex, build_index, open_index
-from fineinstructions.templates.merge import merge
+from fineinstructions.templates.merge import SERVER_MIN_QUERIES, merge
 from fineinstructions.templates.queries import clean, read_queries
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ def merge_templates(unit: Unit, models: Models, setup: Setup) -> None:
     del models
     drafts = unit.read_all(TemplateDraft, phase="genericize")
     config = setup.config.merge
+    if config.min_queries is None and setup.config.genericize.model == "openai":
+        config = config.model_copy(update={"min_queries": SERVER_MIN_QUERIES})
     templates = unit.through("merge", drafts, lambda d: merge(d, config), stands_for=lambda t: len(t.query_ids))
     unit.write(templates, Template)
 

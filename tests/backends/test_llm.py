@@ -252,10 +252,23 @@ def test_an_unknown_model_ends_the_run():
         assert "'bad'" in str(error)
 
 
-def test_a_dead_server_ends_the_run_in_one_line():
+def test_a_server_that_was_never_reached_ends_the_run_in_one_line():
     with ScriptedServer() as server:
-        llm = settings(server, max_retries=1, max_failures_in_a_row=20)
+        llm = settings(server)
     with ChatClient(llm) as client:
+        errors = [error_of(client.submit(request(f"hello {n}"))) for n in range(2)]
+        assert not any(isinstance(error, ChatError) for error in errors)
+        assert "connection failed" in str(errors[0])
+        assert "start the server" in str(errors[0])
+        assert "\n" not in str(errors[0])
+        assert client.usage().calls == 4
+
+
+def test_a_server_that_dies_ends_the_run_in_one_line():
+    with ScriptedServer(upper) as server:
+        client = ChatClient(settings(server, max_retries=1, max_failures_in_a_row=20))
+        assert client.submit(request("hello")).result(20).text == "HELLO"
+    with client:
         errors = [error_of(client.submit(request(f"hello {n}"))) for n in range(30)]
         kinds = Counter(type(error).__name__ for error in errors)
         assert kinds == {"ChatError": 19, "BackendError": 11}

@@ -23,6 +23,8 @@ from fineinstructions.config import Config
 from fineinstructions.errors import BackendError
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+FIRST_CONTACT_RETRIES = 3
+"""Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
 
 
 class LlmConfig(Config):
@@ -109,9 +111,10 @@ class ChatError(BackendError):
 class _RetryableError(Exception):
     """An attempt that may succeed when made again."""
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, message: str, retry_after_seconds: float | None = None, *, is_unreachable: bool = False) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.is_unreachable = is_unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Endpoint:
         self._window = asyncio.Semaphore(llm.max_in_flight)
         self._resume_at = 0.0
         self._failures_in_a_row = 0
+        self._was_reached = False
         self.in_flight = self.peak_in_flight = self.retries = self.calls = 0
 
     async def close(self) -> None:
@@ -166,6 +170,12 @@ class Endpoint:
                 async with self._window:
                     completion = await self._attempt(body)
             except _RetryableError as trouble:
+                if trouble.is_unreachable and not self._was_reached and attempt >= min(FIRST_CONTACT_RETRIES, retries):
+                    raise BackendError(
+                        f"{self._llm.address}: {trouble}",
+                        retryable=True,
+                        hint="start the server, or set llm.base_url or OPENAI_BASE_URL",
+                    ) from None
                 if attempt == retries:
                     self._count_failure(str(trouble))
                     raise ChatError("transport", f"{trouble} ({attempt + 1} attempts)") from None
@@ -196,11 +206,15 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError):
             raise _RetryableError(f"no reply within {self._llm.timeout_seconds:g} s") from None
         except openai.APIStatusError as error:
+            self._was_reached = True
             raise self._status_trouble(error.status_code, error.response.headers, error.response.text) from None
         except openai.APIConnectionError as error:
-            raise _RetryableError(f"connection failed: {self._safe(str(error.__cause__ or error))}") from None
+            line = self._safe(str(error.__cause__ or error))
+            unreachable = type(error.__cause__).__name__ == "ConnectError"  # of httpx or its successor
+            raise _RetryableError(f"connection failed: {line}", is_unreachable=unreachable) from None
         finally:
             self.in_flight -= 1
+        self._was_reached = True
         return _completion(raw.http_response.text)
 
     def _status_trouble(self, status: int, headers: Mapping[str, str], text: str) -> BackendError | _RetryableError:
