@@ -1,9 +1,9 @@
 """The embedded genericizer: query to template, by the frame that most other queries share.
 
 In: queries. Out: one draft or rejection each. Every reading of a query (which words are the slots) is priced by how
-many different fillers its frame is known with, which relation words it keeps and whether its slots look like noun phrases;
-the best one wins. The known frames are counted from real queries by `build`; an unknown frame may win too, but has to
-be believable by itself, and `merge` still drops it unless a second query agrees.
+many different fillers its frame is known with, which relation words it keeps and whether its slots look like noun
+phrases; the best one wins. The known frames are counted from real queries by `build`; an unknown frame may win too, but
+has to be believable by itself, and `merge` still drops it unless a second query agrees.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fineinstructions.embedded.descriptions import describe
+from fineinstructions.embedded.frame_grammar import FrameGrammar
 from fineinstructions.embedded.frames import (
     MAX_QUERY_WORDS,
-    FrameGrammar,
     ParsedQuery,
     Reading,
     opens_question,

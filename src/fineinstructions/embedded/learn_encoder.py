@@ -85,7 +85,7 @@ def learn_encoder(corpus: Sequence[Passage], extra_words: Iterable[str]) -> Lear
     frequency = Counter(key for p in corpus for key in {*p.keys, *p.heading})
     frequency.update(k for k, n in Counter(map(token_key, extra_words)).items() if n >= MIN_PASSAGES and k in frequency)
     forced = {token_key(w) for r in RELATIONS.values() for w in (*r.heads, *r.cues)}
-    ranked = sorted(frequency, key=lambda k: (k not in forced, -frequency[k], k))
+    ranked = sorted({*frequency, *forced}, key=lambda k: (k not in forced, -frequency[k], k))
     keys = [k for k in ranked if frequency[k] >= MIN_PASSAGES or k in forced][:MAX_VOCABULARY]
     keys.sort(key=lambda k: (-frequency[k], k))
     number = {key: i for i, key in enumerate(keys)}

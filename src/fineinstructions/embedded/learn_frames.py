@@ -10,7 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from fineinstructions.embedded.frames import FrameGrammar, ParsedQuery, Reading, content_words, parse, readings
+from fineinstructions.embedded.frame_grammar import FrameGrammar, content_words
+from fineinstructions.embedded.frames import ParsedQuery, Reading, parse, readings
 from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
 from fineinstructions.embedded.kinds import hinted_kinds, vote_kind
 from fineinstructions.embedded.words import FUNCTION_WORDS, WORD_CLASSES, WordCounts, WordTable, tokenize

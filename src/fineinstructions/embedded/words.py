@@ -195,7 +195,11 @@ class WordTable:
 
     def is_past(self, word: str) -> bool:
         """Whether the word is a past tense or past participle."""
-        return word in IRREGULAR_PASTS or (word.endswith("ed") and len(word) > 4 and self.get(word).noun < 30)
+        return word in IRREGULAR_PASTS or (word.endswith("ed") and len(word) > 4 and self._is_rarely_noun(word))
+
+    def _is_rarely_noun(self, word: str) -> bool:
+        counts = self.get(word)
+        return counts.noun <= 0.25 * counts.lower
 
     def is_finite(self, word: str) -> bool:
         """Whether the word can be the verb of "what ... _": past tense, third person, or a bare verb."""

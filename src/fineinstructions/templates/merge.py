@@ -32,7 +32,7 @@ class MergeConfig(Config):
 EMBEDDED_MIN_QUERIES = 2
 SERVER_MIN_QUERIES = 1
 
-_POLITE = re.compile(r"^(?:please|can you (?:please )?tell me|could you (?:please )?tell me|tell me|do you know)\s+")
+_POLITE = re.compile(r"^(?:please\s+)?(?:(?:can|could) you (?:please )?)?(?:tell me|do you know)\s+|^please\s+")
 _HOW_TO = re.compile(
     r"^how (?:to|do (?:you|i|we|people)|can (?:you|i|we|one)|could (?:you|i)|should i|would (?:you|i)|does one) "
 )

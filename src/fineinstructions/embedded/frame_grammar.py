@@ -1,0 +1,188 @@
+"""Grammar and worth of frames: does a frame read like a complete question, and how believable is a reading.
+
+In: frames and word counts. Out: yes or no, or a price. There is no parser: a handful of rules about what may stand
+before and after a slot, with nouns, verbs and names told apart by corpus counts.
+"""
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+
+from fineinstructions.embedded.frames import Reading
+from fineinstructions.embedded.words import (
+    ADJECTIVES,
+    AUXILIARIES,
+    FUNCTION_WORDS,
+    IRREGULAR_PASTS,
+    PREPOSITIONS,
+    PRONOUNS,
+    WH_WORDS,
+    WORD_CLASSES,
+    WordTable,
+)
+
+_FRAME_PRONOUNS = frozenset({"you", "i", "there", "it"})
+_APPOSITION = WORD_CLASSES["apposition"]
+_RELATION_PREPOSITIONS = frozenset(("of", "between", "for", "in"))
+_OPEN_DETERMINERS = WORD_CLASSES["open_determiners"]
+_ONLY_PAST = IRREGULAR_PASTS - frozenset(("put", "let", "set", "read", "hit", "cut", "become", "come", "run"))
+_DO = frozenset(("do", "does", "did", "don't", "doesn't", "didn't"))
+_DO_OR_MODAL = frozenset(("do", "does", "did", "can", "could", "will", "would", "should", "may", "might", "must"))
+_AFTER_SLOT_NOUNS = frozenset(("mean", "stand", "work", "syndrome"))
+_BARE_QUESTIONS = frozenset(
+    f"{wh} {be} _" for wh in ("what", "who", "where", "when") for be in ("is", "are", "was", "were")
+) | {"what does _ do", "what do _ do", "what did _ do", "what is _ for", "what is _ about"}
+_BE = frozenset(("is", "was", "were", "are"))
+_FULL_AUXILIARIES = frozenset(("do", "have"))
+_NEEDS_MORE = frozenset(("is", "was", "are", "were", "and", "the"))
+_ED_VERBS = WORD_CLASSES["ed_verbs"]
+
+
+def content_words(frame: str) -> list[str]:
+    """The words of a frame that carry its relation."""
+    return [w for w in frame.split() if w != "_" and w not in FUNCTION_WORDS]
+
+
+class FrameGrammar:
+    """Checks and prices frames with the help of word counts.
+
+    Args:
+        table: Word counts.
+    """
+
+    def __init__(self, table: WordTable) -> None:
+        self._table = table
+        self.is_wellformed = lru_cache(maxsize=200_000)(self._is_wellformed)
+        self._span_cost = lru_cache(maxsize=4096)(self._price_span)
+        self.relation_value = lru_cache(maxsize=200_000)(self._relation_value)
+
+    def _is_wellformed(self, frame: str) -> bool:
+        """Whether a frame reads like a complete English question."""
+        words = frame.split()
+        content = content_words(frame)
+        if not content:
+            return frame in _BARE_QUESTIONS
+        if any(w in PRONOUNS and w not in _FRAME_PRONOUNS for w in words):
+            return False
+        if any(w == "i" and words[k - 1] not in AUXILIARIES for k, w in enumerate(words)):
+            return False
+        if "_ _" in frame or frame.endswith((" and", " or", "'s")):
+            return False
+        auxiliaries = [w for w in words if w in AUXILIARIES]
+        if len(set(auxiliaries)) < len(auxiliaries):
+            return False
+        if words[0] in {"how", "when", "where", "why"} and not auxiliaries:
+            return False
+        return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
+
+    def _opens_well(self, words: list[str]) -> bool:
+        """Every question has a verb: "who" an inflected one, "how do" one after its subject."""
+        table = self._table
+        first, second = words[0], words[1]
+        if words[-1] in WH_WORDS or words[-1] in _NEEDS_MORE or words[:2] == ["who", "_"]:
+            return False
+        if first in {"what", "which", "who"} and AUXILIARIES.isdisjoint(words):
+            opening = second not in FUNCTION_WORDS and self._is_main_verb(second)
+            later = (w for w in words[2:] if w != "_" and w not in FUNCTION_WORDS)
+            if not (opening or any(self._is_main_verb(w) for w in later)):
+                return False
+        if first == "who":
+            bare = table.is_verb(second) and not second.endswith(("s", "ed"))
+            return not (bare or (table.is_finite(second) and not AUXILIARIES.isdisjoint(words[2:])))
+        return not (first == "how" and second in _DO and table.is_mainly_verb(words[2]))
+
+    def _is_main_verb(self, word: str) -> bool:
+        """Whether the word can be the only verb of a question: "causes", "happened", "rhyme"."""
+        table = self._table
+        third = word.endswith("s") and table.is_verb(word[:-1])
+        return third or (table.is_finite(word) and not table.is_mainly_noun(word))
+
+    def _verbs_agree(self, words: list[str]) -> bool:
+        """After "did" or "does" and its subject comes a bare verb; after "is" or "was" before a slot none does."""
+        table = self._table
+        for k, word in enumerate(words):
+            before_slot = words[k + 1 : k + 2] == ["_"]
+            if word in _DO:
+                verbs = [w for w in words[k + 1 :] if w != "_" and (w not in FUNCTION_WORDS or w in _FULL_AUXILIARIES)]
+                if before_slot:
+                    verbs = verbs[:1]
+                found = [v for v in verbs if table.is_verb(v) or v in _FULL_AUXILIARIES or v.endswith("ed")]
+                if not found or found[0] in _ONLY_PAST or (found[0].endswith("ed") and found[0] not in _ED_VERBS):
+                    return False
+            if word in _BE and before_slot and k + 2 < len(words):
+                verb = words[k + 2]
+                if table.is_mainly_verb(verb) and not verb.endswith(("ed", "en", "t", "n", "d", "ing")):
+                    return False
+        return True
+
+    def _slots_stand_well(self, words: list[str]) -> bool:
+        """A slot is a whole noun phrase: no kept adjective before it, no kept head noun after it."""
+        table = self._table
+        for k, word in enumerate(words):
+            if word != "_":
+                continue
+            before = words[k - 1]
+            after = words[k + 1] if k + 1 < len(words) else ""
+            if before in ADJECTIVES or before in WH_WORDS or before in _OPEN_DETERMINERS:
+                return False
+            if before.endswith("est") and before not in {"test", "invest", "rest", "interest"}:
+                return False
+            if before not in FUNCTION_WORDS and table.is_mainly_noun(before) and before not in _APPOSITION:
+                return False
+            if after == "of" or (after in PRONOUNS and after != "you"):
+                return False
+            if after and after not in FUNCTION_WORDS | _AFTER_SLOT_NOUNS and self._is_head(after, words, k):
+                return False
+        return True
+
+    def _is_head(self, word: str, words: list[str], slot: int) -> bool:
+        """Whether a word after a slot would be the head of its phrase rather than the question's verb."""
+        table = self._table
+        if table.is_past(word) or word.endswith("ed"):
+            return False
+        counts = table.get(word)
+        others = any(w != word and w != "_" and w not in FUNCTION_WORDS and table.is_verb(w) for w in words)
+        is_verb_here = not others and not _DO_OR_MODAL.isdisjoint(words[:slot])
+        return table.is_mainly_noun(word) or (not is_verb_here and counts.noun > max(5.0, 0.3 * counts.verb))
+
+    def _relation_value(self, frame: str) -> float:
+        """Worth of the relation words that a frame keeps, at most four of them."""
+        values = sorted((self._table.get(w).relation for w in content_words(frame)), reverse=True)
+        return sum(values[:4]) - (1.5 if not values else 0.0) - 0.3 * max(0, len(values) - 3)
+
+    def filler_cost(self, words: tuple[str, ...], spans: tuple[tuple[int, int], ...]) -> float:
+        """How little the slots' words look like noun phrases (0 is perfect)."""
+        return sum(self._span_cost(words, start, end) for start, end in spans)
+
+    def _price_span(self, words: tuple[str, ...], start: int, end: int) -> float:
+        table = self._table
+        first, last = words[start], words[end - 1]
+        inner = words[start:end]
+        counts = table.get(last)
+        cost = 1.5 * self._keeps_relation_noun(inner)
+        if counts.verb > counts.noun and table.name_share(last) < 0.5:
+            cost += 1.5
+        if table.is_mainly_verb(first):
+            cost += 2.0
+        if table.is_past(first) or (words[start - 1] in AUXILIARIES and first.endswith("ly")):
+            cost += 3.0
+        if end - start > 1 and (table.is_past(last) or last.endswith("ly")):
+            cost += 2.5
+        if first in ADJECTIVES or first.endswith("est"):
+            cost += 1.0
+        cost += 0.6 * ("to" in inner)
+        cost += 0.6 * sum(w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner)
+        return cost + 0.5 * max(0, len(inner) - 4)
+
+    def _keeps_relation_noun(self, inner: tuple[str, ...]) -> bool:
+        """Whether a slot swallowed "structure of ...": a general noun before a preposition."""
+        return any(
+            after in _RELATION_PREPOSITIONS and word not in FUNCTION_WORDS and self._table.is_general(word)
+            for word, after in pairwise(inner)
+        )
+
+    def score(self, reading: Reading, words: tuple[str, ...], num_fillers: int) -> float:
+        """How believable a reading is, from the fillers its frame has, the relation it keeps and the slots it makes."""
+        shared = 0.6 * min(math.log2(max(num_fillers, 1)), 5.0)
+        value = shared + self.relation_value(reading.frame) - 0.5 * (len(reading.spans) - 1)
+        return value - self.filler_cost(words, reading.spans)

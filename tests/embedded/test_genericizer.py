@@ -1,0 +1,136 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fineinstructions.embedded.descriptions import describe
+from fineinstructions.embedded.genericizer import EmbeddedGenericizer, distinct_kinds
+from fineinstructions.embedded.words import stem, tokenize
+from fineinstructions.markup import fill, parse_template, slot_names
+from fineinstructions.records import Query, Rejection, TemplateDraft
+
+
+@pytest.fixture(scope="module")
+def genericizer() -> EmbeddedGenericizer:
+    return EmbeddedGenericizer()
+
+
+def one(genericizer: EmbeddedGenericizer, text: str) -> TemplateDraft | Rejection:
+    (outcome,) = genericizer.genericize([Query("q1", text, "source", "MIT")])
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("query", "template", "fillers"),
+    [
+        ("what are the symptoms of lupus", "What are the symptoms of <fi>a disease</fi>?", ("lupus",)),
+        ("who wrote the lord of the rings", "Who wrote <fi>a book</fi>?", ("the lord of the rings",)),
+        ("What's the capital of France?", "What is the capital of <fi>a place</fi>?", ("France",)),
+        ("when was harvard university founded", "When was <fi>an organisation</fi> founded?", ("harvard university",)),
+        ("What is a spanner?", "What is <fi>a topic</fi>?", ("a spanner",)),
+        ("When did George Orwell die?", "When did <fi>a person</fi> die?", ("George Orwell",)),
+        ("where was marie curie born", "Where was <fi>a person</fi> born?", ("marie curie",)),
+        ("how does a jet engine work", "How does <fi>a thing</fi> work?", ("a jet engine",)),
+        ("How to clean a carburetor?", "How do you <fi>do something</fi>?", ("clean a carburetor",)),
+        (
+            "What is the difference between a virus and a bacterium?",
+            "What is the difference between <fi>a topic</fi> and <fi>another topic</fi>?",
+            ("a virus", "a bacterium"),
+        ),
+        (
+            "who played rick in casablanca",
+            "Who played <fi>a character</fi> in <fi>a film or show</fi>?",
+            ("rick", "casablanca"),
+        ),
+    ],
+)
+def test_queries_become_templates(
+    genericizer: EmbeddedGenericizer, query: str, template: str, fillers: tuple[str, ...]
+) -> None:
+    outcome = one(genericizer, query)
+    assert isinstance(outcome, TemplateDraft)
+    assert (outcome.template, outcome.fillers) == (template, fillers)
+    assert (outcome.query_id, outcome.source, outcome.licence) == ("q1", "source", "MIT")
+    assert outcome.compatible_document_description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("Background image in beamer slides", "not_english_question"),
+        ("", "not_english_question"),
+        ("what is " + "very " * 30 + "long", "too_long"),
+        ("What is it? And why?", "no_slot"),
+        ("What is <fi>x</fi>?", "no_slot"),
+        ("what did she say to them about us", "pronoun"),
+    ],
+)
+def test_what_is_refused_has_a_reason(genericizer: EmbeddedGenericizer, query: str, reason: str) -> None:
+    outcome = one(genericizer, query)
+    assert isinstance(outcome, Rejection)
+    assert (outcome.stage, outcome.reason, outcome.record_id) == ("genericize", reason, "q1")
+
+
+_WORDS = st.sampled_from(
+    "what who when where how is was did does do you the a of in for and capital symptoms born die work wrote lupus "
+    "france Berlin Orwell engine bread causes 1990 ? ' \" , ( <fi> </fi> it its my to make's I Ärger 日本 \x00".split(
+        " "
+    )
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.lists(_WORDS, max_size=14).map(" ".join), st.text(max_size=60)))
+def test_every_query_has_one_outcome_with_balanced_tags_and_true_fillers(
+    genericizer: EmbeddedGenericizer, text: str
+) -> None:
+    outcome = one(genericizer, text)
+    assert outcome == one(genericizer, text)
+    if isinstance(outcome, Rejection):
+        return
+    parse_template(outcome.template)
+    names = slot_names(outcome.template)
+    assert 1 <= len(names) <= 4
+    assert len(names) == len(outcome.fillers)
+    folded = " ".join(text.split())
+    for filler in outcome.fillers:
+        assert filler in folded
+    outside = fill(outcome.template, [""] * len(names))
+    assert not any(c.isdigit() for c in outside)
+    assert outside[-1] in "?."
+
+
+def test_order_is_kept(genericizer: EmbeddedGenericizer) -> None:
+    queries = [Query(f"q{n}", text) for n, text in enumerate(["what is x", "nothing", "who wrote emma"])]
+    outcomes = list(genericizer.genericize(queries))
+    assert [o.record_id if isinstance(o, Rejection) else o.query_id for o in outcomes] == ["q0", "q1", "q2"]
+
+
+def test_kinds_of_one_template_are_told_apart() -> None:
+    assert distinct_kinds(["a person", "a place", "a person"]) == ("a person", "a place", "another person")
+
+
+@pytest.mark.parametrize(
+    ("frame", "kinds", "words"),
+    [
+        ("what are symptoms of _", ("a disease",), ["disease", "symptoms", "signs"]),
+        ("when was _ founded", ("an organisation",), ["organisation", "founded", "date"]),
+        ("what are ingredients of _", ("a food or dish",), ["recipe", "ingredients"]),
+        ("who wrote _", ("a book",), ["book", "author"]),
+    ],
+)
+def test_descriptions_name_domain_relation_and_slots(frame: str, kinds: tuple[str, ...], words: list[str]) -> None:
+    description = describe(frame, kinds)
+    for word in words:
+        assert word in description
+
+
+@given(st.text(max_size=80))
+def test_token_spans_are_true(text: str) -> None:
+    for token in tokenize(text):
+        assert token.text == text[token.start : token.end].lower().replace("’", "'")
+
+
+def test_stems_of_one_word_agree() -> None:
+    assert len({stem(w) for w in ("found", "founded", "founding")}) == 1
+    assert len({stem(w) for w in ("symptom", "symptoms")}) == 1
+    assert stem("news") != stem("new") or stem("new") == "new"
