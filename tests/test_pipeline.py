@@ -150,7 +150,8 @@ def test_thresholds_move_without_redoing_units(folder: Path, finished: Path, rec
 
 
 def test_template_cap_holds(tmp_path: Path, finished: Path, recipe: Path) -> None:
-    run = call("run", recipe, "--out", tmp_path / "run", "--set", "judge.max_template_share=0.2", "--set", "seed=3")
+    sets = ("judge.max_template_share=0.2", "judge.template_cap_floor=0", "seed=3")
+    run = call("run", recipe, "--out", tmp_path / "run", *(word for item in sets for word in ("--set", item)))
     assert run.returncode == 0
     pairs = rows(tmp_path / "run", "pairs")
     counts = {pair["template_id"]: 0 for pair in pairs}

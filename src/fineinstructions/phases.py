@@ -331,6 +331,6 @@ def select_pairs(unit: Unit, models: Models, setup: Setup) -> None:
         for pair in unit.read_all(Pair, phase="pairs")
         if pair.judge_score >= config.min_score
     )
-    surplus = surplus_pairs(scored, config.max_template_share, setup.config.seed)
+    surplus = surplus_pairs(scored, config.max_template_share, setup.config.seed, config.template_cap_floor)
     pairs = unit.read_all(Pair, phase="pairs")
     unit.write(unit.through("select", pairs, lambda p: keep(p, config, surplus)), Pair)

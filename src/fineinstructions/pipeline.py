@@ -366,7 +366,7 @@ def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
 def _pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases from documents to pairs, each with what decides its bytes."""
     tier = config.instantiate.model
-    late = ("min_score", "max_template_share")
+    late = ("min_score", "max_template_share", "template_cap_floor")
     decides_replies = [models.instantiator.model, models.judge.model]
     return [
         Phase(

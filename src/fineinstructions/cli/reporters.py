@@ -95,7 +95,8 @@ class Lines:
         """Say that the phase begins."""
         self._total[phase], self._done[phase], self._before[phase], self._rows[phase] = total, done, done, 0
         self._began[phase] = self._last = time.monotonic()
-        self._say(phase, "start")
+        if done < total:
+            self._say(phase, "start")
 
     def advance(self, phase: str, rows: int) -> None:
         """Count a unit, and say so when the last line is old."""
@@ -106,9 +107,10 @@ class Lines:
             self._say(phase, "progress")
 
     def finish(self, phase: str) -> None:
-        """Say that the phase is complete."""
+        """Say that the phase is complete, unless it was before."""
         self._done[phase] = self._total[phase]
-        self._say(phase, "done")
+        if self._before[phase] < self._total[phase]:
+            self._say(phase, "done")
 
     def note(self, text: str) -> None:
         """Print the line."""

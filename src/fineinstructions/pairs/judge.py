@@ -70,6 +70,8 @@ class JudgeConfig(Config):
     """Lowest score that is kept. Paper, section 3.4."""
     max_template_share: float = Field(default=0.05, gt=0, le=1)
     """Largest share of the kept pairs that one template may have; 1 for no limit. Ours."""
+    template_cap_floor: int = Field(default=20, ge=0)
+    """Pairs that a template may keep whatever its share, so that a small run is not thinned out. Ours."""
 
 
 class Judge(Protocol):
@@ -207,7 +209,9 @@ def keep(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str]) -
         yield from [item] if isinstance(item, Rejection) else cap_templates([item], surplus)
 
 
-def surplus_pairs(ids: Iterable[tuple[str, str]], max_template_share: float, seed: int) -> frozenset[str]:
+def surplus_pairs(
+    ids: Iterable[tuple[str, str]], max_template_share: float, seed: int, floor: int = 0
+) -> frozenset[str]:
     """Pairs to turn down so that no template has more than its share of what is kept.
 
     Every template keeps at most as many pairs as the largest cap allows that makes the share hold; which of its pairs
@@ -217,6 +221,7 @@ def surplus_pairs(ids: Iterable[tuple[str, str]], max_template_share: float, see
         ids: Pair id and template id of every selected pair.
         max_template_share: Largest share, 0 to 1.
         seed: Seed of the run.
+        floor: Pairs that every template keeps whatever its share.
 
     Returns:
         Ids of the surplus pairs. Empty where no cap can make the share hold, because there are too few templates.
@@ -232,11 +237,14 @@ def surplus_pairs(ids: Iterable[tuple[str, str]], max_template_share: float, see
     by_template: defaultdict[str, list[str]] = defaultdict(list)
     for pair, template in ids:
         by_template[template].append(pair)
-    cap = template_cap([len(pairs) for pairs in by_template.values()], max_template_share)
+    found = template_cap([len(pairs) for pairs in by_template.values()], max_template_share)
+    if found is None:
+        return frozenset()
+    cap = max(found, floor)
     return frozenset(
         pair
         for pairs in by_template.values()
-        if cap is not None and len(pairs) > cap
+        if len(pairs) > cap
         for pair in sorted(pairs, key=lambda pair: content_id("cap", str(seed), pair))[cap:]
     )
 
