@@ -9,9 +9,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fineinstructions.embedded.document_text import Sentence
-from fineinstructions.embedded.relations.grammar import Phrase, noun_phrase, noun_stem, number_word
+from fineinstructions.embedded.relations.grammar import (
+    Phrase,
+    is_participle,
+    is_past,
+    kind_of_complement,
+    noun_phrase,
+    noun_stem,
+    number_word,
+    verb_stem,
+)
 from fineinstructions.embedded.relations.predicates import NOUN_OF
-from fineinstructions.embedded.relations.questions import NOUN_KEYS
+from fineinstructions.embedded.relations.questions import NOUN_KEYS, SAME_VERB
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import (
     Spans,
@@ -41,6 +50,12 @@ _LISTED = frozenset(
     f"noun:{n}" for n in ["symptom", "characteristic", "part", "type", "example", "effect", "step", "ingredient"]
 )
 _LIST = re.compile(r"\b(?:include|are|is)\b(?! (?:likely|related|caused|not)).*(?:,|:|\band\b)", re.DOTALL)
+_DATED_OPENING = re.compile(r"(?:In|On|By) [^,]{0,20}?\b(?:1\d{3}|20\d\d)\b, ")
+_APPOSITION = re.compile(
+    r"(?P<name>[A-Z][\w.’'-]+(?: [A-Z][\w.’'-]*){1,3}), (?P<what>(?:an?|the) [^,]{5,90}), (?P<verb>[a-z]+) ", re.DOTALL
+)
+_WAS_DONE = re.compile(r"(?:was|were) (?:\w+ly |first )?(?P<verb>\w+)\b")
+_DEFINING = ("definition", "meaning", "identity")
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_MENTIONS = 2
@@ -77,6 +92,10 @@ def _read(reading: Reading, subject: Subject | None, sentence: Sentence, spans: 
             yield from told(Statement(reading, subject.phrase, found.group("predicate"), spans, PRONOUN, lead))
         return
     yield from _existential(reading, text, spans)
+    yield from _apposition(text, spans)
+    if found := _DATED_OPENING.match(text):
+        yield from _dated(reading, subject, sentence, text[found.end() :], spans)
+        return
     if _OPENS_DANGLING.match(text):
         return
     if not (found := _CLAUSE.match(text)):
@@ -107,9 +126,39 @@ def _inside(
         phrase = subject.phrase
     if subject and (is_part_of_title(phrase, subject) or _is_parameter(phrase, subject)):
         return
-    if not is_anaphoric(reading, phrase, sentence, predicate) and reading.mentions(phrase) >= _MIN_MENTIONS:
-        yield from told(Statement(reading, phrase, predicate, spans, INSIDE))
+    if not is_anaphoric(reading, phrase, sentence, predicate):
+        rare = reading.mentions(phrase) < _MIN_MENTIONS + (phrase.text.islower() and " " not in phrase.text)
+        found = told(Statement(reading, phrase, predicate, spans, INSIDE))
+        yield from (item for item in found if not rare or item.key in _DEFINING)
     yield from told_of_object(reading, raw, predicate, spans)
+
+
+def _apposition(text: str, spans: Spans) -> Iterator[Evidence]:
+    """From "Frances Perkins, the first woman in the cabinet, ...": who she was."""
+    found = _APPOSITION.match(text)
+    if found and kind_of_complement(found.group("what")) == "person":
+        past = is_past(found.group("verb")) or found.group("verb") in ("was", "had")
+        yield Evidence("identity", Phrase(found.group("name"), kind="person"), spans, INSIDE, past=past)
+
+
+def _dated(
+    reading: Reading, subject: Subject | None, sentence: Sentence, clause: str, spans: Spans
+) -> Iterator[Evidence]:
+    """From "In 1773, Parliament passed the Tea Act": when and by whom, nothing else."""
+    found = _CLAUSE.match(clause)
+    if not found or _OPENS_DANGLING.match(clause):
+        return
+    raw, predicate = found.group("subject"), found.group("predicate")
+    if passive := _WAS_DONE.match(predicate):
+        stem = verb_stem(passive.group("verb"))
+        named = any(c.isupper() or c.isdigit() for c in raw.removeprefix("the "))
+        about = subject.phrase if subject and _bare(raw) == subject.phrase.text.casefold() else noun_phrase(raw)
+        if about and named and is_participle(passive.group("verb")):
+            yield Evidence(f"when:{SAME_VERB.get(stem, stem)}", about, spans, PRONOUN, past=True)
+    for item in told_of_object(reading, raw, predicate, spans):
+        if any(c.isupper() for c in item.subject.text) and item.key.startswith("who:") and item.past:
+            yield item
+            yield replace(item, key=item.key.replace("who:", "when:"))
 
 
 def _of_word(found: Iterator[Evidence]) -> Iterator[Evidence]:
@@ -165,7 +214,9 @@ def _existential(reading: Reading, text: str, spans: Spans) -> Iterator[Evidence
         stem = noun_stem(found.group("noun"))
         reliability = PRONOUN if text[-1] == ":" else INSIDE
         key = "noun:" + NOUN_KEYS.get(stem, stem)
-        yield Evidence(key, reading.spelled(phrase), spans, reliability, count=number_word(text))
+        made = Evidence(key, reading.spelled(phrase), spans, reliability, count=number_word(text))
+        yield made
+        yield replace(made, key="count:" + key.removeprefix("noun:"))
 
 
 def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans) -> Iterator[Evidence]:

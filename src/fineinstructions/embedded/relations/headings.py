@@ -34,6 +34,7 @@ _CONTAGIOUS = re.compile(r"infect|contact|spread|bacteria|virus|bite|contaminat"
 _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
+_MAX_TOPIC_WORDS, _OPENING_CHARS = 5, 250
 _MIN_BODY_WORDS = 8
 _MIN_STUB_WORDS = 60
 """A section whose parts do not all fit needs this many words to be an answer by itself (ours)."""
@@ -53,6 +54,7 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
         if subject and heading not in seen:
             yield from _by_relation(reading, subject, section, heading)
         yield from _by_question(reading, section)
+        yield from _by_topic(reading, section)
         seen.add(heading)
 
 
@@ -219,6 +221,16 @@ def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
         return
     if heading.endswith("?") and len(heading) < 100:
         yield from _question(reading, section, heading)
+
+
+def _by_topic(reading: Reading, section: Section) -> Iterator[Evidence]:
+    """A section of a book about the thing its heading names, if its opening names it again."""
+    phrase = noun_phrase(section.heading) if 3 <= section.level <= 6 else None
+    if phrase is None or len(phrase.text.split()) > _MAX_TOPIC_WORDS or not (spans := body_spans(reading, section)):
+        return
+    opening = reading.text[spans[0][0] : spans[0][0] + _OPENING_CHARS]
+    if phrase.text.casefold() in " ".join(opening.split()).casefold() and "`" not in opening:
+        yield Evidence("about", reading.spelled(phrase), spans, 0.7)
 
 
 def _question(reading: Reading, section: Section, heading: str) -> Iterator[Evidence]:

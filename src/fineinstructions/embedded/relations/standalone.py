@@ -16,7 +16,7 @@ Spans = tuple[tuple[int, int], ...]
 
 _POINTS_ELSEWHERE = pattern("points_elsewhere", re.IGNORECASE)
 _KNOWN_ACRONYMS = words("known_acronyms")
-_RESIDUE = re.compile(r"•|[<|]|\n\n|[A-Z]{3,} [A-Z]{3,} [A-Z]{3,}")
+_RESIDUE = re.compile(r"\b(?:in|by|from|of|see|with) ?[.)]|•|[<|]|\n\n|[A-Z]{3,} [A-Z]{3,} [A-Z]{3,}")
 _GENERIC_VERB = re.compile(r"(?:is|are|also|often|usually|consists?|contains?|[a-z]+s)\b")
 _STATES_CLASS = re.compile(r"(?:is|are) (?:an?|the|one)\b")
 _MAX_LIST_WORDS = MAX_ANSWER_WORDS - 60

@@ -34,7 +34,7 @@ _COPULA = re.compile(r"(?:is|are|was|were|refers to|refer to|means|describes)\s+
 _PASSIVE = re.compile(r"(?:is|are|was|were) (?:\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
 _ACTIVE = re.compile(r"(?P<verb>\w+)\b(?P<rest>.*)")
 _IN_PLACE = {
-    "place": r"\b(?:in|located|situated|near|on) \w",
+    "place": r"\b(?:in|near|on|of) (?:the )?[A-Z]|\b(?:located|situated) ",
     "organisation": r"\b(?:based|located|headquartered) (?:in|at)\b",
 }
 _GERUND = re.compile(r"\w+ing\b(?! that| which| of)")
@@ -116,6 +116,8 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         if key == "divided":
             kinds = made.subject.plural or re.search(r"\b(?:types|kinds|forms|classes)\b", predicate)
             yield replace(made, key="noun:type" if kinds else "noun:part")
+            if kinds and made.count:
+                yield replace(made, key="count:type")
             continue
         yield replace(made, key=key)
         if key == "where:locate":
@@ -218,7 +220,7 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
     made = Evidence(f"who:{SAME_VERB.get(stem, stem)}", phrase, spans, INSIDE, past=True)
     if stem == "be":
         yield replace(made, key="who:responsible", past=verb.startswith("w"))
-    elif stem == "caus":
+    elif stem == "caus" and not predicate[found.end() :].startswith(" to "):
         yield replace(made, key="noun:cause", past=past)
     elif stem in ("affect", "influenc", "regulat") and (cause := noun_phrase(raw_subject)):
         yield replace(made, key="effect_on", subject=reading.spelled(cause), past=past, other=phrase)
