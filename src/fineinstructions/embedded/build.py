@@ -22,7 +22,7 @@ FICTION_STRIDE = 5
 """Of the fiction documents every fifth is read: novels would drown the rest."""
 MAX_QUERY_CHARS = 300
 WINDOW_TOKENS = 8192
-MIN_COSINE = 0.2
+MIN_COSINE = 0.03
 
 
 def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,11 @@ from fineinstructions.embedded.kinds import DEFAULT_KIND
 from fineinstructions.embedded.relation_words import RELATIONS
 from fineinstructions.embedded.words import FUNCTION_WORDS, stem
 
+_SUCH_AS = (
+    "such as a disease, a gene, a person, a city, a company, a war, a season, an animal, a plant, a chemical, a machine, "
+    "a software command, a military unit or a dish"
+)
+_TOPIC_PAGE = f"An article or page about any topic, {_SUCH_AS}"
 _PAGE_OF_KIND = {
     "a disease": "A health page about a disease or medical condition",
     "a medicine or treatment": "A health page about a medicine or treatment",
@@ -30,7 +35,7 @@ _PAGE_OF_KIND = {
     "a team or person": "An article about a sports team or player",
     "an event": "A history or sports article about an event such as a battle, election or championship",
     "a law or document": "A history or law article about an act, treaty, amendment or document",
-    "a term": "A reference page that explains a term",
+    "a term": f"A page that explains a term or name, {_SUCH_AS}",
     "an abbreviation": "A reference page that explains an abbreviation",
     "a language": "An article about a language or a country",
     "an invention": "A history article about an invention",
@@ -48,11 +53,10 @@ _PAGE_OF_KIND = {
     "a condition or event": "A health, science or history page about a condition or event",
     "do something": "A how-to guide, manual or technical page that shows how to do something",
     "a job": "A manual or article about a job and its duties",
-    "a thing": "A reference, science or technical page about a thing and how it works",
+    "a thing": f"A reference, science or technical page about a thing, {_SUCH_AS}",
     "a year": "A history article about a year",
     "a number": "A page with numbers and figures",
 }
-_TOPIC_PAGE = "A reference page, textbook section or article about a topic"
 
 _TELLS = {
     "symptom": "lists the symptoms and signs",
