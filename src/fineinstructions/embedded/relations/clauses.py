@@ -94,7 +94,7 @@ def _read(reading: Reading, subject: Subject | None, sentence: Sentence, spans: 
     yield from _existential(reading, text, spans)
     yield from _apposition(text, spans)
     if found := _DATED_OPENING.match(text):
-        yield from _dated(reading, subject, sentence, text[found.end() :], spans)
+        yield from _dated(reading, subject, text[found.end() :], spans)
         return
     if _OPENS_DANGLING.match(text):
         return
@@ -124,7 +124,7 @@ def _inside(
     phrase = reading.spelled(phrase)
     if subject and subject.phrase.kind == "person" and phrase.text in subject.phrase.text.split()[1:]:
         phrase = subject.phrase
-    if subject and (is_part_of_title(phrase, subject) or _is_parameter(phrase, subject)):
+    if _is_parameter(phrase) or (subject and is_part_of_title(phrase, subject)):
         return
     if not is_anaphoric(reading, phrase, sentence, predicate):
         rare = reading.mentions(phrase) < _MIN_MENTIONS + (phrase.text.islower() and " " not in phrase.text)
@@ -141,9 +141,7 @@ def _apposition(text: str, spans: Spans) -> Iterator[Evidence]:
         yield Evidence("identity", Phrase(found.group("name"), kind="person"), spans, INSIDE, past=past)
 
 
-def _dated(
-    reading: Reading, subject: Subject | None, sentence: Sentence, clause: str, spans: Spans
-) -> Iterator[Evidence]:
+def _dated(reading: Reading, subject: Subject | None, clause: str, spans: Spans) -> Iterator[Evidence]:
     """From "In 1773, Parliament passed the Tea Act": when and by whom, nothing else."""
     found = _CLAUSE.match(clause)
     if not found or _OPENS_DANGLING.match(clause):
@@ -168,10 +166,10 @@ def _of_word(found: Iterator[Evidence]) -> Iterator[Evidence]:
             yield replace(item, key="where:word" if item.key == "where:come" else item.key)
 
 
-def _is_parameter(phrase: Phrase, subject: Subject) -> bool:
+def _is_parameter(phrase: Phrase) -> bool:
     """Whether a phrase is a part of a command that needs the command's name: "the Path parameter"."""
     parts = ("parameter", "parameters", "property", "switch")
-    return subject.phrase.kind == "command" and phrase.text.endswith(parts)
+    return phrase.text.endswith(parts)
 
 
 def _opening(reading: Reading, subject: Subject, sentence: Sentence, text: str) -> str:
@@ -202,7 +200,7 @@ def _two_things(reading: Reading, text: str, spans: Spans) -> Iterator[Evidence]
             yield Evidence("differences", both, spans, PRONOUN)
     if found := _ABBREVIATED.match(text):
         initials = "".join(word[0] for word in found.group("name").replace("-", " ").split() if word[0].isupper())
-        if initials == found.group("short").upper():
+        if initials == found.group("short").upper() and _CLAUSE.match(text):
             yield Evidence("stand", Phrase(found.group("short")), spans, PRONOUN)
 
 

@@ -122,7 +122,7 @@ class Phrase:
 def indefinite(word: str) -> str:
     """``a`` or ``an``, by the sound the word begins with as far as its spelling tells."""
     first = word[:1].lower()
-    if re.match(r"(?:uni|use|usu|eu|one\b|u[bt]i|U[A-Z])", word) or first not in "aeiou":
+    if re.match(r"(?:uni|use|usu|ur[aeio]|ute|eu|one\b|u[bt]i|U[A-Z])", word) or first not in "aeiou":
         return "an" if re.match(r"(?:hour|honest|heir|[FHLMNRSX][A-Z0-9\b])", word) else "a"
     return "an"
 
@@ -170,7 +170,8 @@ def _is_no_phrase(text: str, article: str) -> bool:
         return True
     if len(tokens) == 1:
         return False
-    if _ends_in_ed(tokens[-1]) or (not article and _ends_in_ed(tokens[0]) and not is_plural(text)):
+    shown = tokens[-1] in PARTICIPLES and tokens[-1].endswith("n")
+    if shown or _ends_in_ed(tokens[-1]) or (not article and _ends_in_ed(tokens[0]) and not is_plural(text)):
         return True
     return not article and tokens[0].endswith("ing") and tokens[1] in ("a", "an", "the")
 

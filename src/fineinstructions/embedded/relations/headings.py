@@ -28,13 +28,14 @@ _ABOUT_DISEASE = frozenset(
 """Relations whose headings are read on pages about diseases only."""
 _OWN_KEYS = words("own_heading_keys")
 _BOILERPLATE = pattern("boilerplate")
-_DANGLING = pattern("section_dangling")
+_DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _BEGINS = pattern("begins")
 _CONTAGIOUS = re.compile(r"infect|contact|spread|bacteria|virus|bite|contaminat")
 _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
 _MAX_TOPIC_WORDS, _OPENING_CHARS = 5, 250
+_SENTENCE_ENDS = ".!?\"”)'’"
 _MIN_BODY_WORDS = 8
 _MIN_STUB_WORDS = 60
 """A section whose parts do not all fit needs this many words to be an answer by itself (ours)."""
@@ -59,7 +60,7 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
 
 
 def _with_children(reading: Reading) -> Iterator[Section]:
-    """Sections with the deeper sections behind them, as far as these fit; short ones that cannot take theirs are empty."""
+    """Sections with the deeper ones behind them, as far as these fit; short ones that cannot take theirs are empty."""
     sections = reading.structure.sections
     for number, section in enumerate(sections):
         blocks = section.blocks
@@ -95,7 +96,13 @@ def body_spans(reading: Reading, section: Section) -> Spans | None:
     start, end = blocks[0].start, blocks[-1].end
     start = _after_question(reading, start, end)
     text = _before_boilerplate(reading.text[start:end])
-    if len(text.split()) < _MIN_BODY_WORDS or text[-1] in ":,;" or _DANGLING.match(text):
+    if (
+        len(text.split()) < _MIN_BODY_WORDS
+        or text[-1] in ":,;"
+        or (_DANGLING.match(text) and not _STANDS_FOR_SUBJECT.match(text))
+    ):
+        return None
+    if blocks[-1].kind == "paragraph" and text[-1] not in _SENTENCE_ENDS:
         return None
     if len(_LINK.findall(text)) > 1 or text.startswith("- -"):
         return None

@@ -1,10 +1,12 @@
-"""What the opening sentence of a page about one subject tells: birth, place, profession, dates in its brackets.
+"""What the opening of a page about one subject tells: what it is, birth and death, place, profession.
 
-In: a `Reading` and its subject. Out: `Evidence` from the first sentence.
+In: a `Reading` and its subject. Out: `Evidence` from the first sentence, or from the paragraph it opens. The decision to
+question: a year in brackets behind a person's name is one of birth or death; nothing else is read from brackets.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fineinstructions.embedded.document_text import Sentence
 from fineinstructions.embedded.relations.grammar import is_participle, kind_of_complement
@@ -15,67 +17,72 @@ from fineinstructions.embedded.relations.statements import located
 from fineinstructions.embedded.relations.tables import pattern
 
 _OPENING = pattern("opening", re.DOTALL)
-_MIN_DESCRIPTION_WORDS, _MIN_EVENT_WORDS = 25, 40
-"""Shortest opening that describes a thing, or tells what happened (ours)."""
 _YEAR = r"\b(?:1\d{3}|20\d\d)\b"
+_BORN = re.compile(rf"\bborn\b[^)]*{_YEAR}|{_YEAR}\s?[–-]")
+_BORN_IN = re.compile(r"\bborn\b[^)]*\bin [A-Z]")
+_DIED = re.compile(rf"{_YEAR}\)?\s?[–-][^)]*{_YEAR}")
+_IN_PLACE = re.compile(r"\b(?:in|of|near|on) (?:the )?[A-Z]")
+_ONE_OF_A_SERIES = re.compile(
+    r"the (?:\w+ ){1,4}(?:season|edition|film|album|game|tournament|event|championship|round|race)"
+)
+_MIN_COMPLEMENT_WORDS = 4
+_MIN_DESCRIPTION_WORDS, _MIN_EVENT_WORDS, _MAX_DESCRIPTION_WORDS = 25, 40, 120
+"""Shortest opening that describes a thing or tells what happened, and where it is cut (ours)."""
 
 
 def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     """Evidence from the sentence that defines the document's subject."""
-    first = next(
-        (s for s in reading.structure.sentences[:3] if reading.structure.blocks[s.block].kind == "paragraph"), None
-    )
-    if first is None:
-        return
-    text = reading.text[first.start : first.end]
+    first = reading.first_sentence
+    text = reading.text[first.start : first.end] if first else ""
     found = _OPENING.match(text)
-    if (
-        not found
-        or not is_self_contained(text)
-        or subject.phrase.text.split()[0].casefold() not in found.group("name").casefold()
-    ):
+    if first is None or found is None or not _defines(text, found, subject):
         return
-    rest, paren = found.group("rest"), found.group("paren") or ""
-    if is_participle(rest.split()[0]):
-        return
-    if len(rest.split()) < 4 or (
-        WEAK_COMPLEMENT.match(rest)
-        and not re.match(r"the (?:\w+ ){1,4}(?:season|edition|film|album|game|tournament|event|championship)", rest)
-    ):
-        return
+    rest, brackets = found.group("rest"), found.group("paren") or ""
     phrase = subject.phrase.of_kind(kind_of_complement(rest))
     made = Evidence("definition", phrase, ((first.start, first.end),), 0.9, past=subject.past)
     longer = extended(reading, made)
-    person = phrase.kind == "person"
-    keys = ["identity"] if person else ["definition", "meaning"]
-    for key in keys:
-        yield Evidence(key, phrase, longer.spans, 0.9, past=subject.past)
+    if phrase.kind == "person":
+        yield replace(longer, key="identity")
+        yield from _person(replace(made, reliability=0.85), rest, brackets)
+    else:
+        yield longer
+        yield replace(longer, key="meaning")
     described = _paragraph(reading, first)
-    if reading.structure.words(*described[0]) >= _MIN_DESCRIPTION_WORDS:
-        yield Evidence("about", phrase, described, 0.9, past=subject.past)
-    plain = [("noun:profession", person), ("noun:nationality", person and rest.startswith(("a ", "an ")))]
-    plain.append(("when:bear", person and re.search(rf"\bborn\b[^)]*{_YEAR}|{_YEAR}\s?[–-]", paren) is not None))
-    plain.append(("when:die", person and re.search(rf"{_YEAR}\)?\s?[–-][^)]*{_YEAR}", paren) is not None))
-    plain.append(
-        ("where:locate", phrase.kind == "place" and re.search(r"\b(?:in|of|near|on) (?:the )?[A-Z]", rest) is not None)
-    )
-    plain.append(("where:bear", person and re.search(r"\bborn\b[^)]*\bin [A-Z]", paren) is not None))
-    for key, holds in plain:
-        if holds:
-            yield Evidence(
-                key, phrase, made.spans, 0.85, past=subject.past if key.startswith(("noun", "where:loc")) else True
-            )
+    words = reading.structure.words(*described[0])
+    if words >= _MIN_DESCRIPTION_WORDS:
+        yield replace(made, key="about", spans=described)
+    if words >= _MIN_EVENT_WORDS and phrase.kind == "event" and subject.past:
+        yield replace(made, key="happen", spans=described, reliability=0.8)
+    if phrase.kind == "place" and _IN_PLACE.search(rest):
+        yield replace(made, key="where:locate")
     if phrase.kind in ("place", "organisation"):
         yield from located(made, rest)
-    if phrase.kind == "event" and subject.past:
-        if reading.structure.words(*described[0]) > _MIN_EVENT_WORDS:
-            yield Evidence("happen", phrase, described, 0.8, past=True)
+
+
+def _defines(text: str, found: re.Match[str], subject: Subject) -> bool:
+    """Whether a sentence says what its subject is."""
+    rest = found.group("rest")
+    names = subject.phrase.text.split()[0].casefold() in found.group("name").casefold()
+    if not names or not is_self_contained(text) or is_participle(rest.split()[0]):
+        return False
+    weak = WEAK_COMPLEMENT.match(rest) and not _ONE_OF_A_SERIES.match(rest)
+    return len(rest.split()) >= _MIN_COMPLEMENT_WORDS and not weak
+
+
+def _person(made: Evidence, rest: str, brackets: str) -> Iterator[Evidence]:
+    """Birth, death, profession and nationality of a person."""
+    yield replace(made, key="noun:profession")
+    if rest.startswith(("a ", "an ")):
+        yield replace(made, key="noun:nationality")
+    for key, told in (("when:bear", _BORN), ("when:die", _DIED), ("where:bear", _BORN_IN)):
+        if told.search(brackets):
+            yield replace(made, key=key, past=True)
 
 
 def _paragraph(reading: Reading, sentence: Sentence) -> Spans:
-    """The paragraph that a sentence opens, cut at 120 words."""
+    """The paragraph that a sentence opens, cut at a sentence."""
     end, following = sentence.end, reading.structure.sentence_after(sentence)
-    while following and reading.structure.words(sentence.start, following.end) <= 120:
+    while following and reading.structure.words(sentence.start, following.end) <= _MAX_DESCRIPTION_WORDS:
         if not is_self_contained(reading.text[following.start : following.end]):
             break
         end, following = following.end, reading.structure.sentence_after(following)

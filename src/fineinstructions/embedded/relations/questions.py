@@ -148,6 +148,8 @@ def _build(parts: dict[str, str], key: str, names: list[str]) -> Wanted | None:
     before = before[1:] if article else before
     slot = int(words[place][1:2])
     full = _full_key(parts, key)
+    if full == "noun:type" and parts.get("be") in ("is", "was"):
+        return None
     if full in _ONE_OF_A_KIND and parts.get("n") and parts.get("be") in ("are", "were"):
         return None
     class_kind = _CLASS_OF.get(before[-1]) if before else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
-from fineinstructions.embedded.document_text import DocumentText
+from fineinstructions.embedded.document_text import DocumentText, Sentence
 from fineinstructions.embedded.relations.grammar import Phrase
 
 MAX_ANSWER_WORDS = 250
@@ -77,6 +77,12 @@ class Reading:
     def __init__(self, text: str, title: str) -> None:
         self.structure = DocumentText(text, title)
         self.text = text
+
+    @cached_property
+    def first_sentence(self) -> Sentence | None:
+        """The sentence that opens the first paragraph."""
+        structure = self.structure
+        return next((s for s in structure.sentences[:3] if structure.blocks[s.block].kind == "paragraph"), None)
 
     @cached_property
     def folded(self) -> str:

@@ -54,7 +54,7 @@ _LIFELESS = ("start", "begin", "open", "end", "form")
 _DATED_ACTS = frozenset(
     (*_LIFELESS, "close", "die", "retir", "debut", "graduat", "join", "air", "occur", "happen", "stop")
 )
-"""Active verbs whose date answers "when did it ..."; "released the game in 2006" does not tell when it came out itself."""
+"""Active verbs whose date answers "when did it ..."; who "released the game in 2006" did not come out in 2006."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ In: a `Reading`. Out: a `Subject` or nothing. The decision to question: a title 
 
 import re
 
-from fineinstructions.embedded.document_text import Sentence
 from fineinstructions.embedded.relations.grammar import Phrase, is_plural, kind_of_complement, noun_phrase, noun_stem
 from fineinstructions.embedded.relations.reading import Reading, Subject
 from fineinstructions.embedded.relations.tables import pattern
 
 _LABEL = pattern("label", re.IGNORECASE)
-_COMMAND = re.compile(r"[A-Z][a-z]+-[A-Z]\w+\Z")
+_COMMAND = re.compile(r"[A-Z][A-Za-z]+-[A-Z][a-z]\w+\Z")
 _QUALIFIER = re.compile(r"\s*\((?P<what>[^()]*)\)\s*\Z")
 _COPULA = pattern("copula", re.DOTALL)
 _HEALTH = frozenset(("symptoms", "inheritance", "genetic changes", "treatment", "exams and tests", "susceptibility"))
@@ -50,16 +49,9 @@ def subject_of(reading: Reading) -> Subject | None:
     return _defined(reading, name) or _by_headings(reading, name, headings)
 
 
-def _first_sentence(reading: Reading) -> Sentence | None:
-    for sentence in reading.structure.sentences[:3]:
-        if reading.structure.blocks[sentence.block].kind == "paragraph":
-            return sentence
-    return None
-
-
 def _defined(reading: Reading, name: str) -> Subject | None:
     """Subject whose first sentence defines it."""
-    sentence = _first_sentence(reading)
+    sentence = reading.first_sentence
     if sentence is None or not (found := _COPULA.match(reading.text, sentence.start, sentence.end)):
         return None
     opening = found.group("name").replace("*", "").replace("`", "").strip('"“” ')
@@ -76,7 +68,10 @@ def _defined(reading: Reading, name: str) -> Subject | None:
         "the" if (found.group("article") or "").strip().lower() == "the" else "a" if found.group("article") else ""
     )
     plural = found.group("be") in ("are", "were", "refer to")
-    shown = opening if opening.casefold() == name.casefold() else name
+    same_words = [noun_stem(word) for word in opening.casefold().split()] == [
+        noun_stem(word) for word in name.casefold().split()
+    ]
+    shown = opening if same_words else name
     named = Phrase(shown, article, plural, kind)
     phrase = named if kind == "person" else reading.spelled(named, unseen_lower=False)
     past = found.group("be") in ("was", "were")
