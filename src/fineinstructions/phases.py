@@ -127,7 +127,7 @@ class Models:
             return None
         from fineinstructions.embedded.relations import RelationGate
 
-        return RelationGate(list(self.index.templates()))
+        return RelationGate(list(self.index.templates()), self._config.seed)
 
     @cached_property
     def instantiator(self) -> Instantiator:

@@ -4,6 +4,8 @@ In: a document. Out: row numbers of templates. The decision to question: the gat
 filled with the right kind, number and article, so that what passes is seldom refused later.
 """
 
+import hashlib
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -56,21 +58,40 @@ def _collect(text: str, title: str) -> Iterator[Evidence]:
 class RelationGate:
     """Cheap compatibility test between documents and templates.
 
+    Of all templates that ask a document for the same relation, one is allowed: the others are wordings of one question,
+    and the document has one answer to it. Which one is drawn per document, weighted by how many queries used it.
+
     Args:
         templates: The template bank, in index order.
+        seed: Seed of the run.
     """
 
-    def __init__(self, templates: Sequence[Template]) -> None:
+    def __init__(self, templates: Sequence[Template], seed: int = 0) -> None:
+        self._seed = seed
         self._rows: dict[str, dict[Wanted, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._ids = [template.template_id for template in templates]
+        self._num_queries = [max(1, len(template.query_ids)) for template in templates]
         for row, template in enumerate(templates):
             if asked := wanted(template.template):
                 self._rows[asked.key][asked].append(row)
 
     def allowed(self, document: DocumentLike) -> NDArray[np.int64]:
-        """Row numbers of the templates that the document may answer, ascending."""
-        rows: list[int] = []
+        """Row numbers of the templates that the document may answer, ascending; one per relation."""
+        drawn: set[int] = set()
         for key, found in evidence(document).items():
-            for asked, numbers in self._rows.get(key, {}).items():
-                if any(fit(asked, item) is not None for item in found):
-                    rows.extend(numbers)
-        return np.array(sorted(set(rows)), dtype=np.int64)
+            fitting = [
+                row
+                for asked, rows in self._rows.get(key, {}).items()
+                if any(fit(asked, item) is not None for item in found)
+                for row in rows
+            ]
+            if fitting:
+                drawn.add(max(fitting, key=lambda row: self._luck(row, document.document_id)))
+        return np.array(sorted(drawn), dtype=np.int64)
+
+    def _luck(self, row: int, document_id: str) -> tuple[float, int]:
+        """Weight plus Gumbel noise that depends on seed, document and template alone: drawing by weight."""
+        text = f"{self._seed}\0gate\0{document_id}\0{self._ids[row]}"
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        uniform = (int.from_bytes(digest, "little") + 0.5) / 2**64
+        return 0.5 * math.log(self._num_queries[row]) - math.log(-math.log(uniform)), -row
