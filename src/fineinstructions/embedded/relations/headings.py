@@ -55,7 +55,8 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
         if subject and heading not in seen:
             yield from _by_relation(reading, subject, section, heading)
         yield from _by_question(reading, section)
-        yield from _by_topic(reading, section)
+        if subject is None or subject.phrase.kind != "command":
+            yield from _by_topic(reading, section)
         seen.add(heading)
 
 

@@ -19,6 +19,7 @@ from fineinstructions.embedded.relations.tables import pattern
 _OPENING = pattern("opening", re.DOTALL)
 _YEAR = r"\b(?:1\d{3}|20\d\d)\b"
 _BORN = re.compile(rf"\bborn\b[^)]*{_YEAR}|{_YEAR}\s?[–-]")
+_BORN_ON = re.compile(rf"\b(?:born )?(?:\d{{1,2}} [A-Z][a-z]+|[A-Z][a-z]+ \d{{1,2}}),? {_YEAR}")
 _BORN_IN = re.compile(r"\bborn\b[^)]*\bin [A-Z]")
 _DIED = re.compile(rf"{_YEAR}\)?\s?[–-][^)]*{_YEAR}")
 _IN_PLACE = re.compile(r"\b(?:in|of|near|on) (?:the )?[A-Z]")
@@ -74,7 +75,7 @@ def _person(made: Evidence, rest: str, brackets: str) -> Iterator[Evidence]:
     yield replace(made, key="noun:profession")
     if rest.startswith(("a ", "an ")):
         yield replace(made, key="noun:nationality")
-    for key, told in (("when:bear", _BORN), ("when:die", _DIED), ("where:bear", _BORN_IN)):
+    for key, told in (("when:bear", _BORN), ("when:die", _DIED), ("where:bear", _BORN_IN), ("day:bear", _BORN_ON)):
         if told.search(brackets):
             yield replace(made, key=key, past=True)
 

@@ -131,7 +131,8 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
         return
     kind = kind_of_complement(rest)
     made = replace(made, subject=made.subject.of_kind(kind))
-    if made.reliability <= INSIDE and not _is_tight(made, rest):
+    first_name = made.subject.kind == "person" and " " not in made.subject.text
+    if made.reliability <= INSIDE and (first_name or not _is_tight(made, rest)):
         return
     if not made.lead:
         keys = ["definition", "meaning"]
@@ -213,6 +214,8 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
     found = say.OBJECT_OF.match(predicate)
     phrase = noun_phrase(found.group("object")) if found else None
     if not found or phrase is None or (phrase.article == "the" and phrase.text.islower()):
+        return
+    if phrase.text.endswith("ing") and " " not in phrase.text:
         return
     phrase = reading.spelled(phrase)
     verb = found.group("verb").split()[0]
