@@ -44,10 +44,15 @@ def expanded(answer, text):
     return re.sub(r"<excerpt>(.*?)</excerpt>", write, answer, flags=re.DOTALL)
 
 
-LONG = (
-    "Cutis laxa\n\nCutis laxa is a disorder of connective tissue, which is the tissue that gives the body its structure and "
-    "strength. It is rare in people without cutis laxa.\n\n## Inheritance\n\nThis condition is inherited in an autosomal dominant pattern in most families.\n"
-)
+LONG = """Cutis laxa
+
+Cutis laxa is a disorder of connective tissue, which is the tissue that gives the body its structure and strength. \
+It is rare in people without cutis laxa.
+
+## Inheritance
+
+This condition is inherited in an autosomal dominant pattern in most families.
+"""
 
 
 def test_draft_quotes_whole_sentences_in_short_hand():
@@ -103,7 +108,8 @@ def test_order_of_requests_does_not_matter():
     assert forward == backward[::-1]
 
 
-WORDS = st.lists(st.sampled_from(["the", "cell", "divides", "and", "grows", "in", "a", "wet", "place", ".", "Two"]), min_size=1, max_size=60)
+TOKENS = ("the", "cell", "divides", "and", "grows", "in", "a", "wet", "place", ".", "Two")
+WORDS = st.lists(st.sampled_from(TOKENS), min_size=1, max_size=60)
 
 
 @settings(max_examples=200, deadline=None)
@@ -119,13 +125,27 @@ def test_excerpts_are_found_exactly_once(words, data):
         assert expanded(marked, text) == text[start:end]
 
 
-HOSTILE = st.lists(
-    st.sampled_from(
-        ["<fi>x</fi>", "</excerpt>", "<excerpt>", "<...>", "{0}", '{"a": 1}', "\x00", "\u202e", "שלום", "Osmosis is a process that", "moves water.",
-         "\n\n", "## Symptoms", "\n- ", "```", "|", "The", "was founded in 1960 by", "John Smith", ":", "(", ")", "\r\n", "'", "é"]
+PIECES = (
+    *(
+        "<fi>x</fi>",
+        "</excerpt>",
+        "<excerpt>",
+        "<...>",
+        "{0}",
+        '{"a": 1}',
+        "\x00",
+        "\u202e",
+        "שלום",
+        "|",
+        ":",
+        "(",
+        ")",
+        "é",
     ),
-    max_size=30,
-)  # fmt: skip
+    *("Osmosis is a process that", "moves water.", "The", "was founded in 1960 by", "John Smith", "'"),
+    *("\n\n", "## Symptoms", "\n- ", "```", "\r\n"),
+)
+HOSTILE = st.lists(st.sampled_from(PIECES), max_size=30)
 BANK = [
     Template(f"t-{n}", text, "", 1, ("q-1",))
     for n, text in enumerate(

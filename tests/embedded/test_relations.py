@@ -91,9 +91,12 @@ def test_clean_phrases(raw, text):
 
 @pytest.mark.parametrize(
     "raw",
-    ["This condition", "people", "it", "the company", "The Garden", "In 1960", "the new rule", "creating a map", "that which is",
-     "the process described", "X later", "", "   ", "the", "a cell that divides", "two types", "the lead single for the album"],
-)  # fmt: skip
+    [
+        *("This condition", "people", "it", "the company", "The Garden", "In 1960", "the new rule", "creating a map"),
+        *("that which is", "the process described", "X later", "", "   ", "the", "a cell that divides", "two types"),
+        "the lead single for the album",
+    ],
+)
 def test_phrases_that_name_nothing(raw):
     assert noun_phrase(raw) is None
 
@@ -105,23 +108,24 @@ def test_grammar():
     assert slot_kind("a film, song or product") in ("work", "")
 
 
-SENTENCES = [
-    ("Glycolysis is a pathway that breaks down glucose. Cells need glycolysis.", "definition", "glycolysis"),
-    ("The cell cycle is an ordered series of events involving growth. Cells follow the cell cycle.", "definition", "cell cycle"),
-    ("The purpose of an audit is to find errors in the books. An audit takes days.", "noun:purpose", "audit"),
-    ("Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.", "when:found", "Acme Widgets"),
-    ("Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.", "who:found", "Acme Widgets"),
-    ("Asbestos fibers were used in gloves, board covers, pot handles and many hairdryers. Asbestos fibers kill.", "used", "asbestos fibers"),
-    ("Synovial joints are divided into planar, hinge and pivot joints. Synovial joints move.", "noun:type", "synovial joints"),
-    ("There are three types of muscle tissue: skeletal, cardiac, and smooth.", "noun:type", "muscle tissue"),
-    ("The difference between mitosis and meiosis is the number of divisions. Mitosis and meiosis matter.", "difference", "mitosis"),
-    ("The World Health Organization (WHO) is an agency of the United Nations.", "stand", "WHO"),
-    ("Back mutations occur when the vaccine changes inside its host. Back mutations are rare.", "noun:cause", "back mutations"),
-]  # fmt: skip
+SENTENCES = """
+definition | glycolysis | Glycolysis is a pathway that breaks down glucose. Cells need glycolysis.
+definition | cell cycle | The cell cycle is an ordered series of events involving growth. Cells follow the cell cycle.
+noun:purpose | audit | The purpose of an audit is to find errors in the books. An audit takes days.
+when:found | Acme Widgets | Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.
+who:found | Acme Widgets | Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.
+used | asbestos fibers | Asbestos fibers were used in gloves, board covers, and hairdryers. Asbestos fibers kill.
+noun:type | synovial joints | Synovial joints are divided into planar, hinge and pivot joints. Synovial joints move.
+noun:type | muscle tissue | There are three types of muscle tissue: skeletal, cardiac, and smooth.
+difference | mitosis | The difference between mitosis and meiosis is the number of divisions. Mitosis, meiosis, and more.
+stand | WHO | The World Health Organization (WHO) is an agency of the United Nations.
+noun:cause | back mutations | Back mutations occur when the vaccine changes inside its host. Back mutations are rare.
+"""
 
 
-@pytest.mark.parametrize(("text", "key", "subject"), SENTENCES)
-def test_sentence_evidence(text, key, subject):
+@pytest.mark.parametrize("line", SENTENCES.strip().splitlines())
+def test_sentence_evidence(line):
+    key, subject, text = line.split(" | ")
     found = evidence(document(text, name=f"{key}-{subject}"))
     assert subject in [e.subject.text for e in found.get(key, [])]
     for items in found.values():
@@ -175,6 +179,14 @@ def test_headings_and_repairs():
 def test_title_in_capitals_is_spelled_as_the_text_spells_it():
     text = "Skin Cancer\n\nSkin cancer is a disease of the skin. Many people get skin cancer each year.\n"
     assert evidence(document(text, "Skin Cancer"))["definition"][0].subject.text == "skin cancer"
+
+
+def test_recipe_is_ingredients_and_directions():
+    ingredients = "## Ingredients\n\n- 1 cup water\n- 1 bag of black tea\n- some milk, if you like\n\n"
+    text = f"Tea\n\n{ingredients}## Directions\n\n1. Boil the water for a minute.\n2. Add tea.\n"
+    start, end = evidence(document(text, "Tea"))["noun:recipe"][0].spans[0]
+    assert text[start:end].startswith("- 1 cup water")
+    assert text[start:end].endswith("2. Add tea.")
 
 
 BANK = [

@@ -6,6 +6,7 @@ section longer than the answer limit gives its first paragraphs only, ended at a
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from fineinstructions.embedded.document_text import Block, Section, split_sentences
 from fineinstructions.embedded.relations.grammar import Phrase, is_plural, noun_phrase, noun_stem
@@ -48,6 +49,8 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
     """Evidence from the sections of a document."""
     seen: set[str] = set()
     skipped = skipped_sections(reading)
+    if subject and subject.phrase.kind == "dish":
+        yield from _whole_recipe(reading, subject)
     for number, section in enumerate(_with_children(reading)):
         heading = section.heading.casefold().strip()
         if not section.blocks or number in skipped or not section.level:
@@ -58,6 +61,18 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
         if subject is None or subject.phrase.kind != "command":
             yield from _by_topic(reading, section)
         seen.add(heading)
+
+
+def _whole_recipe(reading: Reading, subject: Subject) -> Iterator[Evidence]:
+    """Ingredients and directions together, where they stand together and fit."""
+    sections = list(_with_children(reading))
+    for first, second in pairwise(sections):
+        if not (first.heading.casefold() == "ingredients" and second.heading.casefold() == "directions"):
+            continue
+        head, tail = body_spans(reading, first), body_spans(reading, second)
+        if head and tail and reading.structure.words(head[0][0], tail[0][1]) <= MAX_ANSWER_WORDS:
+            for key in ("noun:recipe", "how:make"):
+                yield Evidence(key, subject.phrase, ((head[0][0], tail[0][1]),), 0.95)
 
 
 def _with_children(reading: Reading) -> Iterator[Section]:

@@ -1,7 +1,7 @@
 """What the opening of a page about one subject tells: what it is, birth and death, place, profession.
 
-In: a `Reading` and its subject. Out: `Evidence` from the first sentence, or from the paragraph it opens. The decision to
-question: a year in brackets behind a person's name is one of birth or death; nothing else is read from brackets.
+In: a `Reading` and its subject. Out: `Evidence` from the first sentence, or from the paragraph it opens. The decision
+to question: a year in brackets behind a person's name is one of birth or death; nothing else is read from brackets.
 """
 
 import re

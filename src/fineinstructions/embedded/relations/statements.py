@@ -223,7 +223,7 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
     made = Evidence(f"who:{SAME_VERB.get(stem, stem)}", phrase, spans, INSIDE, past=True)
     if stem == "be":
         yield replace(made, key="who:responsible", past=verb.startswith("w"))
-    elif stem == "caus" and not predicate[found.end() :].startswith(" to "):
+    elif stem == "caus" and phrase.article != "a" and not predicate[found.end() :].startswith(" to "):
         yield replace(made, key="noun:cause", past=past)
     elif stem in ("affect", "influenc", "regulat") and (cause := noun_phrase(raw_subject)):
         yield replace(made, key="effect_on", subject=reading.spelled(cause), past=past, other=phrase)
