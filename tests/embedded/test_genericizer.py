@@ -30,7 +30,8 @@ def one(genericizer: EmbeddedGenericizer, text: str) -> TemplateDraft | Rejectio
         ("When did George Orwell die?", "When did <fi>a person</fi> die?", ("George Orwell",)),
         ("where was marie curie born", "Where was <fi>a person</fi> born?", ("marie curie",)),
         ("how does a jet engine work", "How does <fi>a thing</fi> work?", ("a jet engine",)),
-        ("How to clean a carburetor?", "How do you <fi>do something</fi>?", ("clean a carburetor",)),
+        ("How to clean a carburetor?", "How do you clean <fi>an item</fi>?", ("a carburetor",)),
+        ("how can i solder two wires", "How do you <fi>do something</fi>?", ("solder two wires",)),
         (
             "What is the difference between a virus and a bacterium?",
             "What is the difference between <fi>a topic</fi> and <fi>another topic</fi>?",
@@ -71,10 +72,29 @@ def test_what_is_refused_has_a_reason(genericizer: EmbeddedGenericizer, query: s
 
 
 _WORDS = st.sampled_from(
-    "what who when where how is was did does do you the a of in for and capital symptoms born die work wrote lupus "
-    "france Berlin Orwell engine bread causes 1990 ? ' \" , ( <fi> </fi> it its my to make's I Ärger 日本 \x00".split(
-        " "
-    )
+    [
+        *(
+            "what",
+            "who",
+            "when",
+            "where",
+            "how",
+            "is",
+            "was",
+            "did",
+            "does",
+            "do",
+            "you",
+            "the",
+            "a",
+            "of",
+            "in",
+            "for",
+        ),
+        *("and", "to", "it", "its", "my", "make's", "capital", "symptoms", "born", "die", "work", "wrote", "causes"),
+        *("lupus", "france", "Berlin", "Orwell", "engine", "bread", "1990", "I", "Ärger", "日本", "\x00"),
+        *("?", "'", '"', ",", "(", "<fi>", "</fi>"),
+    ]
 )
 
 

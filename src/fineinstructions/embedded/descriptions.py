@@ -13,8 +13,8 @@ from fineinstructions.embedded.relation_words import RELATIONS
 from fineinstructions.embedded.words import FUNCTION_WORDS, stem
 
 _SUCH_AS = (
-    "such as a disease, a gene, a person, a city, a company, a war, a season, an animal, a plant, a chemical, a machine, "
-    "a software command, a military unit or a dish"
+    "such as a disease, a gene, a person, a city, a company, a war, a season, an animal, a plant, a chemical, "
+    "a machine, a software command, a military unit or a dish"
 )
 _TOPIC_PAGE = f"An article or page about any topic, {_SUCH_AS}"
 _PAGE_OF_KIND = {

@@ -89,7 +89,9 @@ class FrameGrammar:
         if first == "who":
             bare = table.is_verb(second) and not second.endswith(("s", "ed"))
             return not (bare or (table.is_finite(second) and not AUXILIARIES.isdisjoint(words[2:])))
-        return not (first == "how" and second in _DO and table.is_mainly_verb(words[2]))
+        return not (
+            first == "how" and second in _DO and words[2] not in FUNCTION_WORDS and table.is_mainly_verb(words[2])
+        )
 
     def _is_main_verb(self, word: str) -> bool:
         """Whether the word can be the only verb of a question: "causes", "happened", "rhyme"."""
@@ -123,11 +125,14 @@ class FrameGrammar:
                 continue
             before = words[k - 1]
             after = words[k + 1] if k + 1 < len(words) else ""
+            if before == "you" or (before == "to" and words[k - 2] == "way" and after):
+                return False
             if before in ADJECTIVES or before in WH_WORDS or before in _OPEN_DETERMINERS:
                 return False
             if before.endswith("est") and before not in {"test", "invest", "rest", "interest"}:
                 return False
-            if before not in FUNCTION_WORDS and table.is_mainly_noun(before) and before not in _APPOSITION:
+            is_verb = k == 2 and self._is_main_verb(before)
+            if before not in FUNCTION_WORDS | _APPOSITION and table.is_mainly_noun(before) and not is_verb:
                 return False
             if after == "of" or (after in PRONOUNS and after != "you"):
                 return False

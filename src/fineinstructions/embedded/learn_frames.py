@@ -58,7 +58,7 @@ class WordCounter:
     def _scan(self, text: str) -> set[str]:
         counts = self._counts
         seen: set[str] = set()
-        previous, previous_end = "", -9
+        previous, previous_end, running = "", -9, False
         for token in tokenize(text):
             word, start = token.text, token.start
             seen.add(word)
@@ -66,10 +66,12 @@ class WordCounter:
             if text[start].islower():
                 counts["lower"][word] += 1
             elif inside and text[start].isupper():
-                counts["capital"][word] += 1
+                # After a lower-case word only: headings and title lines capitalise everything.
+                if running:
+                    counts["capital"][word] += 1
                 if previous in _TITLES:
                     counts["person"][word] += 1
-                elif previous in _LOCATIVES:
+                elif previous in _LOCATIVES and running:
                     counts["place"][word] += 1
             if inside:
                 if previous in _DETERMINERS:
@@ -78,7 +80,10 @@ class WordCounter:
                     counts["verb"][word] += 1
                 if word in {"said", "born", "wrote", "asked"} and previous:
                     counts["person"][previous] += 1
-            previous, previous_end = word, token.end
+            if word == "." and previous in _TITLES:
+                previous_end = token.end
+                continue
+            previous, previous_end, running = word, token.end, text[start].islower()
         return seen
 
     def table(self) -> WordTable:

@@ -100,7 +100,7 @@ def stem(word: str) -> str:
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
             word = word[: len(word) - len(suffix)] + replacement
             break
-    if len(word) > 4 and word[-1] == word[-2] and word[-1] not in "lsz":
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
         word = word[:-1]
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
@@ -185,7 +185,8 @@ class WordTable:
         if word in FUNCTION_WORDS or word in IMPERATIVES:
             return True
         counts = self.get(word)
-        common = counts.queries >= MIN_GENERAL_QUERIES and counts.lower >= MIN_GENERAL_OCCURRENCES
+        least = MIN_GENERAL_QUERIES if counts.lower < FREQUENT_OCCURRENCES else MIN_GENERAL_QUERIES // 2
+        common = counts.queries >= least and counts.lower >= MIN_GENERAL_OCCURRENCES
         return common and word.isalpha() and len(word) > 1 and self.name_share(word) < MAX_GENERAL_NAME_SHARE
 
     def is_verb(self, word: str) -> bool:
@@ -218,5 +219,6 @@ class WordTable:
 
 
 MIN_GENERAL_QUERIES = 6
+FREQUENT_OCCURRENCES = 100
 MIN_GENERAL_OCCURRENCES = 12
 MAX_GENERAL_NAME_SHARE = 0.4
