@@ -114,10 +114,10 @@ definition | cell cycle | The cell cycle is an ordered series of events involvin
 noun:purpose | audit | The purpose of an audit is to find errors in the books. An audit takes days.
 when:found | Acme Widgets | Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.
 who:found | Acme Widgets | Acme Widgets was founded in 1960 by John Smith. Acme Widgets is large.
-used | asbestos fibers | Asbestos fibers were used in gloves, board covers, and hairdryers. Asbestos fibers kill.
+used | asbestos fibers | Asbestos fibers were used in gloves, board covers, pots and many hairdryers. Asbestos fibers.
 noun:type | synovial joints | Synovial joints are divided into planar, hinge and pivot joints. Synovial joints move.
 noun:type | muscle tissue | There are three types of muscle tissue: skeletal, cardiac, and smooth.
-difference | mitosis | The difference between mitosis and meiosis is the number of divisions. Mitosis, meiosis, and more.
+difference | mitosis | The difference between mitosis and meiosis is the number of divisions. Mitosis and meiosis.
 stand | WHO | The World Health Organization (WHO) is an agency of the United Nations.
 noun:cause | back mutations | Back mutations occur when the vaccine changes inside its host. Back mutations are rare.
 """

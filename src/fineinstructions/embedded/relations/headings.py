@@ -31,8 +31,8 @@ _OWN_KEYS = words("own_heading_keys")
 _BOILERPLATE = pattern("boilerplate")
 _DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _BEGINS = pattern("begins")
-_CONTAGIOUS = re.compile(r"infect|contact|spread|bacteria|virus|bite|contaminat")
-_LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation", re.IGNORECASE)
+_CONTAGIOUS = re.compile(r"\binfected|\bspreads?\b|contagious|\bbites?\b|\bbitten|contaminat|\bcatch")
+_LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation|unknown", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
 _MAX_TOPIC_WORDS, _OPENING_CHARS = 5, 250
@@ -212,7 +212,11 @@ def _relations(phrase: Phrase, heading: str) -> tuple[str, ...]:
 def _holds(key: str, phrase: Phrase, body: str) -> bool:
     """Whether a section really tells what its heading lets one expect, where that can be seen by its words."""
     if key == "catch":
-        return _CONTAGIOUS.search(body) is not None
+        return _CONTAGIOUS.search(body[:300]) is not None and _LASTING.search(body[:300]) is None
+    if key == "noun:symptom" and body.startswith(("The doctor", "Your doctor")):
+        return False
+    if phrase.kind == "command" and key in ("definition", "about", "work"):
+        return phrase.text in body[:120]
     if key == "rid":
         return _LASTING.search(f"{phrase.text} {body}") is None
     if key == "how:begin":

@@ -100,7 +100,7 @@ class Reading:
         personal = len(re.findall(r"\b(?:I|my|me|she|her|he|him)\b", self.text))
         return (
             (quotes > words / 60 and said > words / 400)
-            or turns > words / 80
+            or turns > max(5, words / 300)
             or said > words / 150
             or (personal > words / 22 and not self.structure.sections[1:])
         )

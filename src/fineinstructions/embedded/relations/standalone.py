@@ -90,7 +90,10 @@ def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate
         return True
     if len(tokens) == 1 and not _STATES_CLASS.match(predicate):
         return True
-    mentioned = rf"\b(?:an?|this|that|each|new) (?:\w+ )?{re.escape(phrase.text)}\b"
+    name = re.escape(phrase.text)
+    mentioned = rf"\b(?:an?|this|that|each|new) (?:\w+ )?{name}\b"
+    if len(tokens) == 1:
+        mentioned += rf"|\b(?:an?|called|the) (?:[\w-]+ ){{1,2}}{name}\b"
     return re.search(mentioned, reading.text[: sentence.start], re.IGNORECASE) is not None
 
 

@@ -39,9 +39,8 @@ _IN_PLACE = {
 }
 _GERUND = re.compile(r"\w+ing\b(?! that| which| of)")
 _NOWHERE = r"(?!)"
-_NEED_SUBSTANCE = ("noun:function", "noun:importance", "noun:effect", "used", "where:find")
-_MIN_SUBSTANCE_WORDS = 9
-"""Shortest predicate about something in the middle of a text, for relations where short ones say little (ours)."""
+_NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "noun:effect": 9, "used": 9, "where:find": 9}
+"""Fewest words of a predicate about something in the middle of a text, where short ones say little (ours)."""
 _NEAR = 16
 """How far behind an active verb its own date may stand, in characters."""
 _LISTS = re.compile(r",|:|\band\b")
@@ -108,8 +107,8 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         name = made.subject.text[:1].isupper() and made.reliability <= INSIDE
         if key == "noun:function" and name and not predicate.startswith(("is ", "are ", "was ", "were ")):
             continue
-        local = made.reliability <= INSIDE and key in _NEED_SUBSTANCE
-        if local and len(predicate.split()) < _MIN_SUBSTANCE_WORDS:
+        fewest = _NEED_SUBSTANCE.get(key, 0) if made.reliability <= INSIDE else 0
+        if len(predicate.split()) < fewest:
             continue
         if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
             continue
@@ -136,7 +135,7 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
         return
     if not made.lead:
         keys = ["definition", "meaning"]
-        if made.subject.kind == "person":
+        if made.subject.kind == "person" and not made.subject.article:
             keys += ["identity", "noun:profession", "noun:nationality"]
         for key in keys:
             yield extended(reading, replace(made, key=key))
