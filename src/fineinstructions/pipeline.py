@@ -123,7 +123,7 @@ def run(
         out: Run folder.
         overrides: ``a.b=value`` strings.
         redo: Whether results that a changed recipe made stale may be dropped and made again.
-        retry_failed: Whether units that were set aside are tried again.
+        retry_failed: Whether units that were set aside, or lost single records to an engine, are tried again.
         progress: Told what goes on; by default nobody.
 
     Returns:
@@ -233,7 +233,7 @@ class _Driver:
 
         Found before anything else, so that a file that cannot be read is told before the queries have cost anything.
         """
-        self._progress.start("input", 1, 0)
+        self._progress.start("input", 1, int((self._setup.input_dir / work.REPEATED_FILE).exists()))
         units = work.document_units(self._setup)
         self._progress.advance("input", sum(unit.num_rows for unit in units))
         self._progress.finish("input")

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -11,14 +12,26 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 _LINE_EVERY_SECONDS = 10.0
+
+
+class _TimeLeft(ProgressColumn):
+    """Time that a phase still needs; nothing once it is over."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        if task.finished or task.time_remaining is None:
+            return Text("")
+        return Text(f"{timedelta(seconds=round(task.time_remaining))} left", style="cyan")
 
 
 class Bars:
@@ -30,10 +43,8 @@ class Bars:
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("units"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("[dim]{task.fields[rate]}[/]"),
             console=console,
         )
@@ -59,7 +70,7 @@ class Bars:
         """Move the bar by one unit."""
         self._rows[phase] += rows
         rate = self._rows[phase] / max(time.monotonic() - self._began[phase], 1e-3)
-        self._progress.update(self._tasks[phase], advance=1, rate=f"{rate:,.0f} rows/s")
+        self._progress.update(self._tasks[phase], advance=1, rate=f"{rate:,.0f} rows/s" if rows else "")
 
     def finish(self, phase: str) -> None:
         """Fill the bar."""

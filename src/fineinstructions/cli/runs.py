@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from fineinstructions.pipeline import RunResult
+    from fineinstructions.records import Pair
     from fineinstructions.runs import StageFigures
 
 Recipe = Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")]
@@ -17,7 +18,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing 
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the recipe.", metavar="a.b=value")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, progress as JSON lines on stderr.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Drop and make again what a changed recipe made stale.")]
-Retry = Annotated[bool, typer.Option("--retry-failed", help="Try units that were set aside again.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Try again what an engine failed on.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-w", min=0, help="Worker processes; 0 works in this one.", metavar="N")
 ]
@@ -25,6 +26,8 @@ Workers = Annotated[
 NUM_SHOWN_PAIRS = 3
 SHOWN_SEED = 0
 PAIR_PREVIEW_CHARS = 1200
+NUM_DRAWN_PAIRS = 30
+"""Pairs among which those to show are looked for: whole ones, each from another document."""
 
 UNITS = {
     "queries": "queries",
@@ -74,7 +77,7 @@ def _flags(limit: int | None, workers: int | None) -> list[str]:
 
 
 def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
-    from fineinstructions.cli.show import forecast_table
+    from fineinstructions.cli.show import forecast_view
     from fineinstructions.forecast import forecast
 
     figures = forecast(recipe, overrides=overrides)
@@ -83,7 +86,7 @@ def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    Console().print(forecast_table(figures))
+    Console().print(forecast_view(figures))
 
 
 def report(result: "RunResult", as_json: bool) -> None:
@@ -108,17 +111,31 @@ def report(result: "RunResult", as_json: bool) -> None:
         console.print(funnel_table(rows))
         console.print()
         if figures.get("pairs"):
-            print_pairs(console, draw_pairs(result.path, NUM_SHOWN_PAIRS, SHOWN_SEED), PAIR_PREVIEW_CHARS)
+            print_pairs(console, _to_show(draw_pairs(result.path, NUM_DRAWN_PAIRS, SHOWN_SEED)), PAIR_PREVIEW_CHARS)
         for name, number in figures.items():
             console.print(f"{number:>9,} {name:<9} {result.path}/{name}/", highlight=False)
         if "pairs" in figures:
-            console.print(f"\nnext: fineinstructions inspect {result.path}   (more pairs and rejections)")
-            console.print(f"      fineinstructions verify {result.path}    (check that nothing is lost)")
+            console.print(
+                f"\nnext: fineinstructions inspect {result.path}   (more pairs and rejections)", highlight=False
+            )
+            console.print(
+                f"      fineinstructions verify {result.path}    (check that nothing is lost)", highlight=False
+            )
+    num_failed = sum(sum(row["failed"].values()) for row in rows)
+    if num_failed and not result.set_aside:
+        print(f"{num_failed} records failed; run again with --retry-failed to try them again", file=sys.stderr)
     for unit in result.set_aside:
         print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
     if result.set_aside:
         print("run again with --retry-failed to try them again", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _to_show(pairs: "list[Pair]") -> "list[Pair]":
+    """The first pairs that fit the preview, each from another document; others where there are too few."""
+    by_document = {pair.document_id: pair for pair in reversed(pairs) if len(pair.answer) <= PAIR_PREVIEW_CHARS}
+    chosen = [pair for pair in pairs if by_document.get(pair.document_id) is pair]
+    return [*chosen, *(pair for pair in pairs if pair not in chosen)][:NUM_SHOWN_PAIRS]
 
 
 def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:

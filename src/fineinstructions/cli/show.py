@@ -1,6 +1,7 @@
 """Records as a person reads them on a terminal: pairs with their quotes marked, rejections with their reason."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from fineinstructions.trial import Trial
 
 _PREVIEW_CHARS = 300
+_MAX_WIDTH = 100
+_HARD_END = re.compile(r"(?<=[^\n]{50})\n(?=[^\W_])")
+"""The end of a long line that is followed by another line of the same paragraph."""
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that would steer the terminal or turn its writing direction."""
 _MAX_TRIAL_ROWS = 12
+_MAX_QUERIES = 10
 
 
 def quoted(pair: Pair, max_chars: int | None = None) -> Text:
@@ -29,13 +36,23 @@ def quoted(pair: Pair, max_chars: int | None = None) -> Text:
         pair: The pair.
         max_chars: Cut after this many characters; ``None`` shows everything.
     """
-    text = Text(pair.answer)
+    text = Text(flowing(pair.answer))
     for excerpt in pair.excerpts:
         text.stylize("green", excerpt.answer_start, excerpt.answer_end)
     if max_chars is not None and len(pair.answer) > max_chars:
         text = text[:max_chars]
         text.append(" ...", style="dim")
     return text
+
+
+def flowing(text: str) -> str:
+    r"""Text for a terminal, of the same length: hard line ends inside a paragraph and control characters become blanks.
+
+    Example:
+        >>> flowing("A line that an editor has broken after seventy characters or thereabouts\nflows on.\n- a list")
+        'A line that an editor has broken after seventy characters or thereabouts flows on.\n- a list'
+    """
+    return _UNSAFE.sub(" ", _HARD_END.sub(" ", text))
 
 
 def pair_panel(pair: Pair, max_chars: int | None = None) -> Panel:
@@ -47,13 +64,22 @@ def pair_panel(pair: Pair, max_chars: int | None = None) -> Panel:
     )
     title = f" from: {pair.title}" if pair.title else f" from: {pair.document_id}"
     body = Group(
-        Text.assemble(("Instruction  ", "bold"), pair.instruction),
+        Text.assemble(("Instruction  ", "bold"), flowing(pair.instruction)),
         Text(""),
         Text.assemble(("Answer  ", "bold"), quoted(pair, max_chars)),
         Text(""),
-        Text(facts, style="dim"),
+        Text(flowing(facts), style="dim"),
     )
-    return Panel(body, title=Text(pair.pair_id + title, style="cyan"), title_align="left", border_style="dim")
+    return _panel(body, pair.pair_id + title)
+
+
+def _panel(body: RenderableType, title: str) -> Panel:
+    name = Text(" ".join(flowing(title).split()), style="cyan")
+    return Panel(body, title=name, title_align="left", border_style="dim", width=min(_MAX_WIDTH, _width()))
+
+
+def _width() -> int:
+    return Console().width
 
 
 def rejection_panel(rejection: Rejection) -> Panel:
@@ -67,8 +93,11 @@ def rejection_panel(rejection: Rejection) -> Panel:
             if record.get(key):
                 shown = str(record[key])
                 cut = shown[:_PREVIEW_CHARS] + (" ..." if len(shown) > _PREVIEW_CHARS else "")
-                lines.append(Text.assemble((f"{key}: ", "bold"), cut))
-    return Panel(Group(*lines), title=Text(rejection.record_id, style="cyan"), title_align="left", border_style="dim")
+                lines.append(Text.assemble((f"{key}: ", "bold"), flowing(cut)))
+        if record.get("file"):
+            where = f"{record['file']}, row {record.get('row', '?')}"
+            lines.append(Text(flowing(where + (f": {record['detail']}" if record.get("detail") else ""))))
+    return _panel(Group(*lines), rejection.record_id)
 
 
 def funnel_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -110,14 +139,14 @@ def status_table(state: "RunStatus") -> Table:
         units = "not planned" if phase.num_units is None else f"{phase.num_done:,}/{phase.num_units:,}"
         rate = f"{phase.units_per_second:.2f}" if phase.units_per_second else ""
         left = f"{phase.eta_seconds:,.0f} s" if phase.eta_seconds else "done" if phase.complete else ""
-        table.add_row(phase.name, units, f"{phase.num_rows_done:,}", rate, left, str(phase.num_set_aside or ""))
+        rows = f"{phase.num_rows_done:,}" if phase.num_rows else ""
+        table.add_row(phase.name, units, rows, rate, left, str(phase.num_set_aside or ""))
     return table
 
 
-def forecast_table(figures: "Forecast") -> Table:
-    """A forecast, one row per figure."""
-    caption = f"from a sample of {figures.sample_queries:,} queries and {figures.sample_documents:,} documents"
-    table = Table(box=None, pad_edge=False, show_header=False, caption=caption, caption_justify="left")
+def forecast_view(figures: "Forecast") -> Group:
+    """A forecast, one row per figure, and the sample it comes from."""
+    table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     rows = {
@@ -135,21 +164,24 @@ def forecast_table(figures: "Forecast") -> Table:
         table.add_row(f"calls of {calls.model} to {calls.stage}", f"{calls.num_calls:,}")
         table.add_row("  prompt tokens", f"{calls.prompt_tokens:,}")
         table.add_row("  reply tokens", f"{calls.completion_tokens:,}")
-    return table
+    sample = f"from a sample of {figures.sample_queries:,} queries and {figures.sample_documents:,} documents"
+    return Group(table, Text(sample, style="dim italic"))
 
 
 def lineage_view(lineage: "Lineage") -> Group:
     """A pair's lineage, from the queries down to the scores."""
     pair, template = lineage.pair, lineage.template
     lines: list[RenderableType] = [Text("queries", style="bold")]
-    lines += [Text(f"  {query.text}  ({query.query_id}, {query.source})") for query in lineage.queries]
+    lines += [Text(f"  {flowing(q.text)}  ({q.query_id}, {q.source})") for q in lineage.queries[:_MAX_QUERIES]]
+    more = len(lineage.queries) - _MAX_QUERIES
+    lines += [Text(f"  ... and {more} more", style="dim")] if more > 0 else []
     lines += [] if lineage.queries else [Text(f"  {', '.join(pair.query_ids)}")]
     lines += [
         Text("template", style="bold"),
         Text(f"  {template.template}  ({template.template_id})"),
         Text(f"  {template.compatible_document_description}", style="dim"),
         Text("document", style="bold"),
-        Text(f"  {pair.title or pair.document_id}  ({pair.document_id}) {pair.url} {pair.source} {pair.licence}"),
+        *(Text(f"  {flowing(fact)}") for fact in _document_facts(pair)),
         Text("match", style="bold"),
     ]
     for match in lineage.matches:
@@ -160,11 +192,19 @@ def lineage_view(lineage: "Lineage") -> Group:
     lines.append(Text("excerpts", style="bold"))
     for quote in lineage.quotes:
         span = f"  {quote.document_start:,}-{quote.document_end:,} "
-        lines.append(Text.assemble(span, (quote.before, "dim"), (quote.text, "green"), (quote.after, "dim")))
+        before, after = (" ".join(flowing(side).split()) for side in (quote.before, quote.after))
+        lines.append(Text.assemble(span, (f"{before} ", "dim"), (flowing(quote.text), "green"), (f" {after}", "dim")))
     lines.append(Text("models", style="bold"))
     lines += [Text(f"  {role}: {json.dumps(model)}") for role, model in json.loads(pair.models).items()]
-    lines += [Text(""), pair_panel(pair), Text(f"judge: {pair.judge_feedback}", style="dim")]
-    return Group(*lines)
+    lines += [Text("judge", style="bold"), Text(f"  {pair.judge_score}/5: {flowing(pair.judge_feedback)}")]
+    return Group(*lines, Text(""), pair_panel(pair))
+
+
+def _document_facts(pair: Pair) -> list[str]:
+    """A pair's document in lines: title and id, address, source and licence, as far as known."""
+    name = f"{pair.title}  ({pair.document_id})" if pair.title else pair.document_id
+    origin = ", ".join(fact for fact in (pair.source, pair.licence) if fact)
+    return [fact for fact in (name, pair.url, origin) if fact]
 
 
 def trial_view(trial: "Trial") -> Group:
@@ -180,16 +220,30 @@ def trial_view(trial: "Trial") -> Group:
             value = "" if rejection.value is None else f" ({rejection.value:.3f})"
             lines.append(Text(f"  {rejection.reason}{value}: {rejection.record_id}", style="yellow"))
     pairs = [item for item in trial.step("select").made if isinstance(item, Pair)]
-    lines.append(Text(f"\n{len(pairs)} pairs kept\n", style="bold"))
+    lines.append(Text(f"\n{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} kept\n", style="bold"))
     return Group(*lines, *(pair_panel(pair) for pair in pairs))
+
+
+_TRIAL_FACTS = {
+    "num_tokens": "{} tokens",
+    "chunk_starts": "chunks start at characters {}",
+    "instruction": "{}",
+    "template": "{}",
+    "template_id": "{}",
+    "cosine": "cosine {:.3f}",
+    "chunk": "chunk {}",
+    "excerpt_ratio": "quoted {:.0%}",
+    "judge_score": "score {}/5",
+}
 
 
 def _trial_line(item: Any) -> str:
     """One line for whatever a stage made."""
-    names = ("template", "instruction", "template_id", "cosine", "chunk", "num_tokens", "excerpt_ratio", "judge_score")
-    shown = []
-    for name in names:
-        value = getattr(item, name, None)
-        if value is not None and not (name == "template_id" and hasattr(item, "instruction")):
-            shown.append(f"{value:.3f}" if isinstance(value, float) else str(value))
-    return "  ".join(shown)
+    values = {name: getattr(item, name) for name in _TRIAL_FACTS if hasattr(item, name)}
+    if "instruction" in values:
+        values = {name: value for name, value in values.items() if name not in ("template_id", "cosine", "chunk")}
+    if values.get("chunk") == GLOBAL_CHUNK:
+        values["chunk"] = "(whole document)"
+    if "chunk_starts" in values:
+        values["chunk_starts"] = ", ".join(f"{start:,}" for start in values["chunk_starts"])
+    return flowing(", ".join(_TRIAL_FACTS[name].format(value) for name, value in values.items()))

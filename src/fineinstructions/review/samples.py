@@ -5,6 +5,7 @@ alone, so the same seed shows the same rows whoever asks. Only the id columns ar
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def draw_pairs(run_dir: Path, count: int, seed: int) -> list[Pair]:
 
 
 def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reason: str = "") -> list[Rejection]:
-    """A seeded sample of rejections, of one stage or reason if asked.
+    """A seeded sample of rejections, of one stage or reason if asked; every reason once before any comes twice.
 
     Args:
         run_dir: A run folder with merged outputs.
@@ -68,6 +69,7 @@ def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reaso
     """
     files = parts(run_dir, "rejected")
     keys: list[str] = []
+    groups: list[tuple[str, str]] = []
     kept: list[int] = []
     position = 0
     for file in files:
@@ -75,9 +77,16 @@ def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reaso
         for row in table:
             if row["stage"] == (stage or row["stage"]) and row["reason"] == (reason or row["reason"]):
                 keys.append(f"{row['stage']}/{row['reason']}/{row['record_id']}/{position}")
+                groups.append((row["stage"], row["reason"]))
                 kept.append(position)
             position += 1
-    return _rows(files, [kept[i] for i in _draw(keys, count, seed)], Rejection)
+    met: Counter[tuple[str, str]] = Counter()
+    rounds: list[tuple[int, int]] = []
+    for i in _draw(keys, len(keys), seed):
+        rounds.append((met[groups[i]], kept[i]))
+        met[groups[i]] += 1
+    drawn = sorted(rounds, key=lambda item: item[0])[:count]  # a stable sort: hash order within a round
+    return _rows(files, [place for _, place in drawn], Rejection)
 
 
 def find_pair(run_dir: Path, pair_id: str) -> Pair:

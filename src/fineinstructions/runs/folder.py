@@ -224,7 +224,7 @@ class RunFolder(Layout):
         Args:
             phase: The phase; its upstream phases are complete.
             specs: All of its units. Units that are new are added to an earlier plan.
-            retry_failed: Whether units that were set aside are tried again.
+            retry_failed: Whether units that were set aside, or lost single records to an engine, are tried again.
             thorough: Compare the content of every committed file with its digest instead of its size only.
 
         Raises:
@@ -271,7 +271,7 @@ class RunFolder(Layout):
         """Whether a unit is committed, intact, and made from the present recipe and upstream units."""
         try:
             manifest = self.manifest(phase, spec)
-            if manifest is None or (manifest.set_aside and retry_failed) or manifest.digest != self.digest(phase):
+            if manifest is None or (manifest.has_failures and retry_failed) or manifest.digest != self.digest(phase):
                 return False
             if manifest.inputs != self._inputs(phase, spec, contents if contents is not None else {}):
                 return False

@@ -102,6 +102,11 @@ class Manifest:
         """Digest of the manifest's content."""
         return _seal(self.to_plain())
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether the unit was given up, or an engine failed on some of its records."""
+        return bool(self.set_aside) or any(account.failed for account in self.stages.values())
+
     def figure(self, name: str) -> int:
         """Output of the stage of that name, or the figure counted under it; 0 when there is neither."""
         return self.stages[name].num_out if name in self.stages else self.counts.get(name, 0)

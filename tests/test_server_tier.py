@@ -1,0 +1,309 @@
+"""The whole job with a model server behind every stage: the scripted one, over real HTTP."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_inputs import EXAMPLES, call, command, content, output_json, rows, take_documents, write_recipe
+
+import fineinstructions
+from fineinstructions.backends.scripted_brain import echo
+from fineinstructions.backends.scripted_server import ScriptedServer, seeded_faults
+
+pytestmark = pytest.mark.xdist_group("server_tier")
+
+KEY = "sk-a-key-that-must-stay-secret"
+TABLES = ("pairs", "matches", "templates", "rejected")
+MODELS = {"genericize": "scripted-small", "instantiate": "scripted-large", "judge": "scripted-judge"}
+WINDOW = 16
+CHAT = "/v1/chat/completions"
+HERE = ("--workers", "0")
+"""Work in the driver's own process, where workers are not what is tested: starting one takes a second per phase."""
+FAULTS = {"rate_limit": 0.03, "server_error": 0.03, "reset": 0.02, "garbage": 0.02}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def wordy(body: Mapping[str, Any]) -> str:
+    """Some answers get an introduction of the model's own, long enough to push the excerpt ratio under 0.8."""
+    reply = str(echo(body))
+    if body["model"] == MODELS["instantiate"] and reply != "null":
+        draft = json.loads(reply)
+        if len(draft["answer"]) % 3 == 0:
+            draft["answer"] = "Here is what the text has to say about that, in its own words: " + draft["answer"]
+        reply = json.dumps(draft)
+    return reply
+
+
+def server_of(**settings: Any) -> ScriptedServer:
+    settings = {"api_key": KEY, "models": tuple(MODELS.values()), "retry_after": "0.02", **settings}
+    return ScriptedServer(wordy, **settings)
+
+
+def recipe_for(folder: Path, documents: int, queries: int, **llm: Any) -> Path:
+    """All three stages ask a server, whose address comes with the call."""
+    defaults = {"model": MODELS["instantiate"], "max_in_flight": WINDOW, "backoff_seconds": 0.01}
+    return write_recipe(
+        folder,
+        take_documents(folder / "documents.parquet", documents, every=max(1, 400 // documents)),
+        queries={"path": str(EXAMPLES / "queries.parquet"), "limit": queries},
+        llm={**defaults, **llm},
+        genericize={"model": "openai", "llm": {"model": MODELS["genericize"]}},
+        instantiate={"model": "openai"},
+        judge={"model": "openai", "llm": {"model": MODELS["judge"]}, "max_template_share": 1.0},
+        retrieve={"min_cosine": 0.0},
+        engine={"workers": 1, "unit_rows": 4, "query_unit_rows": 20},
+    )
+
+
+def start(recipe: Path, run: Path, server: ScriptedServer, *words: str) -> subprocess.CompletedProcess[str]:
+    return call("run", recipe, "--out", run, "--set", f"llm.base_url={server.base_url}", *words)
+
+
+def tables(run: Path) -> dict[str, dict[str, bytes]]:
+    return {name: content(run / name) for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def recipe(folder: Path) -> Path:
+    return recipe_for(folder, documents=14, queries=40)
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, recipe: Path) -> Iterator[tuple[Path, ScriptedServer]]:
+    """A finished run and the server that it asked, still up."""
+    with pytest.MonkeyPatch.context() as patch, server_of(latency_seconds=0.01) as server:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        done = start(recipe, folder / "run", server, *HERE)
+        assert done.returncode == 0, done.stderr
+        yield folder / "run", server
+
+
+def test_pairs_come_out_and_name_their_models(finished: tuple[Path, ScriptedServer]) -> None:
+    run, _ = finished
+    pairs = rows(run, "pairs")
+    assert len(pairs) >= 20
+    assert fineinstructions.verify(run) == []
+    for pair in pairs:
+        models = json.loads(pair["models"])
+        named = {role: models[role]["model"] for role in ("genericizer", "instantiator", "judge")}
+        assert list(named.values()) == list(MODELS.values())
+        assert all(len(models[role]["prompt"]) >= 16 for role in named)
+        assert models["encoder"]
+        assert pair["judge_feedback"]
+    shown = output_json(call("explain", run, pairs[0]["pair_id"], "--json"))
+    assert shown["template"]["template_id"] == pairs[0]["template_id"]
+
+
+def test_a_query_of_one_person_is_enough_for_a_template(finished: tuple[Path, ScriptedServer]) -> None:
+    """A model server's templates need not be shared by two queries, as the embedded tier's must."""
+    assert min(len(row["query_ids"]) for row in rows(finished[0], "templates")) == 1
+
+
+def test_no_file_of_the_run_holds_the_key(finished: tuple[Path, ScriptedServer]) -> None:
+    for path in finished[0].rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_one_question_is_asked_once(finished: tuple[Path, ScriptedServer]) -> None:
+    """Queries, drafts and pairs make one call each; a handful goes into finding out what the server can do."""
+    run, server = finished
+    funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
+    asked = sum(funnel[stage]["in"] for stage in ("genericize", "instantiate", "judge"))
+    assert asked <= server.requests[CHAT] <= asked + 6
+    assert WINDOW * 0.75 <= server.max_in_flight <= WINDOW
+
+
+def test_faults_change_no_byte(tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]) -> None:
+    with server_of(faults=seeded_faults(FAULTS, seed=3)) as server:
+        done = start(recipe, tmp_path / "run", server, "--workers", "2")
+        assert done.returncode == 0, done.stderr
+        assert set(server.faults_sent) == set(FAULTS)
+        assert sum(server.faults_sent.values()) > 0.05 * server.requests[CHAT]
+    assert tables(tmp_path / "run") == tables(finished[0])
+
+
+def test_a_moved_threshold_asks_nobody(recipe: Path, finished: tuple[Path, ScriptedServer]) -> None:
+    run, server = finished
+    before, asked = tables(run), server.requests.total()
+    done = start(recipe, run, server, "--set", "judge.min_score=2", "--redo", *HERE)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(run, "pairs")) > len(before["pairs"])
+    assert start(recipe, run, server, "--redo", *HERE).returncode == 0
+    assert tables(run) == before
+    assert server.requests.total() == asked
+
+
+def test_a_lower_excerpt_ratio_asks_the_judge_about_new_drafts_only(
+    recipe: Path, finished: tuple[Path, ScriptedServer]
+) -> None:
+    run, server = finished
+    before, asked = tables(run), server.requests.total()
+    turned_away = [row for row in rows(run, "rejected") if row["stage"] == "excerpts" and row["value"] is not None]
+    admitted = sum(row["value"] >= 0.5 for row in turned_away)
+    assert admitted > 0
+    done = start(recipe, run, server, "--set", "excerpts.min_ratio=0.5", "--redo", *HERE)
+    assert done.returncode == 0, done.stderr
+    assert server.requests.total() == asked + admitted
+    assert min(pair["excerpt_ratio"] for pair in rows(run, "pairs")) < 0.8
+    assert start(recipe, run, server, "--redo", *HERE).returncode == 0
+    assert tables(run) == before
+    assert server.requests.total() == asked + admitted
+
+
+@pytest.mark.parametrize(
+    "kills", [(60,), pytest.param((5, 20, 45, 70, 90, 120), marks=pytest.mark.slow)], ids=["once", "many times"]
+)
+def test_driver_killed_in_the_middle_of_its_calls(
+    tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer], kills: tuple[int, ...]
+) -> None:
+    """What was answered before a kill is not asked again, but for what was under way."""
+    run, (whole, _) = tmp_path / "run", finished
+    with server_of(latency_seconds=0.03) as server:
+        for stop_after in kills:
+            words = ["run", recipe, "--out", run, "--set", f"llm.base_url={server.base_url}"]
+            driver = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while server.requests[CHAT] < stop_after and driver.poll() is None:
+                time.sleep(0.002)
+            driver.send_signal(signal.SIGKILL)
+            assert driver.wait() == -signal.SIGKILL
+        assert start(recipe, run, server).returncode == 0
+        repeated = server.requests[CHAT] - finished_calls(whole)
+    assert repeated <= (WINDOW + 3) * len(kills) + 6
+    assert tables(run) == tables(whole)
+    assert fineinstructions.verify(run) == []
+
+
+def finished_calls(run: Path) -> int:
+    funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
+    return sum(int(funnel[stage]["in"]) for stage in ("genericize", "instantiate", "judge"))
+
+
+def free_address() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{found.getsockname()[1]}/v1"
+
+
+def one_line_of_trouble(done: subprocess.CompletedProcess[str]) -> str:
+    """Exit code 1 and, after the progress, one line with the trouble and one with how to go on."""
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    *progress, trouble, remedy = done.stderr.splitlines()
+    assert all(": start," in line or ": done," in line for line in progress), done.stderr
+    assert "what is committed stays; run the same command again to continue" in remedy
+    assert KEY not in done.stderr
+    return trouble
+
+
+def test_a_server_that_is_down_and_comes_up(
+    tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
+) -> None:
+    address, run = free_address(), tmp_path / "run"
+    began = time.monotonic()
+    trouble = one_line_of_trouble(call("run", recipe, "--out", run, "--set", f"llm.base_url={address}", *HERE))
+    assert time.monotonic() - began < 30
+    assert trouble.startswith(f"fineinstructions: {address}: connection failed")
+    assert "start the server" in trouble
+    with server_of() as server:
+        done = start(recipe, run, server, *HERE)
+        assert done.returncode == 0, done.stderr
+    assert tables(run) == tables(finished[0])
+
+
+def test_a_wrong_model_or_key_is_one_line(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with server_of() as server:
+        done = start(recipe, tmp_path / "run", server, "--set", "genericize.llm.model=no-such-model", *HERE)
+        trouble = one_line_of_trouble(done)
+        assert "no-such-model" in trouble
+        assert "does not exist" in trouble
+        monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}-wrong")
+        trouble = one_line_of_trouble(start(recipe, tmp_path / "run", server, "--redo", *HERE))
+        assert "access denied (check the key in OPENAI_API_KEY)" in trouble
+
+
+def test_records_that_a_server_failed_on_can_be_tried_again(
+    tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
+) -> None:
+    run, (whole, _) = tmp_path / "run", finished
+    judge_is_broken = lambda body, times: "server_error" if body["model"] == MODELS["judge"] else None  # noqa: E731
+    words = ["--set", "llm.max_retries=1", "--set", "llm.max_failures_in_a_row=1000", *HERE]
+    with server_of(faults=judge_is_broken) as server:
+        done = start(recipe, run, server, *words)
+        assert done.returncode == 0, done.stderr
+    funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
+    lost = funnel["judge"]["failed"]["transport"]
+    assert lost == funnel["judge"]["in"] > 0
+    assert f"{lost} records failed; run again with --retry-failed" in done.stderr
+    assert fineinstructions.verify(run) == []
+    with server_of() as server:
+        assert start(recipe, run, server, "--retry-failed", *HERE).returncode == 0
+        assert lost <= server.requests[CHAT] <= lost + 6
+    assert tables(run) == tables(whole)
+
+
+@pytest.mark.slow
+def test_unit_borders_do_not_drain_the_window(tmp_path: Path) -> None:
+    """With three units open the window stays full although a unit holds hardly more requests than it."""
+    recipe = recipe_for(tmp_path, documents=80, queries=20)
+    used = {}
+    for open_units in (1, 3):
+        with server_of(latency_seconds=0.1) as server:
+            share = _Share(server)
+            words = ["--set", f"engine.open_units={open_units}", "--set", "engine.unit_rows=4"]
+            done = start(recipe, tmp_path / f"run-{open_units}", server, *words)
+            assert done.returncode == 0, done.stderr
+            used[open_units] = share.stop()
+    assert tables(tmp_path / "run-1") == tables(tmp_path / "run-3")
+    assert used[3] > max(0.55, 1.5 * used[1]), used
+
+
+class _Share:
+    """How much of the window is in use on average while anything is under way, looked at every few milliseconds."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server, self._seen, self._over = server, list[int](), threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.002):
+            if self._server.in_flight:
+                self._seen.append(self._server.in_flight)
+
+    def stop(self) -> float:
+        self._over.set()
+        self._thread.join()
+        return sum(self._seen) / len(self._seen) / WINDOW
+
+
+@pytest.mark.slow
+def test_a_thousand_pairs_and_a_full_window(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, documents=400, queries=200)
+    with server_of(latency_seconds=0.05, faults=seeded_faults({"rate_limit": 0.01, "reset": 0.01})) as server:
+        share = _Share(server)
+        words = ["--workers", str(os.cpu_count() or 1), "--set", "engine.unit_rows=10"]
+        words += ["--set", "sample.templates_per_document=10"]
+        done = start(recipe, tmp_path / "run", server, *words)
+        assert done.returncode == 0, done.stderr
+        used = share.stop() / (os.cpu_count() or 1)
+    assert len(rows(tmp_path / "run", "pairs")) >= 1000
+    assert fineinstructions.verify(tmp_path / "run") == []
+    assert used > 0.5
