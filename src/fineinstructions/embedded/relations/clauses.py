@@ -56,6 +56,7 @@ _APPOSITION = re.compile(
 )
 _WAS_DONE = re.compile(r"(?:was|were) (?:\w+ly |first )?(?P<verb>\w+)\b")
 _DEFINING = ("definition", "meaning", "identity")
+_POPULATION = pattern("population")
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_MENTIONS = 2
@@ -93,6 +94,8 @@ def _read(reading: Reading, subject: Subject | None, sentence: Sentence, spans: 
         return
     yield from _existential(reading, text, spans)
     yield from _apposition(text, spans)
+    if subject and subject.phrase.kind == "place" and _POPULATION.match(text):
+        yield Evidence("noun:population", subject.phrase, spans, PRONOUN)
     if found := _DATED_OPENING.match(text):
         yield from _dated(reading, subject, text[found.end() :], spans)
         return

@@ -19,13 +19,7 @@ SKIPPED = pattern("skipped", re.IGNORECASE)
 _HEADING_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("heading_keys").items()}
 _STANDS_FOR_SUBJECT = pattern("stands_for_subject")
 _COMMAND_KEYS = {heading.replace("_", " "): keys for heading, keys in groups("command_heading_keys").items()}
-_ABOUT_DISEASE = frozenset(
-    f"noun:{noun}"
-    for noun in (
-        *("symptom", "risk", "diagnosis", "frequency", "inheritance", "treatment", "outlook", "complication"),
-        *("prevention", "genetic-change", "cause", "step"),
-    )
-)
+_ABOUT_DISEASE = frozenset(f"noun:{noun}" for noun in words("disease_relations"))
 """Relations whose headings are read on pages about diseases only."""
 _OWN_KEYS = words("own_heading_keys")
 _BOILERPLATE = pattern("boilerplate")
@@ -252,8 +246,9 @@ def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
 
 def _by_topic(reading: Reading, section: Section) -> Iterator[Evidence]:
     """A section of a book about the thing its heading names, if its opening names it again."""
-    phrase = noun_phrase(section.heading) if 3 <= section.level <= 6 else None
-    if phrase is None or len(phrase.text.split()) > _MAX_TOPIC_WORDS or not (spans := body_spans(reading, section)):
+    phrase = noun_phrase(section.heading) if 3 <= section.level <= 6 and "." not in section.heading else None
+    spans = body_spans(reading, section) if phrase else None
+    if phrase is None or spans is None or len(phrase.text.split()) > _MAX_TOPIC_WORDS:
         return
     opening = reading.text[spans[0][0] : spans[0][0] + _OPENING_CHARS]
     if phrase.text.casefold() in " ".join(opening.split()).casefold() and "`" not in opening:

@@ -120,8 +120,7 @@ class Reading:
             found.group() for found in inside.finditer(self.folded) if not found.group().isupper() or words.isupper()
         ][:20]
         if seen:
-            lower = [form for form in seen if form[:1] == form[:1].lower()]
-            return replace(phrase, text=max(sorted(set(lower or seen)), key=(lower or seen).count))
+            return replace(phrase, text=max(sorted(set(seen), reverse=True), key=seen.count))
         first, _, rest = words.partition(" ")
         if rest and words == words.title():
             return replace(phrase, text=" ".join(self._word(word) for word in words.split()))

@@ -41,6 +41,8 @@ _GERUND = re.compile(r"\w+ing\b(?! that| which| of)")
 _NOWHERE = r"(?!)"
 _NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "noun:effect": 9, "used": 9, "where:find": 9}
 """Fewest words of a predicate about something in the middle of a text, where short ones say little (ours)."""
+_OF_PERSONS = ("award", "spouse", "college", "team", "position")
+"""Relations for which a first name or "the team" in the middle of a text is not enough."""
 _NEAR = 16
 """How far behind an active verb its own date may stand, in characters."""
 _LISTS = re.compile(r",|:|\band\b")
@@ -111,6 +113,8 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         if len(predicate.split()) < fewest:
             continue
         if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
+            continue
+        if key in _OF_PERSONS and made.reliability <= INSIDE and (" " not in made.subject.text or made.subject.article):
             continue
         if key == "divided":
             kinds = made.subject.plural or re.search(r"\b(?:types|kinds|forms|classes)\b", predicate)
