@@ -44,6 +44,8 @@ def chunked(documents):
 class EveryOther:
     """Allows a document only the templates of its parity; documents named `shut` none, `open` all."""
 
+    min_cosine = 0.5
+
     def allowed(self, document):
         if document.document_id.startswith("open"):
             return None
@@ -141,3 +143,12 @@ def test_documents_without_known_words_are_rejected_with_cosine_zero(index):
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         from_mapping(wrong, RetrieveConfig)
+
+
+def test_a_gate_brings_its_own_threshold(index):
+    found = retrieve(chunked([document(2), document(3)]), index, EveryOther(), RetrieveConfig())
+    gated = [item for item in found if isinstance(item, Candidates)]
+    given = retrieve(chunked([document(2), document(3)]), index, EveryOther(), RetrieveConfig(min_cosine=0.5))
+    asked = [item for item in given if isinstance(item, Candidates)]
+    assert [item.matches for item in gated] == [item.matches for item in asked]
+    assert index.min_cosine != 0.5

@@ -29,14 +29,20 @@ class RetrieveConfig(Config):
     """Which templates become candidates."""
 
     min_cosine: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
-    """Lowest cosine of a candidate; ``None`` for the encoder's own, which the index stores. Paper, section 3.2: 0.865,
-    chosen by hand for the authors' encoder; a cosine of another encoder means something else."""
+    """Lowest cosine of a candidate; ``None`` for the gate's own where there is a gate, else the encoder's own, which
+    the index stores. Paper, section 3.2: 0.865, chosen by hand for the authors' encoder; a cosine of another encoder
+    means something else."""
     max_candidates: PositiveInt = 64
     """Most candidates kept per vector, the nearest ones; how many there were is stored. Ours."""
 
 
 class Gate(Protocol):
     """Cheap test of which templates a document may answer, before any vector is compared."""
+
+    @property
+    def min_cosine(self) -> float:
+        """Calibrated threshold for candidates that passed the gate; lower than the encoder's, which stands alone."""
+        ...
 
     def allowed(self, document: Document) -> NDArray[np.int64] | None:
         """Row numbers of templates, in index order; ``None`` for all."""
@@ -118,7 +124,8 @@ def retrieve(
     Source:
         arXiv:2601.22146, section 3.2: each of the K + 1 vectors searches by itself. The gate is ours.
     """
-    min_cosine = index.min_cosine if config.min_cosine is None else config.min_cosine
+    calibrated = index.min_cosine if gate is None else gate.min_cosine
+    min_cosine = calibrated if config.min_cosine is None else config.min_cosine
     stream = iter(chunked)
     # A gate allows other rows to every document; without one, many documents share one product.
     while batch := list(islice(stream, _BATCH_DOCUMENTS if gate is None else 1)):

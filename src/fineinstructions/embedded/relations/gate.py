@@ -66,6 +66,9 @@ class RelationGate:
         seed: Seed of the run.
     """
 
+    min_cosine = 0.0
+    """Measured (docs/LOG.md, 2026-11-23): among gated pairs, readers accept as many below a cosine of 0.2 as above."""
+
     def __init__(self, templates: Sequence[Template], seed: int = 0) -> None:
         self._seed = seed
         self._rows: dict[str, dict[Wanted, list[int]]] = defaultdict(lambda: defaultdict(list))
