@@ -57,6 +57,7 @@ _APPOSITION = re.compile(
 _WAS_DONE = re.compile(r"(?:was|were) (?:\w+ly |first )?(?P<verb>\w+)\b")
 _DEFINING = ("definition", "meaning", "identity")
 _POPULATION = pattern("population")
+_ABOUT_PERSON = re.compile(r"\b(?:his|her|he|she)\b")
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_MENTIONS = 2
@@ -127,6 +128,8 @@ def _inside(
     phrase = reading.spelled(phrase)
     if subject and subject.phrase.kind == "person" and phrase.text in subject.phrase.text.split()[1:]:
         phrase = subject.phrase
+    elif " " not in phrase.text and phrase.text.istitle() and _ABOUT_PERSON.search(predicate):
+        return
     if _is_parameter(phrase) or (subject and is_part_of_title(phrase, subject)):
         return
     if not is_anaphoric(reading, phrase, sentence, predicate):

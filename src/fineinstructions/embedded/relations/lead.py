@@ -52,6 +52,8 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     words = reading.structure.words(*described[0])
     if words >= _MIN_DESCRIPTION_WORDS:
         yield replace(made, key="about", spans=described)
+    if words >= _MIN_EVENT_WORDS:
+        yield replace(made, key="facts", spans=described)
     if words >= _MIN_EVENT_WORDS and phrase.kind == "event" and subject.past:
         yield replace(made, key="happen", spans=described, reliability=0.8)
     if phrase.kind == "place" and _IN_PLACE.search(rest):

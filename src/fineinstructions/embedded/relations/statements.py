@@ -43,6 +43,8 @@ _NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "noun:effect": 9, 
 """Fewest words of a predicate about something in the middle of a text, where short ones say little (ours)."""
 _OF_PERSONS = ("award", "spouse", "college", "team", "position")
 """Relations for which a first name or "the team" in the middle of a text is not enough."""
+_FAR = 70
+"""How far into a definition a place may stand that says where the thing is, in characters."""
 _NEAR = 16
 """How far behind an active verb its own date may stand, in characters."""
 _LISTS = re.compile(r",|:|\band\b")
@@ -143,7 +145,7 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
             keys += ["identity", "noun:profession", "noun:nationality"]
         for key in keys:
             yield extended(reading, replace(made, key=key))
-    if re.search(_IN_PLACE.get(kind, _NOWHERE), rest):
+    if re.search(_IN_PLACE.get(kind, _NOWHERE), rest[:_FAR]):
         yield replace(made, key="where:locate", reliability=made.reliability - 0.05)
         yield from located(made, rest)
     yield from _role(reading, made, rest)

@@ -36,7 +36,7 @@ def subject_of(reading: Reading) -> Subject | None:
             frozenset(("The cmdlet", "This cmdlet", f"The `{title}` cmdlet", "This command")),
         )
     headings = {section.heading.casefold() for section in reading.structure.sections}
-    if "ingredients" in headings:
+    if "ingredients" in headings and title.count('"') % 2 == 0:
         name = _QUALIFIER.sub("", title)
         return Subject(
             Phrase(name if any(c.isupper() for c in name[1:]) else name.lower(), plural=is_plural(name), kind="dish")
