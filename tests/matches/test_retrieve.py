@@ -44,7 +44,7 @@ def chunked(documents):
 class EveryOther:
     """Allows a document only the templates of its parity; documents named `shut` none, `open` all."""
 
-    min_cosine = 0.5
+    min_cosine = 0.3
 
     def allowed(self, document):
         if document.document_id.startswith("open"):
@@ -81,7 +81,7 @@ def test_candidates_are_what_each_vector_sees_above_the_threshold(index, gate):
 
 def test_a_part_is_found_by_its_own_vector(index):
     text = "antarctic penguins " * 20 + "bread baking " * 60 + "violin concerto " * 20
-    (found,) = retrieve(chunked([Document("d", text)]), index, None, RetrieveConfig(min_cosine=0.5))
+    (found,) = retrieve(chunked([Document("d", text)]), index, None, RetrieveConfig(min_cosine=0.3))
     first, last = ({m.template_id for m in found.matches if m.chunk == number} for number in (0, 4))
     assert "t-000" in first - last
     assert "t-006" in last - first
@@ -148,7 +148,7 @@ def test_bad_settings_are_refused(wrong):
 def test_a_gate_brings_its_own_threshold(index):
     found = retrieve(chunked([document(2), document(3)]), index, EveryOther(), RetrieveConfig())
     gated = [item for item in found if isinstance(item, Candidates)]
-    given = retrieve(chunked([document(2), document(3)]), index, EveryOther(), RetrieveConfig(min_cosine=0.5))
+    given = retrieve(chunked([document(2), document(3)]), index, EveryOther(), RetrieveConfig(min_cosine=0.3))
     asked = [item for item in given if isinstance(item, Candidates)]
     assert [item.matches for item in gated] == [item.matches for item in asked]
-    assert index.min_cosine != 0.5
+    assert index.min_cosine != EveryOther.min_cosine
