@@ -106,13 +106,20 @@ def try_document(
         if query is not None:
             templates = _templates_of(query, trial, models, config)
         else:
-            templates = list(read_bank(Path(bank or config.templates.bank or EMBEDDED_BANK)))
+            templates = list(read_bank(_bank(bank or config.templates.bank)))
         if not templates:
             return trial
         build_index(templates, models.encoder, config.index, setup.index_dir)
         requests = _matched(trial, models, config, forced=query is not None)
         _answered(trial, requests, models, config)
     return trial
+
+
+def _bank(chosen: str | Path | None) -> Path:
+    """The bank to use: the one that was named, else the one that ships."""
+    if chosen is None and not EMBEDDED_BANK.exists():
+        raise ConfigError("this installation ships no template bank; name one with --bank, or give a --query")
+    return Path(chosen or EMBEDDED_BANK)
 
 
 def _templates_of(query: str, trial: Trial, models: Models, config: RunConfig) -> list[Template]:

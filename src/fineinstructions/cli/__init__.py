@@ -50,7 +50,7 @@ def _root(
 def main() -> None:
     """Run the program; a mistake of the user is one line and exit code 2."""
     try:
-        app()
+        app(prog_name="fineinstructions")
     except ConfigError as error:
         _leave(str(error), EXIT_MISTAKE)
     except BackendError as error:

@@ -88,10 +88,22 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
                 yield name, True, ", ".join(f.name for f in list_inputs(section.path, name)[:3])
             except ConfigError as error:
                 yield name, False, str(error)
+    if config.templates.bank:
+        yield _bank_check(Path(config.templates.bank))
     stages = [(s.model, s.llm) for s in (config.genericize, config.instantiate, config.judge)]
     asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
     if asked:
         yield from _server_checks(config.llm, asked)
+
+
+def _bank_check(bank: Path) -> tuple[str, bool, str]:
+    from fineinstructions.errors import ConfigError
+    from fineinstructions.templates.bank import read_bank
+
+    try:
+        return "bank", True, f"{sum(1 for _ in read_bank(bank)):,} templates in {bank}"
+    except ConfigError as error:
+        return "bank", False, str(error)
 
 
 def _server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[tuple[str, bool, str]]:

@@ -62,20 +62,25 @@ class Bars:
         self._progress.stop()
 
     def start(self, phase: str, total: int, done: int) -> None:
-        """Open the phase's bar at what an earlier run has done."""
+        """Open the phase's bar at what an earlier run has done; a phase that was complete before gets none."""
+        if done == total:
+            return
         self._tasks[phase] = self._progress.add_task(phase, total=total, completed=done, rate="")
         self._rows[phase], self._began[phase] = 0, time.monotonic()
 
     def advance(self, phase: str, rows: int) -> None:
         """Move the bar by one unit."""
+        if phase not in self._tasks:
+            return
         self._rows[phase] += rows
         rate = self._rows[phase] / max(time.monotonic() - self._began[phase], 1e-3)
         self._progress.update(self._tasks[phase], advance=1, rate=f"{rate:,.0f} rows/s" if rows else "")
 
     def finish(self, phase: str) -> None:
         """Fill the bar."""
-        task = self._tasks[phase]
-        self._progress.update(task, completed=self._progress.tasks[task].total)
+        if phase in self._tasks:
+            task = self._tasks[phase]
+            self._progress.update(task, completed=self._progress.tasks[task].total)
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PREVIEW_CHARS = 300
 _MAX_WIDTH = 100
-_HARD_END = re.compile(r"(?<=[^\n]{50})\n(?=[^\W_])")
+_HARD_END = re.compile(r"(?<=[^\n]{50})\n(?=[^\W\d_])")
 """The end of a long line that is followed by another line of the same paragraph."""
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that would steer the terminal or turn its writing direction."""
@@ -210,7 +210,7 @@ def _document_facts(pair: Pair) -> list[str]:
 def trial_view(trial: "Trial") -> Group:
     """What every stage made of one document."""
     lines: list[RenderableType] = []
-    for step in trial.steps:
+    for step in (step for step in trial.steps if step.made or step.rejected):
         made = f"{len(step.made)} made" + (f", {len(step.rejected)} turned away" if step.rejected else "")
         lines.append(Text.assemble((f"\n{step.stage}", "bold"), f"  {made}"))
         lines += [Text(f"  {_trial_line(item)}") for item in step.made[:_MAX_TRIAL_ROWS]]
@@ -225,7 +225,7 @@ def trial_view(trial: "Trial") -> Group:
 
 
 _TRIAL_FACTS = {
-    "num_tokens": "{} tokens",
+    "num_tokens": "{:,} tokens",
     "chunk_starts": "chunks start at characters {}",
     "instruction": "{}",
     "template": "{}",
