@@ -26,6 +26,8 @@ _BOILERPLATE = pattern("boilerplate")
 _DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _BEGINS = pattern("begins")
 _CONTAGIOUS = re.compile(r"\binfected|\bspreads?\b|contagious|\bbites?\b|\bbitten|contaminat|\bcatch")
+_NOT_SHED = re.compile(r"deficien|disease|emia\b|osis\b|itis\b|type \d", re.IGNORECASE)
+"""Conditions of which nobody asks how to get rid."""
 _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation|unknown", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
@@ -212,7 +214,7 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
     if phrase.kind == "command" and key in ("definition", "about", "work"):
         return phrase.text in body[:120]
     if key == "rid":
-        return _LASTING.search(f"{phrase.text} {body}") is None
+        return not (_LASTING.search(f"{phrase.text} {body}") or _NOT_SHED.search(phrase.text))
     if key == "how:begin":
         return _BEGINS.search(body[:250]) is not None
     return key != "happened_in" or phrase.kind == "place"

@@ -14,6 +14,7 @@ from fineinstructions.embedded.relations.grammar import (
     is_participle,
     is_past,
     kind_of_complement,
+    kind_of_head,
     noun_phrase,
     noun_stem,
     number_word,
@@ -115,6 +116,8 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         if len(predicate.split()) < fewest:
             continue
         if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
+            continue
+        if key in ("noun:function", "used") and kind_of_head(made.subject.text) == "person":
             continue
         if key in _OF_PERSONS and made.reliability <= INSIDE and (" " not in made.subject.text or made.subject.article):
             continue

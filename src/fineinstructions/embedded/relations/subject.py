@@ -11,7 +11,7 @@ from fineinstructions.embedded.relations.reading import Reading, Subject
 from fineinstructions.embedded.relations.tables import pattern
 
 _LABEL = pattern("label", re.IGNORECASE)
-_COMMAND = re.compile(r"[A-Z][A-Za-z]+-[A-Z][a-z]\w+\Z")
+_COMMAND = re.compile(r"[A-Z][A-Za-z]+-[A-Z]\w*[a-z]\w*\Z")
 _QUALIFIER = re.compile(r"\s*\((?P<what>[^()]*)\)\s*\Z")
 _COPULA = pattern("copula", re.DOTALL)
 _HEALTH = frozenset(("symptoms", "inheritance", "genetic changes", "treatment", "exams and tests", "susceptibility"))
