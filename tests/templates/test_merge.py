@@ -26,6 +26,7 @@ def split(items: list[Template | Rejection]) -> tuple[list[Template], list[Rejec
         ("Whats <fi>a term</fi>?", "What is the <fi>thing</fi>?"),
         ("What’s the capital of <fi>a place</fi>?", "What is the capital of <fi>a country</fi>?"),
         ("How do I make <fi>a dish</fi>?", "How to make <fi>something</fi>?"),
+        ("What are some of the causes of <fi>an event</fi>?", "What are the causes of <fi>a war</fi>?"),
         ("Please tell me who wrote <fi>a book</fi>.", "Who wrote the <fi>work</fi>?"),
     ],
 )

@@ -36,6 +36,7 @@ _POLITE = re.compile(r"^(?:please\s+)?(?:(?:can|could) you (?:please )?)?(?:tell
 _HOW_TO = re.compile(
     r"^how (?:to|do (?:you|i|we|people)|can (?:you|i|we|one)|could (?:you|i)|should i|would (?:you|i)|does one) "
 )
+_SOME = re.compile(r"^(what (?:are|were|is)) some(?: of)? ")
 _FUSED = re.compile(r"^(what|who|where|when|how)s ")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
@@ -63,7 +64,7 @@ def fold(template: str) -> str:
     text = " ".join(text.replace("’", "'").casefold().split()) + " "
     text = _FUSED.sub(r"\1 is ", _POLITE.sub("", text))
     text = re.sub(r"^(what|who|where|when|how|why)'s ", r"\1 is ", text)
-    text = _HOW_TO.sub("how to ", text)
+    text = _SOME.sub(r"\1 ", _HOW_TO.sub("how to ", text))
     words = ["_" if part == "\x00" else part for part in re.findall(r"\x00|[^\W_]+(?:'[^\W_]+)?|'s", text)]
     return " ".join(word for word in words if word not in {"a", "an", "the"})
 
