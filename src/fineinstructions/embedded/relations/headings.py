@@ -239,6 +239,8 @@ def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
         return
     if found := re.match(r"(?:The )?([A-Z][a-z]+) (?:of|for) (.{3,50})\Z", heading):
         phrase, stem = noun_phrase(found.group(2)), noun_stem(found.group(1))
+        if phrase and phrase.article == "the" and phrase.text.islower() and " " not in phrase.text:
+            return
         if phrase and " in " not in phrase.text and stem in NOUN_KEYS and (spans := body_spans(reading, section)):
             yield Evidence(f"noun:{NOUN_KEYS[stem]}", reading.spelled(phrase), spans, 0.75)
         return

@@ -40,7 +40,7 @@ _IN_PLACE = {
 }
 _GERUND = re.compile(r"\w+ing\b(?! that| which| of)")
 _NOWHERE = r"(?!)"
-_NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "noun:effect": 9, "used": 9, "where:find": 9}
+_NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "used": 9, "where:find": 9}
 """Fewest words of a predicate about something in the middle of a text, where short ones say little (ours)."""
 _OF_PERSONS = ("award", "spouse", "college", "team", "position")
 """Relations for which a first name or "the team" in the middle of a text is not enough."""
@@ -116,6 +116,8 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         if len(predicate.split()) < fewest:
             continue
         if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
+            continue
+        if key == "noun:effect" and made.reliability <= INSIDE:
             continue
         if key in ("noun:function", "used") and kind_of_head(made.subject.text) == "person":
             continue
