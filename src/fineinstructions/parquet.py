@@ -39,6 +39,8 @@ def open_parquet(source: Any, name: str) -> Any:
 
     try:
         return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: no such file; put it back where it was") from None
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{name}: not a readable Parquet file ({one_line(error)}); fetch or write it again") from None
 

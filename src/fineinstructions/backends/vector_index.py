@@ -13,10 +13,12 @@ Files: ``index.faiss`` and ``manifest.json``. Workers that open the same folder 
 Shapes: N indexed vectors, Q queries, D width, C candidates.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,11 +141,19 @@ class VectorIndex:
         return cls(index, encoder_id, rows_digest)
 
     def save(self, folder: Path) -> None:
-        """Write the index and its manifest; files that are there are replaced, each in one step."""
+        """Write the index and its manifest; files that are there are replaced, each in one step.
+
+        Raises:
+            OSError: If the disk is full or does not take it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / _INDEX_FILE
         temporary = folder / f".{_INDEX_FILE}.tmp"
-        _faiss().write_index(self._index, str(temporary))
+        try:
+            _faiss().write_index(self._index, str(temporary))
+        except RuntimeError as error:  # faiss says so whatever the system's reason was
+            is_full = shutil.disk_usage(folder).free < self._index.ntotal * self.dimension * 4
+            raise OSError(errno.ENOSPC if is_full else errno.EIO, f"the index cannot be written: {error}") from None
         manifest = _Manifest(
             format=_FORMAT,
             encoder_id=self.encoder_id,

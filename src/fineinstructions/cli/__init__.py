@@ -64,6 +64,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_LOSS)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _leave(f"{place}{error.strerror or error}; what is committed stays, mend it and run again", EXIT_MISTAKE)
 
 
 def _leave(line: str, code: int) -> None:
