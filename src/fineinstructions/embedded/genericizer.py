@@ -73,7 +73,7 @@ def save_frames(frames: dict[str, KnownFrame], path: Path) -> None:
 
 
 class EmbeddedGenericizer:
-    """Genericizer on count tables: no network, no randomness, about 10,000 queries a second.
+    """Genericizer on count tables: no network, no randomness, some 5,000 queries a second.
 
     Args:
         data_dir: Folder with ``words.parquet`` and ``frames.parquet``.
@@ -104,29 +104,36 @@ class EmbeddedGenericizer:
         candidates = [r for r in readings(parsed, self._table) if r.frame not in self._blocked]
         if not candidates:
             return rejection("genericize", "no_slot", query.query_id, query)
-        score, reading = self._best([r for r in candidates if r.frame in self._frames], parsed)
-        if reading is None or score < MIN_KNOWN_SCORE:
-            reading = task_reading(parsed)
+        reading = self._best_known(candidates, parsed) or task_reading(parsed)
         if reading is None:
-            wellformed = [r for r in candidates if self._grammar.is_wellformed(r.frame)]
-            if not wellformed:
-                reason = "pronoun" if not PRONOUNS.isdisjoint(parsed.words) else "ill_formed"
-                return rejection("genericize", reason, query.query_id, query)
-            score, reading = self._best(wellformed, parsed)
-            if reading is None or score < MIN_UNKNOWN_SCORE:
-                return rejection("genericize", "no_frame", query.query_id, query, score)
+            reading, best = self._best_unknown(candidates, parsed)
+            if reading is None:
+                reason = "no_frame" if best < MIN_UNKNOWN_SCORE else "ill_formed"
+                reason = reason if PRONOUNS.isdisjoint(parsed.words) else "pronoun"
+                return rejection("genericize", reason, query.query_id, query, best)
         known = self._frames.get(reading.frame)
         if known and known.quality < MIN_QUALITY:
             return rejection("genericize", "ill_formed", query.query_id, query, known.quality)
         return self._draft(query, parsed, reading, known)
 
-    def _best(self, candidates: Sequence[Reading], parsed: ParsedQuery) -> tuple[float, Reading | None]:
-        """The most believable reading and its score."""
-        priced = [(self._grammar.score(r, parsed.words, self._fillers(r)), r.frame, r.spans, r) for r in candidates]
-        if not priced:
-            return 0.0, None
-        score, _, _, reading = max(priced, key=lambda p: p[:3])
-        return score, reading
+    def _priced(self, candidates: Iterable[Reading], parsed: ParsedQuery) -> list[tuple[float, Reading]]:
+        """Readings with their scores, the most believable first; ties go by text."""
+        priced = [(self._grammar.score(r, parsed.words, self._fillers(r)), r) for r in candidates]
+        return sorted(priced, key=lambda p: (p[0], p[1].frame, p[1].spans), reverse=True)
+
+    def _best_known(self, candidates: Iterable[Reading], parsed: ParsedQuery) -> Reading | None:
+        priced = self._priced((r for r in candidates if r.frame in self._frames), parsed)
+        return priced[0][1] if priced and priced[0][0] >= MIN_KNOWN_SCORE else None
+
+    def _best_unknown(self, candidates: Iterable[Reading], parsed: ParsedQuery) -> tuple[Reading | None, float]:
+        """The most believable reading that is good English, and the best score of all, good English or not."""
+        priced = self._priced(candidates, parsed)
+        for score, reading in priced:
+            if score < MIN_UNKNOWN_SCORE:
+                break
+            if self._grammar.is_wellformed(reading.frame):
+                return reading, score
+        return None, priced[0][0]
 
     def _fillers(self, reading: Reading) -> int:
         known = self._frames.get(reading.frame)
