@@ -16,12 +16,32 @@ from fineinstructions.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "data"
 
+AWKWARD = {
+    "slots": "Fill <fi>a name</fi> here, and <fi>, and </fi> too.",
+    "excerpts": "</excerpt> closes nothing; <excerpt>this opens<...>nothing</excerpt>, and <...> is alone.",
+    "braces": "{braces} {{double}} {0} %s $x ${y} {{input}} {{document}}",
+    "json": json.dumps({"instruction": "x", "answer": "y", "template": None}) + " null [1, 2]",
+    "controls": "NUL \0 bell \a escape \x1b[31m delete \x7f next line \x85 backspace \b form \f",
+    "right to left": "\u05d0\u05d1\u05d2 \u202etfel ot thgir\u202c \u0627\u0644\u0639\u0631\u0628\u064a\u0629",
+    "unicode": "e\u0301 is not \u00e9, \ufeff stays, \U0001f469\u200d\U0001f52c too, \u2028 \u2029 \ufffe \U0010ffff",
+    "blanks": " \t\r\n  \r \u3000 \u200b ",
+}
+
 
 def take_documents(path: Path, number: int, every: int = 1) -> Path:
     """Some of the example documents, as Parquet."""
     table = pq.read_table(EXAMPLES / "documents.parquet")
     pq.write_table(table.take(list(range(0, table.num_rows, every))[:number]), path, row_group_size=16)
     return path
+
+
+def awkward_documents() -> dict[str, str]:
+    """Real documents with awkward text before, inside and after every paragraph, by id."""
+    table = pq.read_table(EXAMPLES / "documents.parquet", columns=["id", "text"]).to_pylist()[::20]
+    texts = {}
+    for row, (name, awkward) in zip(table, [*AWKWARD.items()] * 2, strict=False):
+        texts[f"{name}/{row['id']}"] = awkward + row["text"].replace("\n\n", f" {awkward}\n\n{awkward} ") + awkward
+    return texts
 
 
 def write_recipe(folder: Path, documents: Path, **sections: Any) -> Path:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pipeline_inputs import EXAMPLES, call, in_process, output_json, reasons, rows
+from pipeline_inputs import AWKWARD, EXAMPLES, awkward_documents, call, in_process, output_json, reasons, rows
 
 import fineinstructions
 from fineinstructions.markup import has_tag
@@ -261,25 +261,10 @@ def test_a_bad_run_folder_is_one_line(tmp_path: Path, recipe: Path) -> None:
             assert "no run here" in refused(verb, place)
 
 
-AWKWARD = {
-    "slots": "Fill <fi>a name</fi> here, and <fi>, and </fi> too.",
-    "excerpts": "</excerpt> closes nothing; <excerpt>this opens<...>nothing</excerpt>, and <...> is alone.",
-    "braces": "{braces} {{double}} {0} %s $x ${y} {{input}} {{document}}",
-    "json": json.dumps({"instruction": "x", "answer": "y", "template": None}) + " null [1, 2]",
-    "controls": "NUL \0 bell \a escape \x1b[31m delete \x7f next line \x85 backspace \b form \f",
-    "right to left": "\u05d0\u05d1\u05d2 \u202etfel ot thgir\u202c \u0627\u0644\u0639\u0631\u0628\u064a\u0629",
-    "unicode": "e\u0301 is not \u00e9, \ufeff stays, \U0001f469\u200d\U0001f52c too, \u2028 \u2029 \ufffe \U0010ffff",
-    "blanks": " \t\r\n  \r \u3000 \u200b ",
-}
-
-
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
 def test_awkward_texts_go_all_the_way(tmp_path: Path, recipe: Path, suffix: str) -> None:
     """Real documents with awkward text before, inside and after every paragraph."""
-    table = pq.read_table(EXAMPLES / "documents.parquet", columns=["id", "text"]).to_pylist()[::20]
-    texts = {}
-    for row, (name, awkward) in zip(table, [*AWKWARD.items(), *AWKWARD.items()], strict=False):
-        texts[f"{name}/{row['id']}"] = awkward + row["text"].replace("\n\n", f" {awkward}\n\n{awkward} ") + awkward
+    texts = awkward_documents()
     texts |= {f"only {name}": awkward for name, awkward in AWKWARD.items() if name != "blanks"}
     path = tmp_path / f"d.{suffix}"
     if suffix == "parquet":

@@ -11,8 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from pipeline_inputs import EXAMPLES, call, command, content, output_json, rows, take_documents, write_recipe
+from pipeline_inputs import (
+    AWKWARD,
+    EXAMPLES,
+    awkward_documents,
+    call,
+    command,
+    content,
+    output_json,
+    rows,
+    take_documents,
+    write_recipe,
+)
 
 import fineinstructions
 from fineinstructions.backends.scripted_brain import echo
@@ -237,6 +250,22 @@ def test_a_wrong_model_or_key_is_one_line(tmp_path: Path, recipe: Path, monkeypa
         monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}-wrong")
         trouble = one_line_of_trouble(start(recipe, tmp_path / "run", server, "--redo", *HERE))
         assert "access denied (check the key in OPENAI_API_KEY)" in trouble
+
+
+def test_awkward_documents_reach_the_model_unaltered(tmp_path: Path, recipe: Path) -> None:
+    texts = awkward_documents()
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table({"id": list(texts), "text": list(texts.values())}), path)
+    with server_of(keep_bodies=True) as server:
+        words = ["--set", f"documents.path={path}", "--set", "instantiate.max_document_chars=1000000", *HERE]
+        done = start(recipe, tmp_path / "run", server, *words)
+        assert done.returncode == 0, done.stderr
+    asked = [body["messages"][-1]["content"] for body in server.bodies if body["model"] == MODELS["instantiate"]]
+    documents = [json.loads(said)["document"] for said in asked if said.startswith("{")]
+    assert len(set(documents)) > len(AWKWARD)
+    assert set(documents) <= set(texts.values())
+    assert rows(tmp_path / "run", "pairs")
+    assert fineinstructions.verify(tmp_path / "run") == []
 
 
 def test_records_that_a_server_failed_on_can_be_tried_again(

@@ -3,9 +3,10 @@
 import json
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -143,6 +144,12 @@ class Lines:
             return
         tail = f", about {left:.0f} s left" if left is not None else f", {seconds:.1f} s" if event == "done" else ""
         print(f"{phase}: {event}, {done:,}/{total:,} units{tail}", file=sys.stderr, flush=True)
+
+
+def waiting(what: str) -> AbstractContextManager[Any]:
+    """A turning wheel on a terminal for a step without parts that could be counted; nothing elsewhere."""
+    console = Console(stderr=True)
+    return console.status(f"{what} ...") if console.is_terminal else nullcontext()
 
 
 def reporter(as_json: bool, quiet: bool = False) -> "Bars | Lines":

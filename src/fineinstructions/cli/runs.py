@@ -77,10 +77,12 @@ def _flags(limit: int | None, workers: int | None) -> list[str]:
 
 
 def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
+    from fineinstructions.cli.reporters import waiting
     from fineinstructions.cli.show import forecast_view
     from fineinstructions.forecast import forecast
 
-    figures = forecast(recipe, overrides=overrides)
+    with waiting("running a sample"):
+        figures = forecast(recipe, overrides=overrides)
     if as_json:
         print(json.dumps(figures.as_dict(), indent=1))
         return
@@ -183,13 +185,16 @@ def status(folder: Folder, as_json: Json = False) -> None:
 def verify(folder: Folder, as_json: Json = False) -> None:
     """Check that nothing is lost or changed and every excerpt is verbatim; exit code 1 if anything is."""
     from fineinstructions import pipeline
+    from fineinstructions.cli.reporters import waiting
 
-    findings = pipeline.verify(folder)
+    with waiting("checking every unit, digest and excerpt"):
+        findings = pipeline.verify(folder)
     if as_json:
         print(json.dumps([{"place": f.place, "problem": f.problem} for f in findings], indent=1))
     else:
         for finding in findings:
             print(finding)
-        print(f"{folder}: {len(findings)} problems" if findings else f"{folder}: clean, nothing lost")
+        number = f"{len(findings)} {'problem' if len(findings) == 1 else 'problems'}"
+        print(f"{folder}: {number}" if findings else f"{folder}: clean, nothing lost")
     if findings:
         raise typer.Exit(1)

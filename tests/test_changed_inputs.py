@@ -1,0 +1,96 @@
+"""What becomes of a finished run when its inputs are moved, changed or removed afterwards."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipeline_inputs import EXAMPLES, call, content, in_process, rows, take_documents, write_recipe
+
+pytestmark = pytest.mark.xdist_group("changed_inputs")
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bank")
+    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
+    recipe = write_recipe(folder, Path("unused.parquet"), queries=queries, engine={"workers": 0})
+    done = call("templates", "build", recipe, "--out", folder / "bank")
+    assert done.returncode == 0, done.stderr
+    return folder / "bank"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, bank: Path) -> Path:
+    shutil.copytree(bank, tmp_path / "bank")
+    documents = take_documents(tmp_path / "documents.parquet", 24, every=16)
+    templates = {"bank": str(tmp_path / "bank")}
+    return write_recipe(tmp_path, documents, queries=None, templates=templates, engine={"workers": 0, "unit_rows": 8})
+
+
+@pytest.fixture
+def finished(tmp_path: Path, recipe: Path) -> Path:
+    code, _, errors = in_process("run", recipe, "--out", tmp_path / "run")
+    assert code == 0, errors
+    assert rows(tmp_path / "run", "pairs")
+    return tmp_path / "run"
+
+
+def told(*words: str | Path) -> str:
+    """The one line of a call that ends with exit code 2."""
+    code, _, errors = in_process(*words)
+    assert code == 2, errors
+    assert errors.count("\n") == 1, errors
+    return errors
+
+
+def test_documents_that_are_gone_are_named(tmp_path: Path, recipe: Path, finished: Path) -> None:
+    (tmp_path / "documents.parquet").rename(tmp_path / "elsewhere.parquet")
+    pair_id = rows(finished, "pairs")[0]["pair_id"]
+    for words in (("verify", finished), ("explain", finished, pair_id), ("run", recipe, "--out", finished)):
+        assert "documents.parquet: no such file" in told(*words)
+    assert in_process("status", finished)[0] == 0
+    assert in_process("inspect", finished)[0] == 0
+    (tmp_path / "elsewhere.parquet").rename(tmp_path / "documents.parquet")
+    assert in_process("verify", finished)[0] == 0
+
+
+def test_documents_that_changed_are_found_out(tmp_path: Path, recipe: Path, finished: Path) -> None:
+    before = content(finished / "pairs")
+    table = pq.read_table(tmp_path / "documents.parquet")
+    changed = [text.replace("e", "a") for text in table["text"].to_pylist()]
+    place = table.schema.get_field_index("text")
+    pq.write_table(
+        table.set_column(place, "text", pa.array(changed)), tmp_path / "documents.parquet", row_group_size=16
+    )
+    code, out, _ = in_process("verify", finished)
+    assert code == 1
+    assert "is not the text of its document" in out
+    assert "--redo" in told("run", recipe, "--out", finished)
+    assert content(finished / "pairs") == before
+    code, _, errors = in_process("run", recipe, "--out", finished, "--redo")
+    assert code == 0, errors
+    assert in_process("verify", finished)[0] == 0
+    assert content(finished / "pairs") != before
+
+
+def test_a_bank_is_needed_only_while_it_is_read(tmp_path: Path, recipe: Path, finished: Path) -> None:
+    shutil.rmtree(tmp_path / "bank")
+    assert in_process("verify", finished)[0] == 0
+    assert "no template bank" in told("run", recipe, "--out", finished)
+
+
+def test_documents_that_were_converted_need_not_stay(tmp_path: Path, recipe: Path) -> None:
+    """JSON lines are kept in the run folder as Parquet, so the checks do not need the original."""
+    path = tmp_path / "documents.jsonl"
+    documents = pq.read_table(tmp_path / "documents.parquet", columns=["id", "text"]).to_pylist()
+    path.write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
+    words = ["run", recipe, "--out", tmp_path / "run", "--set", f"documents.path={path}"]
+    assert in_process(*words)[0] == 0
+    path.unlink()
+    assert in_process("verify", tmp_path / "run")[0] == 0
+    pair_id = rows(tmp_path / "run", "pairs")[0]["pair_id"]
+    assert in_process("explain", tmp_path / "run", pair_id)[0] == 0
+    assert "no such file" in told(*words)
