@@ -6,14 +6,19 @@ question: evidence carries whole sentences, list items or sections, never a part
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 from fineinstructions.embedded.document_text import DocumentText, Sentence
 from fineinstructions.embedded.relations.grammar import Phrase
 
+_INSIDE = re.compile(r"[a-z,;)] ")
+_WORD_INSIDE = re.compile(r"(?<=[a-z,;)] )[\w’'-]+")
+_MAX_PLACES = 60
+"""So many places of a phrase decide how it is spelled (ours)."""
 MAX_ANSWER_WORDS = 250
 """Longest answer, in words (ours)."""
 
@@ -115,11 +120,7 @@ class Reading:
         words = phrase.text
         if words == words.lower() or not words:
             return phrase
-        inside = re.compile(r"(?<=[a-z,;)] )" + re.escape(words) + r"(?!\w)", re.IGNORECASE)
-        seen = [
-            found.group() for found in inside.finditer(self.folded) if not found.group().isupper() or words.isupper()
-        ][:20]
-        if seen:
+        if seen := self._forms_inside(words):
             return replace(phrase, text=max(sorted(set(seen), reverse=True), key=seen.count))
         first, _, rest = words.partition(" ")
         if rest and words == words.title():
@@ -135,18 +136,45 @@ class Reading:
         return phrase
 
     def mentions(self, phrase: Phrase) -> int:
-        """How often the text names a phrase."""
-        return self._lowered.count(phrase.text.casefold())
+        """How often the text names a phrase; three stands for more."""
+        return sum(1 for _ in islice(self._places(phrase.text), 3))
 
     @cached_property
     def _lowered(self) -> str:
-        return self.folded.casefold()
+        """The folded text in lower case, as long as it is."""
+        lowered = self.folded.lower()
+        return lowered if len(lowered) == len(self.folded) else self.folded
+
+    def _places(self, words: str) -> Iterator[int]:
+        """Where words stand in the folded text, whatever their case."""
+        words = words.lower()
+        place = self._lowered.find(words)
+        while place >= 0:
+            yield place
+            place = self._lowered.find(words, place + len(words))
+
+    def _forms_inside(self, words: str) -> list[str]:
+        """The first forms that words have inside sentences, capitals-only forms left out."""
+        forms: list[str] = []
+        for place in islice(self._places(words), _MAX_PLACES):
+            end = place + len(words)
+            form = self.folded[place:end]
+            inside = _INSIDE.fullmatch(self.folded, max(0, place - 2), place) is not None
+            whole = not self.folded[end : end + 1].isalnum()
+            if inside and whole and (words.isupper() or not form.isupper()):
+                forms.append(form)
+        return forms
+
+    @cached_property
+    def _words_inside(self) -> frozenset[str]:
+        """Words as they are spelled behind another word."""
+        return frozenset(_WORD_INSIDE.findall(self.folded))
 
     def _lower_inside(self, word: str) -> bool:
-        return re.search(r"(?<=[a-z,;)] )" + re.escape(word.lower()) + r"(?!\w)", self.folded) is not None
+        return word.lower() in self._words_inside
 
     def _capital_inside(self, word: str) -> bool:
-        return re.search(r"(?<=[a-z,] )" + re.escape(word) + r"(?!\w)", self.folded) is not None
+        return word in self._words_inside
 
     def _word(self, word: str) -> str:
         """A title's word in the case the text gives it."""

@@ -19,6 +19,8 @@ _KNOWN_ACRONYMS = words("known_acronyms")
 _RESIDUE = re.compile(r"\b(?:in|by|from|of|see|with) ?[.)]|•|[<|]|\n\n|[A-Z]{3,} [A-Z]{3,} [A-Z]{3,}")
 _GENERIC_VERB = re.compile(r"(?:is|are|also|often|usually|consists?|contains?|[a-z]+s)\b")
 _STATES_CLASS = re.compile(r"(?:is|are) (?:an?|the|one)\b")
+_LOOK_BACK = 20_000
+"""How far back a first mention is looked for, in characters (ours)."""
 _MAX_LIST_WORDS = MAX_ANSWER_WORDS - 60
 
 
@@ -94,7 +96,8 @@ def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate
     mentioned = rf"\b(?:an?|this|that|each|new) (?:\w+ )?{name}\b"
     if len(tokens) == 1:
         mentioned += rf"|\b(?:an?|called|the) (?:[\w-]+ ){{1,2}}{name}\b"
-    return re.search(mentioned, reading.text[: sentence.start], re.IGNORECASE) is not None
+    before = reading.text[max(0, sentence.start - _LOOK_BACK) : sentence.start]
+    return re.search(mentioned, before, re.IGNORECASE) is not None
 
 
 def is_part_of_title(phrase: Phrase, subject: Subject) -> bool:
