@@ -362,6 +362,14 @@ def test_inspect_draws_every_reason_before_any_comes_twice(finished: Path) -> No
     assert {(row["stage"], row["reason"]) for row in drawn} == kinds
 
 
+def test_a_bank_can_be_looked_at_too(folder: Path, recipe: Path) -> None:
+    drawn = json.loads(ended("inspect", folder / "bank", "--json"))
+    assert drawn["pairs"] == []
+    assert {row["stage"] for row in drawn["rejections"]} <= {"queries", "genericize", "merge"}
+    assert len(drawn["rejections"]) == 5
+    assert "clean, nothing lost" in ended("verify", folder / "bank").replace("\n", " ")
+
+
 def test_results_can_be_piped_to_a_program_that_stops_reading(finished: Path) -> None:
     program = " ".join(map(repr, command("inspect", finished, "--pairs", "100", "--json")))
     done = subprocess.run(f"{program} | head -n 1", shell=True, capture_output=True, text=True, check=False)

@@ -162,6 +162,7 @@ def build_templates(
     driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
     with driver.folder.lease():
         driver.make_bank()
+        driver.publish_bank_rejections()
     return driver.result
 
 
@@ -258,8 +259,16 @@ class _Driver:
         self._do("assemble", work.select_pairs, [single_unit()])
         self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
         self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
-        every_phase = [phase.name for phase in self.folder.phases]
-        self._publish("rejected", Rejection, self.folder.rejections(*every_phase), "assemble")
+        self._publish("rejected", Rejection, self._rejections(), "assemble")
+
+    def publish_bank_rejections(self) -> None:
+        """Tell why queries gave no template, unless a whole run in the same folder has told more."""
+        told = self.folder.published("rejected")
+        if told is None or told.phase == "index":
+            self._publish("rejected", Rejection, self._rejections(), "index")
+
+    def _rejections(self) -> Iterator[Rejection]:
+        return self.folder.rejections(*(phase.name for phase in self.folder.phases))
 
     def _require_templates(self) -> None:
         """Refuse to go on without a single template, saying where they were lost."""

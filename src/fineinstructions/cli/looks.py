@@ -25,7 +25,8 @@ def inspect(
     from fineinstructions.records import as_dict
     from fineinstructions.review.samples import draw_pairs, draw_rejections
 
-    kept = draw_pairs(folder, pairs, seed) if pairs else []
+    is_bank = (folder / "rejected").is_dir() and not (folder / "pairs").is_dir()
+    kept = draw_pairs(folder, pairs, seed) if pairs and not is_bank else []
     dropped = draw_rejections(folder, rejections, seed, stage, reason) if rejections else []
     if as_json:
         print(json.dumps({"pairs": [as_dict(p) for p in kept], "rejections": [as_dict(r) for r in dropped]}, indent=1))
