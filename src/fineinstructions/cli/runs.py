@@ -109,13 +109,13 @@ def report(result: "RunResult", as_json: bool) -> None:
 
         console = Console()
         if result.num_units_done == 0 and not result.set_aside:
-            console.print(f"[bold]{result.path}[/]: complete already, nothing to do.\n")
+            console.print(f"[bold]{result.path}[/]: complete already, nothing to do.\n", soft_wrap=True)
         console.print(funnel_table(rows))
         console.print()
         if figures.get("pairs"):
             print_pairs(console, _to_show(draw_pairs(result.path, NUM_DRAWN_PAIRS, SHOWN_SEED)), PAIR_PREVIEW_CHARS)
         for name, number in figures.items():
-            console.print(f"{number:>9,} {name:<9} {result.path}/{name}/", highlight=False)
+            console.print(f"{number:>9,} {name:<9} {result.path}/{name}/", highlight=False, soft_wrap=True)
         if "pairs" in figures:
             console.print(
                 f"\nnext: fineinstructions inspect {result.path}   (more pairs and rejections)", highlight=False
