@@ -125,7 +125,8 @@ def report(result: "RunResult", as_json: bool) -> None:
             )
     num_failed = sum(sum(row["failed"].values()) for row in rows)
     if num_failed and not result.set_aside:
-        print(f"{num_failed} records failed; run again with --retry-failed to try them again", file=sys.stderr)
+        number = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
+        print(f"{number}; run again with --retry-failed to try again", file=sys.stderr)
     for unit in result.set_aside:
         print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
     if result.set_aside:
