@@ -5,7 +5,7 @@ r"""Hallway 1: queries and documents to judged pairs, in one run folder that can
     documents -----------------------------> matches -> pairs -> assemble
 
 In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/rejected``. `phases` says what a unit of
-each phase does; here is which phases there are, what makes each of them stale, and the order they run in.
+each phase does, `staleness` what makes a phase stale; here is the order in which the phases run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fineinstructions import __version__
 from fineinstructions import phases as work
-from fineinstructions.config import Config, digest, from_mapping, load, to_plain
+from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.engines.local import Progress as EngineProgress
 from fineinstructions.engines.local import SetAside, run_units
 from fineinstructions.errors import ConfigError
-from fineinstructions.inputs import list_inputs
 from fineinstructions.phases import Models, Setup, build_models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
@@ -28,7 +26,6 @@ from fineinstructions.review import lineage
 from fineinstructions.review.lineage import Lineage
 from fineinstructions.runs import (
     Finding,
-    Phase,
     RunFolder,
     StageFigures,
     Unit,
@@ -39,7 +36,7 @@ from fineinstructions.runs import (
 )
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.verify import DocumentReader
-from fineinstructions.templates.bank import bank_files
+from fineinstructions.staleness import bank_phases, pair_phases
 
 __all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verify"]
 
@@ -225,7 +222,7 @@ class _Driver:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
         self._setup = Setup(config, out)
         self._models = build_models(self._setup)
-        phases = [*_bank_phases(config, self._models), *([] if bank_only else _pair_phases(config, self._models))]
+        phases = [*bank_phases(config, self._models), *([] if bank_only else pair_phases(config, self._models))]
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
 
@@ -332,64 +329,3 @@ class _Driver:
 def _asks_a_server(config: RunConfig, phase: str) -> bool:
     stages: dict[str, list[Any]] = {"genericize": [config.genericize], "pairs": [config.instantiate, config.judge]}
     return any(stage.model == "openai" for stage in stages.get(phase, []))
-
-
-def _decides(*values: Any) -> str:
-    """Digest of settings, models and the package version."""
-    return digest(__version__, *values)
-
-
-def _without(config: Config, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in to_plain(config).items() if name not in names}
-
-
-def _bank_phases(config: RunConfig, models: Models) -> list[Phase]:
-    """Phases that make the template index, each with what decides its bytes."""
-    index = Phase("index", _decides(config.index, models.encoder.encoder_id), upstream=("templates",))
-    if config.templates.bank:
-        bank = Path(config.templates.bank)
-        return [Phase("templates", _decides(_bank_fingerprint(bank))), index]
-    if config.queries is None:
-        raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
-    inputs = [file.version() for file in list_inputs(config.queries.path, "queries")]
-    return [
-        Phase("queries", _decides(config.queries, inputs), entry="queries"),
-        Phase(
-            "genericize",
-            _decides(config.genericize, models.genericizer.model, config.engine.query_unit_rows),
-            upstream=("queries",),
-            entry="genericize",
-        ),
-        Phase("templates", _decides(config.merge, config.genericize.model), upstream=("genericize",), entry="merge"),
-        index,
-    ]
-
-
-def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
-    from fineinstructions.runs import describe_parquet
-
-    files = bank_files(bank)
-    return [(file.name, describe_parquet(file).fingerprint) for file in files]
-
-
-def _pair_phases(config: RunConfig, models: Models) -> list[Phase]:
-    """Phases from documents to pairs, each with what decides its bytes."""
-    tier = config.instantiate.model
-    late = ("min_score", "max_template_share", "template_cap_floor")
-    decides_replies = [models.instantiator.model, models.judge.model]
-    return [
-        Phase(
-            "matches",
-            _decides(config.documents, config.chunk, config.retrieve, config.sample, config.seed, tier == "embedded"),
-            upstream=("index",),
-            entry="documents",
-        ),
-        Phase(
-            "pairs",
-            _decides(config.instantiate, config.excerpts, _without(config.judge, *late), decides_replies),
-            upstream=("matches",),
-            entry="instantiate",
-            entry_figure="sampled",
-        ),
-        Phase("assemble", _decides({n: getattr(config.judge, n) for n in late}, config.seed), upstream=("pairs",)),
-    ]

@@ -1,0 +1,78 @@
+"""Which phases a run has, and what makes each of them stale: the settings, inputs and models that decide its bytes.
+
+In: a recipe and its models. Out: `Phase` objects, each with a digest. The decision a reader would question: thresholds
+that are applied late belong to `assemble`, so moving one of them redoes nothing that asked a model.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from fineinstructions import __version__
+from fineinstructions.config import Config, digest, to_plain
+from fineinstructions.errors import ConfigError
+from fineinstructions.inputs import list_inputs
+from fineinstructions.phases import Models
+from fineinstructions.recipe import RunConfig
+from fineinstructions.runs import Phase
+from fineinstructions.templates.bank import bank_files
+
+
+def _decides(*values: Any) -> str:
+    """Digest of settings, models and the package version."""
+    return digest(__version__, *values)
+
+
+def _without(config: Config, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in to_plain(config).items() if name not in names}
+
+
+def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
+    """Phases that make the template index, each with what decides its bytes."""
+    index = Phase("index", _decides(config.index, models.encoder.encoder_id), upstream=("templates",))
+    if config.templates.bank:
+        bank = Path(config.templates.bank)
+        return [Phase("templates", _decides(_bank_fingerprint(bank))), index]
+    if config.queries is None:
+        raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
+    inputs = [file.version() for file in list_inputs(config.queries.path, "queries")]
+    return [
+        Phase("queries", _decides(config.queries, inputs), entry="queries"),
+        Phase(
+            "genericize",
+            _decides(config.genericize, models.genericizer.model, config.engine.query_unit_rows),
+            upstream=("queries",),
+            entry="genericize",
+        ),
+        Phase("templates", _decides(config.merge, config.genericize.model), upstream=("genericize",), entry="merge"),
+        index,
+    ]
+
+
+def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
+    from fineinstructions.runs import describe_parquet
+
+    files = bank_files(bank)
+    return [(file.name, describe_parquet(file).fingerprint) for file in files]
+
+
+def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
+    """Phases from documents to pairs, each with what decides its bytes."""
+    tier = config.instantiate.model
+    late = ("min_score", "max_template_share", "template_cap_floor")
+    decides_replies = [models.instantiator.model, models.judge.model]
+    return [
+        Phase(
+            "matches",
+            _decides(config.documents, config.chunk, config.retrieve, config.sample, config.seed, tier == "embedded"),
+            upstream=("index",),
+            entry="documents",
+        ),
+        Phase(
+            "pairs",
+            _decides(config.instantiate, config.excerpts, _without(config.judge, *late), decides_replies),
+            upstream=("matches",),
+            entry="instantiate",
+            entry_figure="sampled",
+        ),
+        Phase("assemble", _decides({n: getattr(config.judge, n) for n in late}, config.seed), upstream=("pairs",)),
+    ]
