@@ -15,6 +15,7 @@ from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs import Phase
 from fineinstructions.templates.bank import bank_files
+from fineinstructions.templates.queries import QueriesConfig
 
 
 def _decides(*values: Any) -> str:
@@ -34,9 +35,8 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
         return [Phase("templates", _decides(_bank_fingerprint(bank))), index]
     if config.queries is None:
         raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
-    inputs = [file.version() for file in list_inputs(config.queries.path, "queries")]
     return [
-        Phase("queries", _decides(config.queries, inputs), entry="queries"),
+        Phase("queries", _decides(config.queries, _query_inputs(config.queries)), entry="queries"),
         Phase(
             "genericize",
             _decides(config.genericize, models.genericizer.model, config.engine.query_unit_rows),
@@ -48,6 +48,20 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     ]
 
 
+def _query_inputs(config: QueriesConfig) -> list[str]:
+    """Versions of all files that decide which queries are kept."""
+    files = list_inputs(config.path, "queries")
+    for benchmark in config.benchmarks:
+        files += list_inputs(benchmark.path, "queries.benchmarks")
+    versions = [file.version() for file in files]
+    if config.moderation.word_list:
+        try:
+            versions.append(digest(Path(config.moderation.word_list).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{config.moderation.word_list}: the word list cannot be read: {error}") from None
+    return versions
+
+
 def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
     from fineinstructions.runs import describe_parquet
 
@@ -55,15 +69,23 @@ def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
     return [(file.name, describe_parquet(file).fingerprint) for file in files]
 
 
+def _gate(config: RunConfig) -> str:
+    """Digest of the gate's rules; empty where the tier has no gate."""
+    if config.instantiate.model == "openai":
+        return ""
+    from fineinstructions.embedded.relations import RelationGate
+
+    return RelationGate.digest
+
+
 def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases from documents to pairs, each with what decides its bytes."""
-    tier = config.instantiate.model
     late = ("min_score", "max_template_share", "template_cap_floor")
     decides_replies = [models.instantiator.model, models.judge.model]
     return [
         Phase(
             "matches",
-            _decides(config.documents, config.chunk, config.retrieve, config.sample, config.seed, tier == "embedded"),
+            _decides(config.documents, config.chunk, config.retrieve, config.sample, config.seed, _gate(config)),
             upstream=("index",),
             entry="documents",
         ),

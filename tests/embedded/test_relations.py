@@ -211,3 +211,9 @@ def test_people_are_never_what_and_things_never_who():
     text = "Ada Miller (born 5 May 1970) is an English actress who works in film."
     rows = RelationGate(BANK).allowed(document(text, "Ada Miller"))
     assert rows.tolist() == [2]
+
+
+def test_evidence_depends_on_the_title_too():
+    text = "Symptoms\n\nThe symptoms include fever, cough and a sore throat. They last for a week."
+    assert not evidence(document(text))
+    assert "noun:symptom" in evidence(document(text, title="Influenza"))

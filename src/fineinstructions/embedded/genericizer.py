@@ -6,7 +6,6 @@ phrases; the best one wins. The known frames are counted from real queries by `b
 has to be believable by itself, and `merge` still drops it unless a second query agrees.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,17 @@ from fineinstructions.embedded.frames import (
     readings,
     task_reading,
 )
+from fineinstructions.embedded.identity import HERE, code_digest
 from fineinstructions.embedded.kinds import filler_kind, hinted_kinds
 from fineinstructions.embedded.words import ARTICLES, IMPERATIVES, PRONOUNS, WordTable
 from fineinstructions.records import Query, Rejection, TemplateDraft, rejection
 
 DATA_DIR = Path(__file__).with_name("data")
+CODE = (
+    *(HERE / f"{name}.py" for name in ("descriptions", "frame_grammar", "frames", "genericizer", "kinds")),
+    *(HERE / f"{name}.py" for name in ("relation_words", "words")),
+    *sorted(HERE.glob("*.txt")),
+)
 MAX_QUERY_CHARS = 400
 """What is read of a query; a longer one has too many words anyway."""
 MIN_KNOWN_SCORE = 0.7
@@ -85,10 +90,8 @@ class EmbeddedGenericizer:
         self._frames = {f: known for f, known in frames.items() if known.num_fillers}
         self._blocked = frames.keys() - self._frames.keys()
         self._grammar = FrameGrammar(self._table)
-        digest = hashlib.blake2b(digest_size=8)
-        for name in ("words.parquet", "frames.parquet"):
-            digest.update((data_dir / name).read_bytes())
-        self.model = json.dumps({"name": "embedded-genericizer", "revision": digest.hexdigest()}, sort_keys=True)
+        digest = code_digest(*CODE, data_dir / "words.parquet", data_dir / "frames.parquet")
+        self.model = json.dumps({"name": "embedded-genericizer", "digest": digest}, sort_keys=True)
 
     def genericize(self, queries: Iterable[Query]) -> Iterator[TemplateDraft | Rejection]:
         """One draft or rejection per query, in order."""

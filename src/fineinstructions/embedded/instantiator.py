@@ -5,19 +5,19 @@ question: it writes no words but the subject's name in place of a pronoun, so an
 its source.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Protocol
 
+from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations.fit import fit
 from fineinstructions.embedded.relations.gate import evidence
 from fineinstructions.embedded.relations.questions import wanted
 from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence
 from fineinstructions.records import Document, Draft, Match, Rejection, Slot, Template, content_id, rejection
 
+CODE = (HERE / "instantiator.py", *RELATIONS)
 MIN_ANSWER_WORDS = 5
 """Shortest answer, in words (ours)."""
 _ANCHOR_WORDS = 4
@@ -47,7 +47,7 @@ class EmbeddedInstantiator:
     """Instantiator of the embedded tier; deterministic, no state between requests."""
 
     def __init__(self) -> None:
-        self.model = json.dumps({"name": "embedded-instantiator", "digest": rules_digest()}, sort_keys=True)
+        self.model = json.dumps({"name": "embedded-instantiator", "digest": code_digest(*CODE)}, sort_keys=True)
 
     def instantiate(self, requests: Iterable[RequestLike]) -> Iterator[Draft | Rejection]:
         """One draft or refusal per request, in order.
@@ -92,15 +92,6 @@ class EmbeddedInstantiator:
             slots=tuple(Slot(name, words[number]) for number, name in enumerate(names)),
             model=self.model,
         )
-
-
-def rules_digest() -> str:
-    """Digest of the files that decide what this tier answers."""
-    here = Path(__file__).parent
-    digest = hashlib.blake2b(digest_size=8)
-    for path in (here / "document_text.py", here / "instantiator.py", *sorted((here / "relations").glob("*.*"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _refuse(request: RequestLike, why: str) -> Rejection:

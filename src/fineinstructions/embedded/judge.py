@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
+from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations.grammar import noun_stem, verb_stem
 from fineinstructions.embedded.relations.tables import pattern, words
 from fineinstructions.records import Document, ExpandedDraft, Judgement, Rejection, Template
 
+CODE = (HERE / "judge.py", *RELATIONS)
 _REQUEST = pattern("request", re.IGNORECASE)
 _POINTS = pattern("points_at_something", re.IGNORECASE)
 _OPENS_DANGLING = pattern("opens_dangling", re.IGNORECASE)
@@ -34,7 +36,7 @@ class EmbeddedJudge:
     """Judge of the embedded tier; deterministic, no state between items."""
 
     def __init__(self) -> None:
-        self.model = json.dumps({"name": "embedded-judge", "revision": "1"}, sort_keys=True)
+        self.model = json.dumps({"name": "embedded-judge", "digest": code_digest(*CODE)}, sort_keys=True)
 
     def judge(self, items: Iterable[tuple[ExpandedDraft, Template, Document]]) -> Iterator[Judgement | Rejection]:
         """One judgement per pair, in order.

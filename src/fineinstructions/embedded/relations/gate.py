@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fineinstructions.embedded.identity import RELATIONS, code_digest
 from fineinstructions.embedded.relations.clauses import clause_evidence
 from fineinstructions.embedded.relations.fit import fit
 from fineinstructions.embedded.relations.headings import heading_evidence, skipped_sections
@@ -22,7 +23,7 @@ from fineinstructions.embedded.relations.subject import subject_of
 from fineinstructions.records import Template
 
 _KEPT_DOCUMENTS = 64
-_kept: OrderedDict[tuple[str, int], tuple[str, dict[str, list[Evidence]]]] = OrderedDict()
+_kept: OrderedDict[tuple[str, str], tuple[str, dict[str, list[Evidence]]]] = OrderedDict()
 
 
 def evidence(document: DocumentLike) -> dict[str, list[Evidence]]:
@@ -34,7 +35,7 @@ def evidence(document: DocumentLike) -> dict[str, list[Evidence]]:
     Returns:
         Evidence by relation key, the most reliable first.
     """
-    key = (document.document_id, len(document.text))
+    key = (document.document_id, document.title)
     kept = _kept.get(key)
     if kept is None or kept[0] != document.text:
         kept = (document.text, grouped(_collect(document.text, document.title)))
@@ -66,6 +67,8 @@ class RelationGate:
         seed: Seed of the run.
     """
 
+    digest = code_digest(*RELATIONS)
+    """What decides, beside the templates and the seed, which templates a document may answer."""
     min_cosine = 0.0
     """Measured (docs/LOG.md, 2026-11-23): among gated pairs, readers accept as many below a cosine of 0.2 as above."""
 

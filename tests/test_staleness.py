@@ -1,0 +1,55 @@
+"""What makes a phase stale: every file and every model that decides its bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from fineinstructions.config import from_mapping
+from fineinstructions.embedded.relations import RelationGate
+from fineinstructions.errors import ConfigError
+from fineinstructions.phases import Models, Setup
+from fineinstructions.recipe import RunConfig
+from fineinstructions.staleness import bank_phases, pair_phases
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    (tmp_path / "queries.txt").write_text("what is a lake\n", encoding="utf-8")
+    (tmp_path / "benchmark.txt").write_text("How many legs does a spider have?\n", encoding="utf-8")
+    (tmp_path / "harmful.txt").write_text("poison\n", encoding="utf-8")
+    queries = {
+        "path": str(tmp_path / "queries.txt"),
+        "benchmarks": [{"path": str(tmp_path / "benchmark.txt")}],
+        "moderation": {"word_list": str(tmp_path / "harmful.txt")},
+    }
+    return from_mapping({"queries": queries, "documents": {"path": "documents.txt"}}, RunConfig)
+
+
+def digests(config: RunConfig, folder: Path) -> dict[str, str]:
+    models = Models(Setup(config, folder))
+    return {p.name: p.digest for p in (*bank_phases(config, models), *pair_phases(config, models))}
+
+
+@pytest.mark.parametrize("name", ["queries.txt", "benchmark.txt", "harmful.txt"])
+def test_an_edited_file_makes_the_queries_stale(tmp_path: Path, config: RunConfig, name: str) -> None:
+    before = digests(config, tmp_path)
+    assert digests(config, tmp_path) == before
+    with (tmp_path / name).open("a", encoding="utf-8") as file:
+        file.write("one line more\n")
+    after = digests(config, tmp_path)
+    assert {phase for phase in before if before[phase] != after[phase]} == {"queries"}
+
+
+def test_a_word_list_that_is_gone_is_named(tmp_path: Path, config: RunConfig) -> None:
+    (tmp_path / "harmful.txt").unlink()
+    with pytest.raises(ConfigError, match=r"harmful\.txt: the word list cannot be read"):
+        digests(config, tmp_path)
+
+
+def test_other_rules_of_the_gate_make_the_matches_stale(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digests(config, tmp_path)
+    monkeypatch.setattr(RelationGate, "digest", "another")
+    after = digests(config, tmp_path)
+    assert {phase for phase in before if before[phase] != after[phase]} == {"matches"}
