@@ -40,7 +40,7 @@ WINDOW = 16
 CHAT = "/v1/chat/completions"
 HERE = ("--workers", "0")
 """Work in the driver's own process, where workers are not what is tested: starting one takes a second per phase."""
-FAULTS = {"rate_limit": 0.03, "server_error": 0.03, "reset": 0.02, "garbage": 0.02}
+FAULTS = {"rate_limit": 0.03, "server_error": 0.03, "reset": 0.02, "garbage": 0.02, "surrogate": 0.02}
 
 
 @pytest.fixture(autouse=True)

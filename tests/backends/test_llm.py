@@ -22,6 +22,7 @@ from fineinstructions.backends.prompt import Prompt
 from fineinstructions.backends.scripted_server import Reply, ScriptedServer, StatusError, seeded_faults
 from fineinstructions.config import digest, to_yaml
 from fineinstructions.errors import BackendError
+from fineinstructions.records import Rejection, to_table
 
 TRANSIENT = ["rate_limit", "server_error", "unavailable", "reset", "half_body", "wrong_type", "bad_json", "no_choice"]
 
@@ -349,6 +350,31 @@ def test_a_request_with_a_lone_surrogate_is_turned_down_alone():
     with ScriptedServer(upper) as server, ChatClient(settings(server)) as client:
         assert error_of(client.submit(request("bad \ud800"))).kind == "request"
         assert client.submit(request("good")).result(20).text == "GOOD"
+
+
+def test_a_lone_surrogate_in_a_reply_never_gets_past_the_endpoint(tmp_path):
+    def brain(body):
+        if user_text(body) == "odd":
+            raise StatusError(422, "odd \udc00 text")
+        return Reply(
+            "good \U0001f600 \udc00",
+            finish_reason="stop\ud800",
+            refusal="no \udfff" if user_text(body) == "no" else None,
+        )
+
+    with (
+        ScriptedServer(brain, faults=lambda body, times: "surrogate" if user_text(body) == "half" else None) as server,
+        ChatClient(settings(server), ResponseCache(tmp_path)) as client,
+    ):
+        assert client.submit(request("half")).result(20).text == "half \ufffd a pair"
+        reply = client.submit(request("whole")).result(20)
+        assert (reply.text, reply.finish_reason) == ("good \U0001f600 \ufffd", "stop\ufffd")
+        assert error_of(client.submit(request("no"))).raw == "no \ufffd"
+        refused = [
+            error_of(client.ask(request("half", llm=settings(server, max_reasks=1)), json.loads)),
+            error_of(client.submit(request("odd"))),
+        ]
+        assert to_table([chat_rejection("judge", "p-1", {}, error) for error in refused], Rejection).num_rows == 2
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from fineinstructions.errors import BackendError
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 FIRST_CONTACT_RETRIES = 3
 """Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class LlmConfig(Config):
@@ -260,7 +261,7 @@ class Endpoint:
     def _safe(self, text: str) -> str:
         """Server text for a message: one line, not long, without the key."""
         shown = text.replace(self._key, "***") if self._key else text
-        return " ".join(shown.split())[:300]
+        return " ".join(_encodable(shown).split())[:300]
 
 
 def _completion(text: str) -> Completion:
@@ -277,7 +278,12 @@ def _completion(text: str) -> Completion:
         raise _RetryableError(f"the body is no chat completion: {' '.join(text[:80].split())!r}") from None
     if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
         raise _RetryableError("the reply has no text")
-    return Completion(content or "", finish_reason, str(refusal or ""), *counts)
+    return Completion(*map(_encodable, (content or "", finish_reason, str(refusal or ""))), *counts)
+
+
+def _encodable(text: str) -> str:
+    """A text with U+FFFD for every lone surrogate, which JSON can name and no file can hold."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _error_message(text: str) -> str:

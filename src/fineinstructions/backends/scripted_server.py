@@ -27,10 +27,10 @@ from fineinstructions.errors import ConfigError
 
 Fault = Literal[
     "rate_limit", "server_error", "unavailable", "reset", "half_body", "hang", "wrong_type", "bad_json", "no_choice",
-    "garbage",
+    "garbage", "surrogate",
 ]  # fmt: skip
 """HTTP 429 with Retry-After, 500, 503, connection reset, body cut in the middle, no reply at all, HTML instead of JSON,
-broken JSON, no choice in the reply, and a proper reply with nonsense in it."""
+broken JSON, no choice in the reply, a proper reply with nonsense in it, and one with half a surrogate pair."""
 
 FaultPlan = Callable[[Mapping[str, Any], int], Fault | None]
 """From a request body and how often it came before (0 for the first time) to a fault, or None for a proper reply."""
@@ -255,7 +255,7 @@ class ScriptedServer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
-        answer = _chat_completion(body, Reply("]}garbage{["))
+        answer = _chat_completion(body, Reply("half \ud83d a pair" if fault == "surrogate" else "]}garbage{["))
         if fault == "half_body":
             whole = _response(200, json.dumps(answer).encode())
             writer.write(whole[: len(whole) - 40])
@@ -270,7 +270,7 @@ class ScriptedServer:
         elif fault == "bad_json":
             writer.write(_response(200, b'{"choices": [{"message": '))
         else:
-            await _send(writer, 200, answer if fault == "garbage" else answer | {"choices": []})
+            await _send(writer, 200, answer | {"choices": []} if fault == "no_choice" else answer)
         await writer.drain()
         return True
 
