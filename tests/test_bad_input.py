@@ -108,6 +108,9 @@ def test_a_named_id_column_has_to_exist(tmp_path: Path) -> None:
     assert "no column 'doc_id'; columns found: key, text; set documents.id_column" in refused(path, id_column="doc_id")
     path = lines(tmp_path / "d.jsonl", b'{"key": 1, "text": "x"}')
     assert "no column 'doc_id'" in refused(path, id_column="doc_id")
+    assert "no column 'id'" in refused(path, id_column="id")
+    assert reasons(stage(path)) == ["ok"]
+    assert "no column 'id'" in refused(path, id_column="id")  # staged by now, and refused all the same
 
 
 @pytest.mark.parametrize("values", [[1, 2], [1.5], [True], [["a"]], [{"a": 1}]])

@@ -32,8 +32,9 @@ class SourceConfig(Config):
 
     path: str | list[str]
     """Files, globs, directories or URLs: Parquet; JSON lines, JSON, CSV, TSV and text, also .gz and .zst."""
-    id_column: str = "id"
-    """Column with the id, kept unchanged. Where the input has no such column, ids are made from the content."""
+    id_column: str | None = None
+    """Column with the id, kept unchanged; a file without it is refused. ``None`` takes ``id`` where a file has that
+    column, and makes ids from the content where it has not."""
     text_column: str = "text"
     """Column with the text."""
     title_column: str | list[str] = "title"
@@ -50,6 +51,11 @@ class SourceConfig(Config):
     """Read only the first rows, bad ones counted; ``None`` reads all. Default: ours."""
     max_document_bytes: int = Field(default=4_000_000, ge=1)
     """Longest text in UTF-8 bytes; a longer one is rejected unread. Default: ours."""
+
+    @property
+    def id_name(self) -> str:
+        """The column that ids are looked for in."""
+        return "id" if self.id_column is None else self.id_column
 
 
 class DocumentsConfig(SourceConfig):
@@ -129,14 +135,14 @@ def read_rows(config: SourceConfig) -> Iterator[tuple[Row, str, bool]]:
     """
     left = config.limit if config.limit is not None else math.inf
     for file in list_inputs(config.path, config.section):
-        for item in _rows_of(file, config):
+        for item in _rows_of(file, config, left):
             if left <= 0:
                 return
             left -= 1
             yield item
 
 
-def _rows_of(file: InputFile, config: SourceConfig) -> Iterator[tuple[Row, str, bool]]:
+def _rows_of(file: InputFile, config: SourceConfig, left: float) -> Iterator[tuple[Row, str, bool]]:
     if file.format == "parquet":
         with open_bytes(file) as stream, open_parquet(stream, file.name) as parquet:
             name, has_id = describe(parquet, file.name, config)
@@ -144,11 +150,28 @@ def _rows_of(file: InputFile, config: SourceConfig) -> Iterator[tuple[Row, str, 
             for row in read_parquet_rows(parquet, name, everything, config.text_column, config.max_document_bytes):
                 yield row, name, has_id
         return
+    has_id = _has_ids(file, config, left)
     seen = ColumnsSeen(file, config)
     for row in read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes):
         seen.note(row)
-        yield row, file.name, seen.has_id
+        yield row, file.name, has_id
     seen.check()
+
+
+def _has_ids(file: InputFile, config: SourceConfig, left: float) -> bool:
+    """Whether any of the first rows has an id, known before the first of them is used.
+
+    Reads as far as the first id, so a file that has none is read twice.
+    """
+    if file.format == "text":
+        return False
+    rows = read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes)
+    for number, row in enumerate(rows):
+        if number >= left:
+            return False
+        if row.values and (config.id_name in row.values or file.format in ("csv", "tsv")):
+            return config.id_name in row.values  # a header speaks for all rows
+    return False
 
 
 class ColumnsSeen:
@@ -157,7 +180,7 @@ class ColumnsSeen:
     def __init__(self, file: InputFile, config: SourceConfig) -> None:
         self.has_id = False
         self._name = file.name
-        self._must_have_id = "id_column" in config.model_fields_set and file.format != "text"
+        self._must_have_id = config.id_column is not None and file.format != "text"
         self._config = config
         self._columns: dict[str, None] = {}
         self._has_text = False
@@ -165,7 +188,7 @@ class ColumnsSeen:
 
     def note(self, row: Row) -> None:
         """Take a row's columns into account."""
-        self.has_id = self.has_id or self._config.id_column in row.values
+        self.has_id = self.has_id or self._config.id_name in row.values
         text = row.values.get(self._config.text_column)
         self._has_text = self._has_text or isinstance(text, str)
         if text is not None and not isinstance(text, str):
@@ -181,7 +204,7 @@ class ColumnsSeen:
         """
         config = self._config
         if self._must_have_id and not self.has_id and self._columns:
-            raise ConfigError(_missing(self._name, config.id_column, list(self._columns), config, "id_column"))
+            raise ConfigError(_missing(self._name, config.id_name, list(self._columns), config, "id_column"))
         if self._has_text or not self._columns:
             return
         if config.text_column not in self._columns:
@@ -223,13 +246,13 @@ def describe(file: Any, name: str, config: SourceConfig) -> tuple[str, bool]:
     text_type = schema.field(config.text_column).type
     if not is_text_type(text_type):
         raise ConfigError(_wrong_type(name, config.text_column, str(text_type), config, "text_column"))
-    has_id = config.id_column in schema.names
+    has_id = config.id_name in schema.names
     if has_id:
-        id_type = schema.field(config.id_column).type
+        id_type = schema.field(config.id_name).type
         if not is_text_type(id_type) and not pa.types.is_integer(id_type):
-            raise ConfigError(_wrong_type(name, config.id_column, str(id_type), config, "id_column"))
-    elif "id_column" in config.model_fields_set:
-        raise ConfigError(_missing(name, config.id_column, schema.names, config, "id_column"))
+            raise ConfigError(_wrong_type(name, config.id_name, str(id_type), config, "id_column"))
+    elif config.id_column is not None:
+        raise ConfigError(_missing(name, config.id_name, schema.names, config, "id_column"))
     return name, has_id
 
 
@@ -245,7 +268,7 @@ def take_fields(
         has_id: Whether the file has an id column; without one the id is made from the text.
         is_repeated: Whether the id occurred before.
     """
-    raw_id = row.values.get(config.id_column) if has_id else None
+    raw_id = row.values.get(config.id_name) if has_id else None
     record_id = f"{PurePosixPath(name).name}:{row.number}" if raw_id in (None, "") else str(raw_id)
 
     def rejected(reason: str, detail: str = "", value: float | None = None) -> Rejection:
@@ -258,9 +281,9 @@ def take_fields(
     if row.problem:
         return rejected(row.problem, row.detail)
     if has_id and raw_id in (None, ""):
-        return rejected("missing_id", f"column {config.id_column!r}")
+        return rejected("missing_id", f"column {config.id_name!r}")
     if isinstance(raw_id, bool | float | list | dict):
-        return rejected("wrong_type", f"column {config.id_column!r} is {type(raw_id).__name__}")
+        return rejected("wrong_type", f"column {config.id_name!r} is {type(raw_id).__name__}")
     if is_repeated:
         return rejected("repeated_id")
     if text is None:
@@ -295,7 +318,7 @@ def _first(values: dict[str, Any], columns: str | list[str]) -> str:
 
 
 def _metadata(values: dict[str, Any], config: SourceConfig) -> dict[str, Any]:
-    used = {config.id_column, config.text_column}
+    used = {config.id_name, config.text_column}
     for columns in _described(config):
         used.update([columns] if isinstance(columns, str) else columns)
     kept = {}

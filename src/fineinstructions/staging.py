@@ -234,13 +234,13 @@ def _ids(file: StagedFile, config: SourceConfig, of: Callable[[str | None], Any]
         name, has_id = describe(parquet, file.name, config)
         is_staged = STAGED_KEY in (parquet.metadata.metadata or {})
         if has_id and not is_staged:
-            batches = parquet.iter_batches(columns=[config.id_column], batch_size=65536)
+            batches = parquet.iter_batches(columns=[config.id_name], batch_size=65536)
             ids = itertools.chain.from_iterable(_id_strings(batch.column(0)) for batch in batches)
             yield from map(of, itertools.islice(ids, file.num_rows))
             return
         rows = range(file.num_rows)
         for row in read_parquet_rows(parquet, name, rows, config.text_column, config.max_document_bytes):
-            raw_id = row.values.get(config.id_column)
+            raw_id = row.values.get(config.id_name)
             fields = take_fields(row, config, name, has_id)
             made = None if isinstance(fields, Rejection) else fields.record_id
             yield of(made if not has_id else None if raw_id is None else str(raw_id))

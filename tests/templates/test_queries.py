@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from fineinstructions.decontamination import Decontaminator
 from fineinstructions.errors import ConfigError
 from fineinstructions.moderation import Verdict
-from fineinstructions.records import Query, Rejection
+from fineinstructions.records import Query, Rejection, content_id
 from fineinstructions.templates.queries import QueriesConfig, clean, read_queries
 
 
@@ -147,6 +149,23 @@ def test_read_queries(tmp_path: Path) -> None:
     assert reasons == ["repeated_id", "empty_text", "query_too_large", "malformed_json"]
     assert all(r.stage == "queries" for r in others if isinstance(r, Rejection))
     assert len(list(read_queries(settings.model_copy(update={"limit": 2})))) == 2
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet"])
+def test_a_row_without_an_id_has_none_wherever_it_stands(tmp_path: Path, suffix: str) -> None:
+    """Whether ids come from the column is decided for a file as a whole, by any of the rows that are read."""
+    rows = [{"text": "who is who"}, {"id": "a", "text": "what is what"}, {"id": None, "text": "where is where"}]
+    path = tmp_path / f"q{suffix}"
+    raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([{"id": None} | row for row in rows]), path)
+    else:
+        path.write_bytes(gzip.compress(raw) if suffix.endswith(".gz") else raw)
+    settings = QueriesConfig(path=str(path))
+    assert outcome(list(read_queries(settings))) == ["missing_id", "what is what", "missing_id"]
+    if suffix != ".parquet":
+        (first,) = read_queries(settings.model_copy(update={"limit": 1}))
+        assert first == Query(content_id("q", "who is who"), "who is who")
 
 
 def test_plain_text_is_one_query_per_line(tmp_path: Path) -> None:

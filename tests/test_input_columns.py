@@ -1,0 +1,67 @@
+"""Ids and columns of the user's input, from the file to the pair and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pipeline_inputs import EXAMPLES, call, in_process, rows, take_documents, write_recipe
+
+import fineinstructions
+from fineinstructions.records import content_id
+
+pytestmark = pytest.mark.xdist_group("input_columns")
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bank")
+    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
+    recipe = write_recipe(folder, Path("unused.parquet"), queries=queries, engine={"workers": 0})
+    done = call("templates", "build", recipe, "--out", folder / "bank")
+    assert done.returncode == 0, done.stderr
+    return folder / "bank"
+
+
+def recipe_for(folder: Path, bank: Path, **documents: Any) -> Path:
+    """A recipe over documents with the settings given."""
+    path = write_recipe(folder, Path(), queries=None, templates={"bank": str(bank)}, engine={"workers": 0})
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) | {"documents": documents}
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def run(recipe: Path, out: Path, *words: str | Path) -> Path:
+    code, _, errors = in_process("run", recipe, "--out", out, *words)
+    assert code == 0, errors
+    return out
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> list[str]:
+    table = pq.read_table(take_documents(tmp_path / "some.parquet", 16, every=24), columns=["text"])
+    found: list[str] = table["text"].to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_documents_without_ids_can_be_verified_and_explained(
+    tmp_path: Path, bank: Path, texts: list[str], kind: str
+) -> None:
+    path = tmp_path / f"documents.{kind}"
+    if kind == "parquet":
+        pq.write_table(pq.read_table(tmp_path / "some.parquet", columns=["text"]), path)
+    else:
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    recipe = recipe_for(tmp_path, bank, path=str(path))
+    made = run(recipe, tmp_path / "run")
+    pairs = rows(made, "pairs")
+    assert {pair["document_id"] for pair in pairs} <= {content_id("d", text) for text in texts}
+    for words in (("verify", made), ("explain", made, pairs[0]["pair_id"]), ("run", recipe, "--out", made)):
+        code, _, errors = in_process(*words)
+        assert code == 0, errors
+    resolved = made / "recipe.resolved.yaml"
+    fineinstructions.run(resolved, out=tmp_path / "again", overrides=["judge.min_score=3"])
+    assert fineinstructions.verify(tmp_path / "again") == []
