@@ -391,6 +391,22 @@ def test_auto_finds_out_what_the_server_enforces(structured, sent, tmp_path):
         assert len(server.bodies) <= 5
 
 
+def test_trouble_on_the_way_never_decides_what_a_server_can_do():
+    down = [True]
+    with (
+        ScriptedServer(
+            upper, structured="schema", faults=lambda body, times: "unavailable" if down[0] else None, keep_bodies=True
+        ) as server,
+        ChatClient(settings(server, max_retries=1)) as client,
+    ):
+        lost = [client.submit(request(f"hello {n}", schema={})) for n in range(3)]
+        assert {error_of(future).kind for future in lost} == {"transport"}
+        assert "HTTP 503" in str(error_of(lost[0]))
+        down[0] = False
+        client.submit(request("hello", schema={})).result(20)
+        assert server.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
 def test_a_fixed_mode_is_not_tried_out():
     with (
         ScriptedServer(upper, structured="ignore", keep_bodies=True) as server,

@@ -154,18 +154,17 @@ class Endpoint:
         """Close the connections."""
         await self._server.close()
 
-    async def complete(self, body: Mapping[str, Any], max_retries: int | None = None) -> Completion:
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Send one chat request, retrying transport errors.
 
         Args:
             body: The whole request body.
-            max_retries: Instead of the configured number.
 
         Raises:
             ChatError: If this request cannot be answered.
             BackendError: If no request to this server will be.
         """
-        retries = self._llm.max_retries if max_retries is None else max_retries
+        retries = self._llm.max_retries
         for attempt in range(retries + 1):
             try:
                 async with self._window:

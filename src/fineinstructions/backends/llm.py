@@ -243,9 +243,7 @@ class ChatClient:
             completion.text, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, cached
         )
 
-    async def _complete(
-        self, body: dict[str, Any], llm: LlmConfig, max_retries: int | None = None
-    ) -> tuple[Completion, bool]:
+    async def _complete(self, body: dict[str, Any], llm: LlmConfig) -> tuple[Completion, bool]:
         """A completion from the cache or the server, and whether it was the cache."""
         try:
             canonical = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
@@ -256,7 +254,7 @@ class ChatClient:
         if stored is not None:
             self._usage = replace(self._usage, cached=self._usage.cached + 1)
             return Completion(**stored), True
-        completion = await self._endpoint(llm).complete(body, max_retries)
+        completion = await self._endpoint(llm).complete(body)
         self._usage = replace(
             self._usage,
             prompt_tokens=self._usage.prompt_tokens + completion.prompt_tokens,
@@ -278,12 +276,21 @@ class ChatClient:
         if llm.structured != "auto":
             return llm.structured
         key = f"{llm.address} {llm.model}"
-        if key not in self._modes:
-            self._modes[key] = asyncio.create_task(self._probe(llm))
-        return await asyncio.shield(self._modes[key])
+        probe = self._modes.get(key) or asyncio.create_task(self._probe(llm))
+        self._modes[key] = probe
+        try:
+            return await asyncio.shield(probe)
+        except ChatError:
+            if self._modes.get(key) is probe:
+                del self._modes[key]  # the next request tries again
+            raise
 
     async def _probe(self, llm: LlmConfig) -> str:
-        """Ask for a plain word while demanding JSON: a reply in JSON shows that the demand was enforced."""
+        """Ask for a plain word while demanding JSON: a reply in JSON shows that the demand was enforced.
+
+        Raises:
+            ChatError: If no reply came through: what a server can do must not depend on the moment it was asked.
+        """
         messages = (("system", "Reply with the single word ready and nothing else, not with JSON."), ("user", "Go."))
         schema = {
             "type": "object",
@@ -294,11 +301,14 @@ class ChatClient:
         for mode in ("schema", "object"):
             try:
                 body = _body(messages, llm) | _response_format(mode, schema)
-                completion, _ = await self._complete(body, llm, max_retries=min(3, llm.max_retries))
+                completion, _ = await self._complete(body, llm)
                 reply = json.loads(completion.text)
             except ValueError:
                 continue
-            except ChatError:
+            except ChatError as error:
+                if error.kind == "transport":
+                    hint = "asked whether it holds replies to a schema; llm.structured: none skips the question"
+                    raise ChatError("transport", f"{error}; {hint}") from None
                 continue
             if isinstance(reply, dict) and (mode == "object" or reply == {"probe": "zyxt"}):
                 return mode
