@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pipeline_inputs import EXAMPLES, call, in_process, rows, take_documents, write_recipe
+from pipeline_inputs import EXAMPLES, call, in_process, reasons, rows, take_documents, write_recipe
 
 import fineinstructions
 from fineinstructions.records import content_id
@@ -65,3 +66,17 @@ def test_documents_without_ids_can_be_verified_and_explained(
     resolved = made / "recipe.resolved.yaml"
     fineinstructions.run(resolved, out=tmp_path / "again", overrides=["judge.min_score=3"])
     assert fineinstructions.verify(tmp_path / "again") == []
+
+
+def test_another_text_column_has_repetitions_of_its_own(tmp_path: Path, bank: Path, texts: list[str]) -> None:
+    path = tmp_path / "documents.parquet"
+    pq.write_table(pa.table({"text": [texts[0]] * 4 + texts[4:], "body": texts}), path)
+    recipe, out = recipe_for(tmp_path, bank, path=str(path)), tmp_path / "run"
+    run(recipe, out)
+    repeated = {("documents", "repeated_id"): 3}
+    assert {k: n for k, n in reasons(out).items() if k[0] == "documents"} == repeated
+    run(recipe, out, "--set", "documents.text_column=body", "--redo")
+    assert ("documents", "repeated_id") not in reasons(out)
+    assert fineinstructions.verify(out) == []
+    run(recipe, out, "--redo")
+    assert {k: n for k, n in reasons(out).items() if k[0] == "documents"} == repeated

@@ -277,7 +277,7 @@ def document_units(setup: Setup) -> list[UnitSpec]:
 def _repeated_rows(staged: Sequence[StagedFile], config: DocumentsConfig, marks: Path) -> list[NDArray[np.int64]]:
     """Rows of every file whose id occurred before; found once per input and kept for the workers."""
     seen = [(s.parquet.path, s.parquet.fingerprint, s.num_rows) for s in staged]
-    key = digest(seen, config.id_column)
+    key = digest(seen, config.model_copy(update={"limit": None}))  # the limit is in the rows of every file
     if marks.exists():
         with np.load(marks, allow_pickle=False) as found:
             if str(found["key"]) == key:
