@@ -4,12 +4,17 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from fineinstructions.errors import ConfigError
+
+PATIENCE_SECONDS = 0.5
+"""How long a lock is tried for: whoever asks for the holder has it for a moment too."""
+_PAUSE_SECONDS = 0.02
 
 
 @contextmanager
@@ -21,7 +26,7 @@ def hold_lease(path: Path) -> Iterator[None]:
     """
     with path.open("a+", encoding="utf-8") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError:
             raise ConfigError(
                 f"{path.parent}: {_holder(handle)} is working in this folder; wait for it or choose another --out"
@@ -38,6 +43,23 @@ def hold_lease(path: Path) -> Iterator[None]:
             handle.seek(0)
             handle.truncate()
             handle.flush()
+
+
+def _lock(handle: IO[str]) -> None:
+    """Take the lock, within the patience there is.
+
+    Raises:
+        BlockingIOError: If somebody else holds it for longer.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 def lease_holder(path: Path) -> str:
