@@ -284,6 +284,19 @@ def test_doctor_asks_the_server(tmp_path: Path, recipe: Path, monkeypatch: pytes
     assert not found["server"][0]
     assert "start it, or set llm.base_url" in found["server"][1]
     assert "sk-never-shown" not in str(found)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:never-shown@127.0.0.1:9/v1")
+    code, found = checks(asking("good-model", ""))
+    assert code == 1
+    assert found["server"] == (
+        False,
+        "OPENAI_BASE_URL: must not hold a user name or password; put the key into an environment variable",
+    )
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    with ScriptedServer(api_key="sk-another") as server:  # says which key it got
+        code, found = checks(asking("good-model", server.base_url))
+        assert code == 1
+        assert "wrong key: Bearer ***" in found["server"][1]
+    assert "never-shown" not in str(found)
 
 
 def test_schema_describes_every_recipe_that_ships() -> None:

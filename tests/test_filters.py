@@ -328,7 +328,9 @@ class _Endpoint(BaseHTTPRequestHandler):
             {"flagged": "harm" in t, "categories": {}, "category_scores": {"violence": 0.9 if "harm" in t else 0.1}}
             for t in body["input"]
         ]
-        raw = json.dumps({"id": "m", "model": body["model"], "results": results} if status == 200 else {}).encode()
+        answer = {"id": "m", "model": body["model"], "results": results}
+        refusal = {"error": {"message": f"no entry for {self.headers['Authorization']}"}}
+        raw = json.dumps(answer if status == 200 else refusal).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
@@ -365,11 +367,13 @@ def test_moderation_endpoint(endpoint: str) -> None:
     assert _Endpoint.requests[0] == ("/v1/moderations", {"input": ["some harm", "none"], "model": "judge"})
 
 
-def test_a_moderation_endpoint_that_fails_is_never_a_pass(endpoint: str) -> None:
+def test_a_moderation_endpoint_that_fails_is_never_a_pass(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _Endpoint.refusals = [401]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-shown")
     with pytest.raises(BackendError, match="status 401") as caught:
         ModerationEndpoint("judge", endpoint).moderate(["x"])
     assert not caught.value.retryable
+    assert "no entry for Bearer ***" in str(caught.value)
     start = time.monotonic()
     with pytest.raises(BackendError, match="no answer") as caught:
         ModerationEndpoint("judge", "http://127.0.0.1:9/v1", max_retries=0).moderate(["x"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fineinstructions.backends.endpoint import safe_line, server_address
 from fineinstructions.errors import BackendError, ConfigError
 
 
@@ -83,7 +84,7 @@ class ModerationEndpoint:
         max_retries: Retries of a busy or unreachable server; the client waits as long as ``Retry-After`` says.
 
     Raises:
-        ConfigError: If there is no key in ``OPENAI_API_KEY``.
+        ConfigError: If there is no key in ``OPENAI_API_KEY``, or the address is wrong or holds a password.
 
     Source:
         arXiv:2601.22146, section 3.1: harmful queries removed with the OpenAI Moderation API.
@@ -99,8 +100,9 @@ class ModerationEndpoint:
         import openai
 
         self._model = model
+        self._address = server_address(base_url or "", "queries.moderation.base_url")
         try:
-            self._client: Any = openai.OpenAI(base_url=base_url, timeout=timeout_seconds, max_retries=max_retries)
+            self._client: Any = openai.OpenAI(base_url=self._address, timeout=timeout_seconds, max_retries=max_retries)
         except openai.OpenAIError:
             raise ConfigError("moderation: no key; set OPENAI_API_KEY (any word for a server without keys)") from None
 
@@ -115,12 +117,12 @@ class ModerationEndpoint:
         try:
             reply = self._client.moderations.create(model=self._model, input=list(texts))
         except openai.APIConnectionError as error:
-            raise BackendError(f"moderation: no answer from {self._client.base_url}: {error}", retryable=True) from None
+            line = safe_line(str(error.__cause__ or error), self._client.api_key)
+            raise BackendError(f"moderation: no answer from {self._address}: {line}", retryable=True) from None
         except openai.APIStatusError as error:
             retryable = error.status_code >= 500 or error.status_code == 429
-            raise BackendError(
-                f"moderation: status {error.status_code}: {error.message}", retryable=retryable
-            ) from None
+            line = safe_line(error.message, self._client.api_key)
+            raise BackendError(f"moderation: status {error.status_code}: {line}", retryable=retryable) from None
         results = reply.results or []
         if len(results) != len(texts):
             raise BackendError(f"moderation: {len(results)} verdicts for {len(texts)} texts", hint="another server?")

@@ -1,10 +1,11 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from fineinstructions.backends.endpoint import LlmConfig, retry_after_seconds
-from fineinstructions.backends.llm import LlmOverrides, with_overrides
+from fineinstructions.backends.endpoint import LlmConfig, retry_after_seconds, safe_line
+from fineinstructions.backends.llm import ChatClient, LlmOverrides, with_overrides
 from fineinstructions.config import Config, from_mapping
 from fineinstructions.errors import ConfigError
+from fineinstructions.moderation import ModerationEndpoint
 
 
 def test_address_comes_from_the_recipe_else_the_environment(monkeypatch):
@@ -12,6 +13,25 @@ def test_address_comes_from_the_recipe_else_the_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1/")
     assert LlmConfig().address == "http://localhost:1/v1"
     assert LlmConfig(base_url="http://localhost:2/v1").address == "http://localhost:2/v1"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:pass@host:1/v1", "https://pass@host?x=1", "https://me:pass@host#a", "me:pass@host"]
+)
+def test_an_address_with_a_password_is_refused_wherever_it_comes_from(monkeypatch, address):
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    for refused in (lambda: LlmConfig().address, lambda: ChatClient(LlmConfig()), lambda: ModerationEndpoint("m")):
+        with pytest.raises(ConfigError, match="OPENAI_BASE_URL: must") as caught:
+            refused()
+        assert "pass@" not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with pytest.raises(ConfigError, match=r"queries\.moderation\.base_url: must"):
+        ModerationEndpoint("m", address)
+
+
+def test_a_line_of_a_server_is_safe_to_show():
+    assert safe_line("wrong\n key  sk-1 \ud800" + "x" * 400, "sk-1")[:20] == "wrong key *** \ufffdxxxxx"
+    assert len(safe_line("x" * 400)) == 300
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from fineinstructions.config import Config
-from fineinstructions.errors import BackendError
+from fineinstructions.errors import BackendError, ConfigError
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 FIRST_CONTACT_RETRIES = 3
@@ -77,16 +77,56 @@ class LlmConfig(Config):
     @field_validator("base_url")
     @classmethod
     def _no_password(cls, value: str) -> str:
-        if value and not re.match(r"https?://", value):
-            raise ValueError("must start with http:// or https://")
-        if "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not hold a user name or password; put the key into an environment variable")
-        return value
+        return without_secrets(value)
 
     @property
     def address(self) -> str:
-        """The server's address with the environment taken into account."""
-        return (self.base_url or os.environ.get("OPENAI_BASE_URL", "") or DEFAULT_BASE_URL).rstrip("/")
+        """The server's address with the environment taken into account.
+
+        Raises:
+            ConfigError: As `server_address`.
+        """
+        return server_address(self.base_url, "llm.base_url")
+
+
+def without_secrets(address: str) -> str:
+    """The address of a server, or nothing, as it was given.
+
+    Raises:
+        ValueError: If it is no web address or holds a user name or password; the message does not show it.
+    """
+    if address and not re.match(r"https?://", address):
+        raise ValueError("must start with http:// or https://")
+    if "@" in re.split(r"[/?#]", address.partition("://")[2], maxsplit=1)[0]:
+        raise ValueError("must not hold a user name or password; put the key into an environment variable")
+    return address
+
+
+def server_address(chosen: str, setting: str) -> str:
+    """The address chosen, else that of the variable OPENAI_BASE_URL, else OpenAI's own.
+
+    Args:
+        chosen: Address in the recipe; empty for none.
+        setting: Name of the key that holds it, for messages.
+
+    Raises:
+        ConfigError: If the address is not fit to be shown in messages and sent requests.
+    """
+    named = os.environ.get("OPENAI_BASE_URL", "")
+    try:
+        return without_secrets(chosen or named or DEFAULT_BASE_URL).rstrip("/")
+    except ValueError as error:
+        raise ConfigError(f"{setting if chosen else 'OPENAI_BASE_URL'}: {error}") from None
+
+
+def safe_line(text: str, key: str = "") -> str:
+    """A server's words for a message: one line that can be written anywhere, not long, without the key.
+
+    Args:
+        text: What the server or the connection said.
+        key: The key that was sent; empty for none.
+    """
+    return " ".join(_encodable(text.replace(key, "***") if key else text).split())[:300]
 
 
 TroubleKind = Literal["length", "refusal", "format", "request", "transport"]
@@ -215,7 +255,7 @@ class Endpoint:
         finally:
             self.in_flight -= 1
         self._was_reached = True
-        return _completion(raw.http_response.text)
+        return _completion(raw.http_response.text, self._key)
 
     def _status_trouble(self, status: int, headers: Mapping[str, str], text: str) -> BackendError | _RetryableError:
         said = self._safe(_error_message(text))
@@ -258,12 +298,10 @@ class Endpoint:
             )
 
     def _safe(self, text: str) -> str:
-        """Server text for a message: one line, not long, without the key."""
-        shown = text.replace(self._key, "***") if self._key else text
-        return " ".join(_encodable(shown).split())[:300]
+        return safe_line(text, self._key)
 
 
-def _completion(text: str) -> Completion:
+def _completion(text: str, key: str) -> Completion:
     """First choice of a reply body; a body that is no chat completion counts as a transport error."""
     try:
         body = json.loads(text)
@@ -274,10 +312,11 @@ def _completion(text: str) -> Completion:
         counts = [int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens")]
         finish_reason = str(choice.get("finish_reason") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _RetryableError(f"the body is no chat completion: {' '.join(text[:80].split())!r}") from None
+        raise _RetryableError(f"the body is no chat completion: {safe_line(text, key)[:80]!r}") from None
     if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
         raise _RetryableError("the reply has no text")
-    return Completion(*map(_encodable, (content or "", finish_reason, str(refusal or ""))), *counts)
+    said, declined = _encodable(content or ""), _encodable(str(refusal or ""))
+    return Completion(said, _encodable(finish_reason), declined, *counts)
 
 
 def _encodable(text: str) -> str:

@@ -131,10 +131,14 @@ class ChatClient:
     Args:
         llm: Server and model of requests that do not say otherwise.
         cache: Where replies are kept; None keeps none.
+
+    Raises:
+        ConfigError: If the environment names an address that cannot be used.
     """
 
     def __init__(self, llm: LlmConfig, cache: ResponseCache | None = None) -> None:
         self.llm = llm
+        llm.address  # noqa: B018 -- a wrong one is told before any work is done
         self._cache = cache
         self._endpoints: dict[str, Endpoint] = {}
         self._modes: dict[str, asyncio.Task[str]] = {}

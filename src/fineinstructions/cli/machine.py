@@ -110,18 +110,33 @@ def _server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[tuple[str, bo
     """Whether the server answers and knows the models; nothing is generated."""
     import openai
 
-    key = os.environ.get(llm.api_key_env)
+    from fineinstructions.backends.endpoint import safe_line
+    from fineinstructions.errors import ConfigError
+
+    key = os.environ.get(llm.api_key_env, "")
     yield "key", True, f"{llm.api_key_env} is {'set' if key else 'not set (fine for a server without keys)'}"
     try:
-        client = openai.OpenAI(base_url=llm.address, api_key=key or "none", timeout=10, max_retries=0)
+        address = llm.address
+    except ConfigError as error:
+        yield "server", False, str(error)
+        return
+    try:
+        client = openai.OpenAI(base_url=address, api_key=key or "none", timeout=10, max_retries=0)
         known = {model.id for model in client.models.list()}
     except openai.OpenAIError as error:
-        line = " ".join(str(error).split())[:200]
-        yield "server", False, f"{llm.address}: {line}; start it, or set llm.base_url or OPENAI_BASE_URL"
+        yield (
+            "server",
+            False,
+            f"{address}: {safe_line(str(error), key)}; start it, or set llm.base_url or OPENAI_BASE_URL",
+        )
         return
-    yield "server", True, f"{llm.address} answers"
+    yield "server", True, f"{address} answers"
     for model in asked:
-        detail = model if model in known else f"{model!r} is not served there; it has {', '.join(sorted(known)[:5])}"
+        detail = (
+            model
+            if model in known
+            else f"{model!r} is not served there; it has {safe_line(', '.join(sorted(known)[:5]), key)}"
+        )
         yield "model", model in known, detail
 
 
