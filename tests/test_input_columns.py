@@ -80,3 +80,43 @@ def test_another_text_column_has_repetitions_of_its_own(tmp_path: Path, bank: Pa
     assert fineinstructions.verify(out) == []
     run(recipe, out, "--redo")
     assert {k: n for k, n in reasons(out).items() if k[0] == "documents"} == repeated
+
+
+HALF = "\ud800"
+"""Half of a character: JSON can escape it, UTF-8 cannot hold it."""
+
+HALVES: list[dict[str, Any]] = [
+    {"id": HALF, "text": ""},
+    {"id": HALF, "text": None},
+    {"id": HALF, "text": 5},
+    {"id": HALF, "text": "who is who in here"},
+    {"id": "text", "text": f"who is {HALF} in here"},
+    {"id": "source", "text": "who was who in here", "source": HALF},
+    {"id": "note", "text": "who are all the others in here", "note": HALF},
+]
+
+
+def test_half_characters_turn_single_queries_away(tmp_path: Path) -> None:
+    good = pq.read_table(EXAMPLES / "queries.parquet").to_pylist()[:1500]
+    path = tmp_path / "queries.jsonl"
+    path.write_text("".join(json.dumps(row, default=str) + "\n" for row in [*HALVES, *good]), encoding="utf-8")
+    recipe = write_recipe(tmp_path, Path(), queries={"path": str(path)}, engine={"workers": 0})
+    code, _, errors = in_process("templates", "build", recipe, "--out", tmp_path / "bank")
+    assert code == 0, errors
+    turned_away = [row for row in rows(tmp_path / "bank", "rejected") if row["reason"] == "invalid_utf8"]
+    assert [row["record_id"] for row in turned_away] == [
+        *(f"queries.jsonl:{line}" for line in range(1, 5)),
+        "text",
+        "source",
+        "note",
+    ]
+
+
+def test_half_characters_turn_single_documents_away(tmp_path: Path, bank: Path, texts: list[str]) -> None:
+    path = tmp_path / "documents.jsonl"
+    good = [{"id": str(number), "text": text} for number, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*HALVES, *good]), encoding="utf-8")
+    out = run(recipe_for(tmp_path, bank, path=str(path)), tmp_path / "run")
+    found = {key: number for key, number in reasons(out).items() if key[0] == "documents"}
+    assert found == {("documents", "invalid_utf8"): len(HALVES)}
+    assert fineinstructions.verify(out) == []

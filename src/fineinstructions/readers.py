@@ -269,7 +269,8 @@ def take_fields(
         is_repeated: Whether the id occurred before.
     """
     raw_id = row.values.get(config.id_name) if has_id else None
-    record_id = f"{PurePosixPath(name).name}:{row.number}" if raw_id in (None, "") else str(raw_id)
+    has_good_id = raw_id not in (None, "") and _is_encodable(str(raw_id))
+    record_id = str(raw_id) if has_good_id else f"{PurePosixPath(name).name}:{row.number}"
 
     def rejected(reason: str, detail: str = "", value: float | None = None) -> Rejection:
         where = {"file": name, "row": row.number} | ({"detail": detail} if detail else {})
@@ -282,6 +283,8 @@ def take_fields(
         return rejected(row.problem, row.detail)
     if has_id and raw_id in (None, ""):
         return rejected("missing_id", f"column {config.id_name!r}")
+    if has_id and not has_good_id:
+        return rejected("invalid_utf8", f"column {config.id_name!r}: lone surrogate")
     if isinstance(raw_id, bool | float | list | dict):
         return rejected("wrong_type", f"column {config.id_name!r} is {type(raw_id).__name__}")
     if is_repeated:
@@ -295,15 +298,22 @@ def take_fields(
     title, url, source, licence = (_first(row.values, c) for c in _described(config))
     kept = _metadata(row.values, config)
     metadata = to_json(kept) if kept else "{}"
-    try:
-        num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
-        "".join([record_id, metadata, title, url, source, licence]).encode("utf-8")
-    except UnicodeEncodeError:
+    if not all(map(_is_encodable, (text, metadata, title, url, source, licence))):
         return rejected("invalid_utf8", "lone surrogate")
+    num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
     if num_bytes > config.max_document_bytes:
         return rejected(f"{config.noun}_too_large", value=float(num_bytes))
     record_id = record_id if has_id else content_id(config.noun[0], text)
     return Fields(record_id, text, title, url, source, licence, metadata)
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8; JSON escapes can hold half of a character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _described(config: SourceConfig) -> list[str | list[str]]:
