@@ -382,3 +382,18 @@ def test_a_hundred_thousand_documents_of_one_word(tmp_path: Path, recipe: Path) 
     assert funnel["documents"]["in"] == funnel["documents"]["out"] == number
     assert fineinstructions.verify(tmp_path / "run") == []
     shutil.rmtree(tmp_path / "run")
+
+
+def test_personal_data_is_on_file_nowhere(tmp_path: Path) -> None:
+    """Neither in what is kept nor in what is turned away, whatever for."""
+    good = pq.read_table(EXAMPLES / "queries.parquet", columns=["id", "text"]).to_pylist()[:1500]
+    texts = ["jo@example.org", "¿Dónde vive jo@example.org y qué hace todo el día?", "Who is jo@example.org?" * 300]
+    leaks = [{"id": f"leak {number}", "text": text} for number, text in enumerate(texts)]
+    path = lines(tmp_path / "queries.jsonl", *leaks, *good)
+    settings = ["--set", f"queries.path={path}"]
+    empty = raw(tmp_path / "empty.yaml", b"engine: {workers: 0}")
+    code, _, errors = in_process("templates", "build", empty, "--out", tmp_path / "bank", *settings)
+    assert code == 0, errors
+    rejected = [row for row in rows(tmp_path / "bank", "rejected") if row["record_id"].startswith("leak")]
+    assert [row["reason"] for row in rejected] == ["too_few_words", "foreign_language", "too_long"]
+    assert all("[email]" in row["record"] and "jo@" not in row["record"] for row in rejected)

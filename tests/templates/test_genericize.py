@@ -57,13 +57,17 @@ def test_a_good_draft_passes_unchanged():
         (GOOD + "!" * 4000, "d", "template_too_long"),
         (GOOD + " Write to jo.doe@example.org", "d", "pii"),
         (GOOD, "The diary of jo.doe@example.org", "pii"),
+        ("Is it jo.doe@example.org?", "d", "too_few_slots"),
+        ("Mail <fi>jo.doe@example.org", "d", "slots_malformed"),
     ],
 )
 def test_every_fault_of_a_draft_has_its_own_reason(template, description, reason):
     outcome = only(Fixed(template, description))
     assert isinstance(outcome, Rejection)
     assert (outcome.stage, outcome.reason, outcome.record_id) == ("genericize", reason, "q-0")
-    assert json.loads(outcome.record)["template"] == template
+    filed = json.loads(outcome.record)
+    assert filed["template"] == template.replace("jo.doe@example.org", "[email]")
+    assert filed["compatible_document_description"] == description.replace("jo.doe@example.org", "[email]")
     assert not outcome.failed
 
 

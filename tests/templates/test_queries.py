@@ -74,6 +74,42 @@ def test_every_drop_has_its_reason() -> None:
     assert isinstance(near, Rejection) and json.loads(near.record)["duplicate_of"] == "q0"
 
 
+LEAKS = [
+    "jo@example.org",
+    "jo@example.org ?" + " or not" * 50,
+    "jo@ex\u200bample.org",
+    "¿Dónde vive jo@example.org y cuántos habitantes tiene la ciudad?",
+    "how to bomb jo@example.org",
+    "does jo@example.org like cats?",
+    "why does jo@example.org not answer?",
+    "why does jo@example.org not answer?",
+]
+
+
+@pytest.mark.parametrize("pii", ["scrub", "reject"])
+def test_no_rejection_keeps_personal_data(pii: str) -> None:
+    class Bombs:
+        def moderate(self, texts: Sequence[str]) -> list[Verdict]:
+            return [Verdict("bomb" in text, "weapons", 0.5) for text in texts]
+
+    benchmark = Decontaminator([("b", "does jo@example.org like cats")])
+    settings = config(pii=pii, max_words=20, moderation={"model": "unused"})
+    items = list(clean(queries(*LEAKS), settings, benchmark, Bombs()))
+    reasons = [item.reason for item in items if isinstance(item, Rejection)]
+    assert reasons[:6] == [
+        "too_few_words",
+        "too_many_words",
+        "too_few_words",
+        "foreign_language",
+        "harmful",
+        "benchmark_exact",
+    ]
+    assert not any("jo@" in (item.record if isinstance(item, Rejection) else item.text) for item in items)
+    assert all("[email]" in item.record for item in items[:6] if isinstance(item, Rejection))
+    kept = clean(queries(*LEAKS), settings.model_copy(update={"pii": "keep"}), benchmark, Bombs())
+    assert sum("jo@" in item.record for item in kept if isinstance(item, Rejection)) == 7
+
+
 def test_settings_turn_filters_off() -> None:
     rows = queries(
         "photosynthesis", "Wie heißt der Bürgermeister von Wesel denn?", "mail jo@example.org", "mails jo@example.org"

@@ -7,6 +7,7 @@ made it, so that no model can put an unbalanced, empty, personal or merely copie
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -88,7 +89,7 @@ def genericize(
             yield outcome
             continue
         reason, value = _objection(query, outcome, config)
-        yield rejection("genericize", reason, query.query_id, outcome, value) if reason else outcome
+        yield rejection("genericize", reason, query.query_id, _scrubbed(outcome), value) if reason else outcome
 
 
 def _belongs(query: Query, outcome: TemplateDraft | Rejection) -> bool:
@@ -125,6 +126,12 @@ def _objection(query: Query, draft: TemplateDraft, config: GenericizeConfig) -> 
     if scrub(template)[1] or scrub(description)[1]:
         return "pii", None
     return "", None
+
+
+def _scrubbed(draft: TemplateDraft) -> TemplateDraft:
+    """A draft as it may be filed: without personal data, whatever it is turned down for."""
+    template, description = scrub(draft.template)[0], scrub(draft.compatible_document_description)[0]
+    return replace(draft, template=template, compatible_document_description=description)
 
 
 def _folded(text: str) -> str:

@@ -6,6 +6,7 @@ for duplicates, so which queries survive depends on their order only among dupli
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import ClassVar, Literal
 
@@ -57,7 +58,8 @@ class QueriesConfig(SourceConfig):
     """How sure the language model must be to drop a query. Default: ours, short queries are often misjudged."""
     pii: Literal["scrub", "reject", "keep"] = "scrub"
     """E-mail and IP addresses, phone, card and account numbers, passwords in addresses: replaced by their kind, cause
-    to drop the query, or left. Default: ours; the paper describes no such step."""
+    to drop the query, or left; the rejections on file are scrubbed too, unless they are left. Default: ours; the paper
+    describes no such step."""
     near_duplicates: bool = True
     """Whether near duplicates are dropped; exact ones always are. Default: ours."""
     near_duplicate_threshold: float = Field(default=0.7, gt=0, le=1)
@@ -129,7 +131,7 @@ def clean(
         if isinstance(item, Rejection):
             yield item
             continue
-        kept = _scrubbed(_uncontaminated(item, decontaminator), config)
+        kept = _scrubbed(_uncontaminated(item, decontaminator, config), config)
         yield kept if isinstance(kept, Rejection) else _first_of_its_kind(kept, exact, near)
 
 
@@ -165,15 +167,22 @@ def _moderated(
         queries = [item for item in batch if isinstance(item, Query)]
         verdicts = iter(moderator.moderate([q.text for q in queries]) if queries else [])
         for item in batch:
-            yield item if isinstance(item, Rejection) else _unharmful(item, next(verdicts))
+            yield item if isinstance(item, Rejection) else _unharmful(item, next(verdicts), config)
 
 
-def _unharmful(query: Query, verdict: Verdict) -> Query | Rejection:
-    return rejection(STAGE, "harmful", query.query_id, query, verdict.score) if verdict.is_flagged else query
+def _unharmful(query: Query, verdict: Verdict, config: QueriesConfig) -> Query | Rejection:
+    return _turned_away(query, "harmful", config, verdict.score) if verdict.is_flagged else query
+
+
+def _turned_away(query: Query, reason: str, config: QueriesConfig, value: float | None = None) -> Rejection:
+    """A rejection that keeps no personal data that a kept query would not have kept."""
+    filed = query if config.pii == "keep" else replace(query, text=scrub(query.text)[0])
+    return rejection(STAGE, reason, query.query_id, filed, value)
 
 
 def _well_formed(query: Query, config: QueriesConfig) -> Query | Rejection:
     text = clean_text(query.text)
+    query = replace(query, text=text)
     num_chars, num_words = len(text), len(text.split())
     reason, value = "", None
     if not text:
@@ -187,19 +196,19 @@ def _well_formed(query: Query, config: QueriesConfig) -> Query | Rejection:
     elif num_words > config.max_words:
         reason, value = "too_many_words", num_words
     if reason:
-        return rejection(STAGE, reason, query.query_id, query, value)
+        return _turned_away(query, reason, config, value)
     if config.languages:
         probability = foreign_probability(text, tuple(config.languages))
         if probability >= config.min_foreign_probability:
-            return rejection(STAGE, "foreign_language", query.query_id, query, probability)
-    return Query(query.query_id, text, query.source, query.licence)
+            return _turned_away(query, "foreign_language", config, probability)
+    return query
 
 
-def _uncontaminated(query: Query, decontaminator: Decontaminator | None) -> Query | Rejection:
+def _uncontaminated(query: Query, decontaminator: Decontaminator | None, config: QueriesConfig) -> Query | Rejection:
     overlap = decontaminator.find(query.text) if decontaminator else None
     if overlap is None:
         return query
-    return rejection(STAGE, f"benchmark_{overlap.kind}", query.query_id, query, overlap.share)
+    return _turned_away(query, f"benchmark_{overlap.kind}", config, overlap.share)
 
 
 def _scrubbed(query: Query | Rejection, config: QueriesConfig) -> Query | Rejection:
@@ -208,7 +217,7 @@ def _scrubbed(query: Query | Rejection, config: QueriesConfig) -> Query | Reject
     text, kinds = scrub(query.text)
     if kinds and config.pii == "reject":
         return rejection(STAGE, "pii", query.query_id, {"query_id": query.query_id, "kinds": list(kinds)})
-    return Query(query.query_id, text, query.source, query.licence) if kinds else query
+    return replace(query, text=text) if kinds else query
 
 
 def _first_of_its_kind(query: Query, exact: ExactDuplicates, near: NearDuplicates | None) -> Query | Rejection:
