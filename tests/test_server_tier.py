@@ -28,8 +28,10 @@ from pipeline_inputs import (
 )
 
 import fineinstructions
+from fineinstructions import pipeline
 from fineinstructions.backends.scripted_brain import echo
 from fineinstructions.backends.scripted_server import ScriptedServer, seeded_faults
+from fineinstructions.trial import try_document
 
 pytestmark = pytest.mark.xdist_group("server_tier")
 
@@ -202,6 +204,22 @@ def test_driver_killed_in_the_middle_of_its_calls(
     assert repeated <= (WINDOW + 3) * len(kills) + 6
     assert tables(run) == tables(whole)
     assert fineinstructions.verify(run) == []
+
+
+def test_no_connection_outlives_its_work(tmp_path: Path, recipe: Path) -> None:
+    with server_of() as server:
+        changes = [f"llm.base_url={server.base_url}", "engine.workers=0", "queries.limit=5"]
+        fineinstructions.build_templates(recipe, tmp_path / "bank", overrides=changes)
+        assert not any(thread.name == "chat-client" for thread in threading.enumerate())
+        config = pipeline.as_config(recipe, changes)
+        trial = try_document(
+            "Rivers carry sand until they slow down.", query="How do rivers carry sand?", recipe=config
+        )
+        assert trial.step("genericize").made
+        assert not any(thread.name == "chat-client" for thread in threading.enumerate())
+        asked = server.requests.total()
+        fineinstructions.build_templates(recipe, tmp_path / "bank", overrides=changes)
+        assert server.requests.total() == asked
 
 
 def finished_calls(run: Path) -> int:

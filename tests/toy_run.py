@@ -98,7 +98,17 @@ def meet_fate(text: str) -> None:
             raise error(f"{word.lower()} trouble")
 
 
-def find_matches(unit: Unit, models: str, toy: Toy) -> None:
+@dataclass(frozen=True)
+class ToyModels:
+    closed: Path
+    name: str = "toy model"
+
+    def close(self) -> None:
+        with self.closed.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:
     def match(documents: Iterator[Document]) -> Iterator[Match | Rejection]:
         for document in documents:
             time.sleep(toy.seconds)
@@ -109,13 +119,13 @@ def find_matches(unit: Unit, models: str, toy: Toy) -> None:
             if "SKIP" in document.text:
                 yield rejection("match", "skipped", document.document_id, document, value=0.5)
             else:
-                yield Match(document.document_id, content_id("t", models, str(words)), 0, 1 / words)
+                yield Match(document.document_id, content_id("t", models.name, str(words)), 0, 1 / words)
 
     documents = unit.keep("read", read(unit.rows(Document)))
     unit.count("calls", unit.write(unit.through("match", documents, match), Match))
 
 
-def make_pairs(unit: Unit, models: str, toy: Toy) -> None:
+def make_pairs(unit: Unit, models: ToyModels, toy: Toy) -> None:
     texts = {document.document_id: document.text for document in unit.rows(Document)}
 
     def judge(matches: Iterator[Match]) -> Iterator[Pair | Rejection]:
@@ -156,19 +166,19 @@ def a_pair(match: Match, text: str, score: int) -> Pair:
     )
 
 
-def build_models(toy: Toy) -> str:
-    return "toy model"
+def build_models(toy: Toy) -> ToyModels:
+    return ToyModels(Path(toy.out).with_suffix(".closed"))
 
 
-def build_nothing(toy: Toy) -> str:
+def build_nothing(toy: Toy) -> ToyModels:
     raise ConfigError("model.path: no such model")
 
 
-def build_and_die(toy: Toy) -> str:
+def build_and_die(toy: Toy) -> ToyModels:
     os._exit(3)
 
 
-def run_toy(toy: Toy, build: Callable[[Toy], str] = build_models) -> list[Outcome]:
+def run_toy(toy: Toy, build: Callable[[Toy], ToyModels] = build_models) -> list[Outcome]:
     """Run all phases and publish; returns the outcome of the two phases that have workers."""
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
     with run.lease():

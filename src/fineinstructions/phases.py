@@ -36,6 +36,7 @@ from fineinstructions.records import (
     Rejection,
     Template,
     TemplateDraft,
+    content_id,
 )
 from fineinstructions.runs import Unit, UnitSpec, plan_units, single_unit
 from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
@@ -146,6 +147,11 @@ class Models:
         from fineinstructions.embedded.judge import EmbeddedJudge
 
         return EmbeddedJudge()
+
+    def close(self) -> None:
+        """Close the connection to the model server, if one was made."""
+        if "client" in vars(self):
+            self.client.close()
 
     def lineage(self) -> dict[str, str]:
         """Models behind every pair that neither its draft nor its verdict names."""
@@ -266,12 +272,17 @@ def document_units(setup: Setup) -> list[UnitSpec]:
     if config is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
     staged = stage_documents(config, setup.input_dir)
-    # Which rows repeat an id depends on the other files too, so it belongs to what identifies a unit.
-    files = [
-        replace(s.parquet, fingerprint=digest(s.parquet.fingerprint, rows.tolist())) if len(rows) else s.parquet
-        for s, rows in zip(staged, _repeated_rows(staged, config, setup.input_dir / REPEATED_FILE), strict=True)
-    ]
-    return plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
+    found = _repeated_rows(staged, config, setup.input_dir / REPEATED_FILE)
+    repeated = {s.parquet.path: rows for s, rows in zip(staged, found, strict=True)}
+    files = [s.parquet for s in staged]
+    units = plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
+    return [_told_apart(unit, repeated[unit.path]) for unit in units]
+
+
+def _told_apart(unit: UnitSpec, repeated: NDArray[np.int64]) -> UnitSpec:
+    """A unit whose id tells which of its rows repeat an id, because that depends on the rows and files before it."""
+    rows = repeated[(unit.row_start <= repeated) & (repeated < unit.row_stop)].tolist()
+    return replace(unit, unit_id=content_id("u", unit.unit_id, *map(str, rows))) if rows else unit
 
 
 def _repeated_rows(staged: Sequence[StagedFile], config: DocumentsConfig, marks: Path) -> list[NDArray[np.int64]]:

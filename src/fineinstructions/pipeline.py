@@ -221,8 +221,8 @@ class _Driver:
     ) -> None:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
         self._setup = Setup(config, out)
-        self._models = build_models(self._setup)
-        phases = [*bank_phases(config, self._models), *([] if bank_only else pair_phases(config, self._models))]
+        models = build_models(self._setup)  # only asked which they are, so nothing is opened that must be closed
+        phases = [*bank_phases(config, models), *([] if bank_only else pair_phases(config, models))]
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
 

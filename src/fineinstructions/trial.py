@@ -7,6 +7,7 @@ but a temporary index.
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,16 +103,16 @@ def try_document(
     trial = Trial(Document(content_id("d", text), text, title=title))
     with tempfile.TemporaryDirectory(prefix="fineinstructions-") as folder:
         setup = Setup(config, Path(folder))
-        models = Models(setup)
-        if query is not None:
-            templates = _templates_of(query, trial, models, config)
-        else:
-            templates = list(read_bank(_bank(bank or config.templates.bank)))
-        if not templates:
-            return trial
-        build_index(templates, models.encoder, config.index, setup.index_dir)
-        requests = _matched(trial, models, config, forced=query is not None)
-        _answered(trial, requests, models, config)
+        with closing(Models(setup)) as models:
+            if query is not None:
+                templates = _templates_of(query, trial, models, config)
+            else:
+                templates = list(read_bank(_bank(bank or config.templates.bank)))
+            if not templates:
+                return trial
+            build_index(templates, models.encoder, config.index, setup.index_dir)
+            requests = _matched(trial, models, config, forced=query is not None)
+            _answered(trial, requests, models, config)
     return trial
 
 

@@ -86,4 +86,4 @@ def test_a_folder_that_cannot_be_used_is_said_in_one_line(tmp_path):
         cache.put(key(1), {})
     (tmp_path / "cache" / "segment.jsonl").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        ResponseCache(tmp_path / "cache")
+        ResponseCache(tmp_path / "cache").get(key(1))

@@ -14,6 +14,7 @@ from fineinstructions.backends.llm import (
     ChatReply,
     ChatRequest,
     LlmConfig,
+    Usage,
     chat_rejection,
     model_json,
 )
@@ -21,7 +22,7 @@ from fineinstructions.backends.ordered import in_order
 from fineinstructions.backends.prompt import Prompt
 from fineinstructions.backends.scripted_server import Reply, ScriptedServer, StatusError, seeded_faults
 from fineinstructions.config import digest, to_yaml
-from fineinstructions.errors import BackendError
+from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.records import Rejection, to_table
 
 TRANSIENT = ["rate_limit", "server_error", "unavailable", "reset", "half_body", "wrong_type", "bad_json", "no_choice"]
@@ -302,6 +303,16 @@ def test_closing_cancels_what_is_under_way_and_drops_the_connections():
         client.close()
         with pytest.raises(BackendError, match="closed"):
             client.submit(request("too late"))
+
+
+def test_a_client_that_asks_nothing_starts_no_thread_and_reads_no_cache(tmp_path):
+    (tmp_path / "segment.jsonl").mkdir()  # no cache can be read here
+    with ScriptedServer(upper) as server, ChatClient(settings(server), ResponseCache(tmp_path)) as client:
+        assert client.usage() == Usage()
+        assert not any(thread.name == "chat-client" for thread in threading.enumerate())
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            client.submit(request("hello")).result(20)
+    client.close()
 
 
 def test_a_reader_that_stops_early_cancels_its_requests():

@@ -142,6 +142,14 @@ def test_when_everything_fails_the_run_stops(tmp_path: Path) -> None:
         run_toy(toy)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_models_are_closed_after_the_last_unit(toy: Toy, workers: int) -> None:
+    run_toy(replace(toy, workers=workers))
+    closed = Path(toy.out).with_suffix(".closed").read_text().split()
+    assert len(closed) == 2 * max(1, workers)  # once in every worker of both phases
+    assert (str(os.getpid()) in closed) == (workers == 0)
+
+
 def test_models_that_cannot_be_built(toy: Toy) -> None:
     with pytest.raises(ConfigError, match=r"^model\.path: no such model$"):
         run_toy(replace(toy, workers=2), build=build_nothing)

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -22,32 +23,31 @@ _KEY_LENGTH = 64
 class ResponseCache:
     """Replies by the SHA-256 of their request; safe to use from several threads.
 
+    Its index is read when it is first asked for something, so that having one costs nothing.
+
     Args:
         cache_dir: Folder of the segments; made with the first reply.
-
-    Raises:
-        ConfigError: If the folder cannot be read.
     """
 
     def __init__(self, cache_dir: str | Path) -> None:
         self._dir = Path(cache_dir)
         self._lock = threading.Lock()
-        self._index: dict[bytes, tuple[int, int]] = {}
+        self._index: dict[bytes, tuple[int, int]] | None = None
         self._segments: list[Path] = []
         self._writer: IO[bytes] | None = None
-        try:
-            for path in sorted(self._dir.glob("*.jsonl")):
-                self._read_segment(path)
-        except OSError as error:
-            raise ConfigError(f"{self._dir}: the response cache cannot be opened: {error}") from None
 
     def __len__(self) -> int:
-        return len(self._index)
+        with self._lock:
+            return len(self._places())
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """What was stored under a key, or None; a damaged line counts as not stored."""
+        """What was stored under a key, or None; a damaged line counts as not stored.
+
+        Raises:
+            ConfigError: If the folder cannot be read.
+        """
         with self._lock:
-            place = self._index.get(bytes.fromhex(key))
+            place = self._places().get(bytes.fromhex(key))
         if place is None:
             return None
         number, start = place
@@ -69,9 +69,11 @@ class ResponseCache:
 
         Raises:
             BackendError: If the segment cannot be written.
+            ConfigError: If the folder cannot be read.
         """
         line = json.dumps({"key": key, "value": value}, separators=(",", ":")).encode() + b"\n"
         with self._lock:
+            places = self._places()
             try:
                 if self._writer is None:
                     self._dir.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ class ResponseCache:
                 self._writer.write(line)
             except OSError as error:
                 raise BackendError(f"{self._dir}: cannot be written: {error}", hint="free space, then rerun") from None
-            self._index[bytes.fromhex(key)] = (len(self._segments) - 1, start)
+            places[bytes.fromhex(key)] = (len(self._segments) - 1, start)
 
     def close(self) -> None:
         """Close the segment being written; reading stays possible."""
@@ -99,15 +101,29 @@ class ResponseCache:
     ) -> None:
         self.close()
 
-    def _read_segment(self, path: Path) -> None:
-        self._segments.append(path)
-        start = 0
-        with path.open("rb") as segment:
-            for line in segment:
-                key = _key_of(line)
-                if key is not None:
-                    self._index[key] = (len(self._segments) - 1, start)
-                start += len(line)
+    def _places(self) -> dict[bytes, tuple[int, int]]:
+        """Segment number and offset of every key; the lock is held by the caller."""
+        if self._index is None:
+            found: dict[bytes, tuple[int, int]] = {}
+            try:
+                self._segments = sorted(self._dir.glob("*.jsonl"))
+                for number, path in enumerate(self._segments):
+                    found |= {key: (number, start) for key, start in _entries(path)}
+            except OSError as error:
+                raise ConfigError(f"{self._dir}: the response cache cannot be opened: {error}") from None
+            self._index = found
+        return self._index
+
+
+def _entries(segment: Path) -> Iterator[tuple[bytes, int]]:
+    """Key and offset of every whole line."""
+    start = 0
+    with segment.open("rb") as lines:
+        for line in lines:
+            key = _key_of(line)
+            if key is not None:
+                yield key, start
+            start += len(line)
 
 
 def _key_of(line: bytes) -> bytes | None:

@@ -128,6 +128,8 @@ def chat_rejection(
 class ChatClient:
     """Sends chat requests from a thread of its own; one per process, shared by all threads.
 
+    The thread starts with the first request: a client that is only asked what it would ask costs nothing.
+
     Args:
         llm: Server and model of requests that do not say otherwise.
         cache: Where replies are kept; None keeps none.
@@ -146,9 +148,7 @@ class ChatClient:
         self._fatal: BackendError | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="chat-client", daemon=True)
-        self._thread.start()
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
     def submit(self, request: ChatRequest) -> "Future[ChatReply]":
         """Send a request; the future gives the reply, `ChatError` or `BackendError`."""
@@ -182,10 +182,12 @@ class ChatClient:
             if self._closed:
                 return
             self._closed = True
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result(timeout=30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=30)
-        self._loop.close()
+        if self._running is not None:
+            loop, thread = self._running
+            asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result(timeout=30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(timeout=30)
+            loop.close()
         if self._cache is not None:
             self._cache.close()
 
@@ -202,7 +204,12 @@ class ChatClient:
             if self._closed:
                 work.close()
                 raise BackendError("the chat client is closed")
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            if self._running is None:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="chat-client", daemon=True)
+                thread.start()
+                self._running = loop, thread
+            return asyncio.run_coroutine_threadsafe(work, self._running[0])
 
     async def _shut_down(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -15,20 +15,20 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
 
-from fineinstructions.engines.worker import Job, Report, crash_log, execute, serve
+from fineinstructions.engines.worker import Closable, Job, Report, crash_log, execute, serve
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.plan import WHOLE_CORPUS, UnitSpec
 from fineinstructions.runs.status import log_progress
 from fineinstructions.runs.unit import Unit
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Closable)
 C = TypeVar("C")
 
 MAX_DEATHS = 3
@@ -98,7 +98,7 @@ def run_units(
         specs: Units to do, as `RunFolder.todo` gives them.
         run: The run folder; its lease is held by the caller.
         phase: Name of the phase.
-        build_models: Module-level function, called once in every worker.
+        build_models: Module-level function, called once in every worker; what it gives is closed after the last unit.
         config: Goes to both functions; can be pickled.
         workers: Worker processes; 0 works in this process, without protection from crashes.
         open_units: Units that one worker has open at once, in threads that share its models.
@@ -119,9 +119,9 @@ def run_units(
     if not specs:
         return tally.outcome
     if workers == 0:
-        models = build_models(config)
-        for spec in specs:
-            tally.take(spec, execute(job, models, spec))
+        with closing(build_models(config)) as models:
+            for spec in specs:
+                tally.take(spec, execute(job, models, spec))
     else:
         crew = _Crew(job, min(workers, len(specs)), open_units, tally)
         try:

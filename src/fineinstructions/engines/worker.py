@@ -18,14 +18,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.plan import UnitSpec
 from fineinstructions.runs.unit import Unit
 
-M = TypeVar("M")
+
+class Closable(Protocol):
+    """Models that hold something open, such as connections."""
+
+    def close(self) -> None:
+        """Let go of it; called once, when there is no more work."""
+
+
+M = TypeVar("M", bound=Closable)
 C = TypeVar("C")
 
 PR_SET_PDEATHSIG = 1
@@ -72,10 +80,12 @@ def serve(pipe: Connection, driver: int, job: Job[Any, Any], open_units: int) ->
         return
     pipe.send(Report(None, "ready"))
     lock = threading.Lock()
+    under_way: set[int] = set()
 
     def do(spec: UnitSpec) -> None:
         report = execute(job, models, spec)
         with lock, contextlib.suppress(BrokenPipeError):
+            under_way.discard(spec.ordinal)
             pipe.send(report)
 
     with ThreadPoolExecutor(open_units) as threads:
@@ -83,8 +93,19 @@ def serve(pipe: Connection, driver: int, job: Job[Any, Any], open_units: int) ->
             try:
                 spec = pipe.recv()
             except (EOFError, OSError):
-                os._exit(0)  # The driver is done or dead; an open unit is worth nothing to anybody now.
+                _leave(models, is_idle=not under_way)
+            with lock:
+                under_way.add(spec.ordinal)
             threads.submit(do, spec)
+
+
+def _leave(models: Closable, *, is_idle: bool) -> NoReturn:
+    """End this process: the driver is done or dead, and an open unit is worth nothing to anybody now."""
+    try:
+        if is_idle:
+            models.close()
+    finally:
+        os._exit(0)
 
 
 def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
