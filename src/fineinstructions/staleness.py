@@ -17,14 +17,17 @@ from fineinstructions.runs import Phase
 from fineinstructions.templates.bank import bank_files
 from fineinstructions.templates.queries import QueriesConfig
 
+UNITS_TELL = ("path", "limit")
+"""Settings of the documents that decide which units there are; a unit's id tells which rows of which file it holds."""
+
 
 def _decides(*values: Any) -> str:
     """Digest of settings, models and the package version."""
     return digest(__version__, *values)
 
 
-def _without(config: Config, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in to_plain(config).items() if name not in names}
+def _without(config: Config | None, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in to_plain(config).items() if name not in names} if config else {}
 
 
 def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
@@ -85,7 +88,14 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     return [
         Phase(
             "matches",
-            _decides(config.documents, config.chunk, config.retrieve, config.sample, config.seed, _gate(config)),
+            _decides(
+                _without(config.documents, *UNITS_TELL),
+                config.chunk,
+                config.retrieve,
+                config.sample,
+                config.seed,
+                _gate(config),
+            ),
             upstream=("index",),
             entry="documents",
         ),

@@ -49,7 +49,10 @@ def run(
     recipe: Recipe,
     out: Out,
     set_: Sets = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N documents.", metavar="N")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only the first N documents; run again without for the rest.", metavar="N"),
+    ] = None,
     workers: Workers = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Forecast counts, calls, tokens, time and disk from a sample.")
@@ -125,8 +128,8 @@ def report(result: "RunResult", as_json: bool) -> None:
             )
     num_failed = sum(sum(row["failed"].values()) for row in rows)
     if num_failed and not result.set_aside:
-        number = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
-        print(f"{number}; run again with --retry-failed to try again", file=sys.stderr)
+        what = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
+        print(f"{what}; run again with --retry-failed to try again", file=sys.stderr)
     for unit in result.set_aside:
         print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
     if result.set_aside:

@@ -229,7 +229,7 @@ class RunFolder(Layout):
 
         Raises:
             ConfigError: If units that were committed are no longer planned (other input files, other unit size) and
-                `redo` is off.
+                `redo` is off. A unit that grew, because a limit was raised, is made again without asking.
         """
         self._plan(phase, list(specs))
         contents: dict[str, str] = {}
@@ -245,10 +245,12 @@ class RunFolder(Layout):
             return
         new = {spec.unit_id: spec for spec in specs}
         gone = [s for s in old if s.unit_id not in new and (self.unit_folder(phase, s) / "manifest.json").exists()]
+        gone = [s for s in gone if not any(spec.grew_from(s) for spec in specs)]
         if gone and not self.redo:
             raise ConfigError(
                 f"{self.root}: the input of phase {phase!r} or its unit size changed, {len(gone)} of {len(old)} units"
-                " would be lost; run again with --redo to drop them, or choose another --out"
+                " would be lost; run again with --redo to drop them, with the files and settings of before to keep"
+                " them, or choose another --out"
             )
         for spec in old:
             if spec.unit_id in new and self.unit_folder(phase, spec).exists():

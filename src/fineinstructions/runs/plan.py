@@ -33,11 +33,18 @@ class UnitSpec:
     row_stop: int = 0
     num_bytes: int = 0
     """Estimated size of the rows, uncompressed."""
+    file_id: str = ""
+    """Identity of the file's content; empty for a unit that covers a whole phase."""
 
     @property
     def num_rows(self) -> int:
         """Number of input rows; 0 for a unit that covers a whole phase."""
         return self.row_stop - self.row_start
+
+    def grew_from(self, other: "UnitSpec") -> bool:
+        """Whether this unit holds all rows of another and more, of the same content: a limit was raised."""
+        same = self.file_id == other.file_id != ""
+        return same and self.row_start <= other.row_start and other.row_stop < self.row_stop
 
     @property
     def folder_name(self) -> str:
@@ -143,7 +150,8 @@ def plan_units(
             left -= stop - start
             num_bytes = full_bytes * (stop - start) // (full_stop - start)
             unit_id = content_id("u", file.fingerprint, str(start), str(stop), str(copy))
-            specs.append(UnitSpec(len(specs), unit_id, file.path, start, stop, num_bytes))
+            file_id = content_id("f", file.fingerprint, str(copy))
+            specs.append(UnitSpec(len(specs), unit_id, file.path, start, stop, num_bytes, file_id))
     return specs
 
 
