@@ -228,6 +228,24 @@ def test_invalid_utf8(tmp_path: Path) -> None:
     assert "is UTF-16; save it as UTF-8" in refused(tmp_path / "u.csv")
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_first_line_of_json_is_held_to_the_limit(tmp_path: Path, end: bytes) -> None:
+    many = [{"id": str(number), "text": f"text {number} " + "x" * 80} for number in range(20_000)]
+    long = b'{"id": "a", "text": "' + b"x" * 3_000_000 + b'"}'
+    path = lines(tmp_path / "d.json", b"", long, b'{"id": "b", "text": "x"}')
+    first, second = stage(path, max_document_bytes=100)
+    assert isinstance(first, Rejection) and isinstance(second, Document)
+    assert (first.reason, first.value, json.loads(first.record)["row"]) == ("document_too_large", len(long) + 1, 2)
+    lines(path, long + end)
+    assert "no valid row (document_too_large 1)" in refused(path, max_document_bytes=100)
+    lines(path, json.dumps(many).encode() + end)  # an array on a single line
+    assert len(stage(path, max_document_bytes=100)) == 20_000
+    lines(path, json.dumps({row["id"]: {"text": row["text"]} for row in many}).encode() + end)
+    assert [item.document_id for item in stage(path, max_document_bytes=100) if isinstance(item, Document)] == [
+        row["id"] for row in many
+    ]
+
+
 def test_malformed_rows_keep_their_line(tmp_path: Path) -> None:
     deep = b"[" * 100_000
     path = lines(tmp_path / "d.jsonl", b'{"id": 1, "text": "x"}', b"", b"{oops", b"[1]", b'"text"', deep, b"1" * 5000)
@@ -317,12 +335,14 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-@pytest.mark.parametrize("name", ["d.jsonl.gz", "d.csv"])
+@pytest.mark.parametrize("name", ["d.jsonl.gz", "d.csv", "d.json"])
 def test_a_huge_document_is_never_held_whole(tmp_path: Path, name: str) -> None:
     huge = b"long " * 40_000_000
     path = tmp_path / name
     if name == "d.csv":
         path.write_bytes(b'id,text\na,before\nb,"' + huge + b'"\nc,after\n')
+    elif name == "d.json":  # one object per line all the same, and the first is the huge one
+        path.write_bytes(b'{"id":"b","text":"' + huge + b'"}\n{"id":"a","text":"x"}\n{"id":"c","text":"after"}\n')
     else:
         rows = b'{"id":"a","text":"before"}\n{"id":"b","text":"' + huge + b'"}\n{"id":"c","text":"after"}\n'
         path.write_bytes(gzip.compress(rows, 1))

@@ -9,6 +9,7 @@ a `Row` with a problem, so that it becomes a rejection with its line; only a fil
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from fineinstructions.inputs import PIECE_BYTES, InputFile, one_line, open_bytes
 
 MAX_WHOLE_JSON_BYTES = 256 * 1024 * 1024
 """A JSON file that is not one object per line has to be parsed whole; larger ones should be JSON lines."""
+
+_OBJECT_OF_OBJECTS = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
+"""How a file begins that may be one object of objects on a single line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def read_file_rows(file: InputFile, text_column: str, text_mode: str, max_text_b
         elif file.format in ("csv", "tsv"):
             yield from _csv_rows(stream, file.name, "," if file.format == "csv" else "\t", max_raw_bytes)
         elif file.format == "json":
-            yield from _json_rows(stream, file.name, max_raw_bytes)
+            yield from _json_rows(stream, file, max_raw_bytes)
         else:
             for number, raw, size in _records(stream, max_raw_bytes):
                 yield _json_row(number, raw, size)
@@ -104,16 +108,14 @@ class _Quotes:
         self._at_start = data.endswith(b"\n") and not self.open
 
 
-def _records(
-    stream: BinaryIO, max_bytes: int, delimiter: str = "", first_line: int = 1
-) -> Iterator[tuple[int, bytes | None, int]]:
+def _records(stream: BinaryIO, max_bytes: int, delimiter: str = "") -> Iterator[tuple[int, bytes | None, int]]:
     """Split into lines, or into CSV records when a delimiter is given.
 
     Yields:
         Number of its first line, the raw record (``None`` when over `max_bytes`), its size. Blank lines are left out.
     """
     quotes = _Quotes(delimiter.encode()) if delimiter else None
-    number, first, size, pieces = first_line, first_line, 0, list[bytes]()
+    number, first, size, pieces = 1, 1, 0, list[bytes]()
     while piece := stream.readline(PIECE_BYTES):
         size += len(piece)
         if size <= max_bytes:
@@ -154,16 +156,29 @@ def _object_row(number: int, values: Any) -> Row:
     return Row(number, values)
 
 
-def _json_rows(stream: BinaryIO, name: str, max_raw_bytes: int) -> Iterator[Row]:
-    """Rows of a ``.json`` file: one object per line, an array, an object of objects, or one object."""
-    first = stream.readline(MAX_WHOLE_JSON_BYTES + 1)
-    more = bool(cast(io.BufferedReader, stream).peek(1))
-    if not _starts_json_lines(first, more):
-        yield from _whole_json_rows(first + stream.read(MAX_WHOLE_JSON_BYTES + 1), name)
+def _json_rows(stream: BinaryIO, file: InputFile, max_raw_bytes: int) -> Iterator[Row]:
+    """Rows of a ``.json`` file: one object per line, an array, an object of objects, or one object.
+
+    A first line over the limit is skipped like any other, unless it is the whole file and may hold many rows.
+    """
+    head = cast(io.BufferedReader, stream).peek(1)
+    records = _records(stream, max_raw_bytes)
+    first = next(records, None) if head.lstrip().startswith(b"{") else None
+    if first is None:
+        yield from _whole_json_rows(stream.read(MAX_WHOLE_JSON_BYTES + 1), file.name)
         return
-    yield _json_row(1, first, len(first))
-    for number, raw, size in _records(stream, max_raw_bytes, first_line=2):
+    number, raw, size = first
+    more = bool(cast(io.BufferedReader, stream).peek(1))
+    if raw is not None and not _starts_json_lines(raw, more):
+        yield from _whole_json_rows(raw + stream.read(MAX_WHOLE_JSON_BYTES + 1), file.name)
+    elif raw is None and not more and _OBJECT_OF_OBJECTS.match(head):
+        with open_bytes(file) as again:
+            _refuse_utf16(again, file.name)
+            yield from _whole_json_rows(again.read(MAX_WHOLE_JSON_BYTES + 1), file.name)
+    else:
         yield _json_row(number, raw, size)
+        for number, raw, size in records:
+            yield _json_row(number, raw, size)
 
 
 def _starts_json_lines(first: bytes, more: bool) -> bool:
