@@ -1,5 +1,6 @@
 import hashlib
 import json
+import resource
 import threading
 
 import pytest
@@ -59,6 +60,24 @@ def test_the_last_reply_under_a_key_counts(tmp_path):
         cache.put(key(1), {"text": "old"})
         cache.put(key(1), {"text": "new"})
         assert cache.get(key(1)) == {"text": "new"}
+
+
+def test_a_line_that_the_disk_takes_only_half_of_costs_only_itself(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ResponseCache(tmp_path) as cache:
+        cache.put(key(1), {"text": "one"})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+        try:
+            with pytest.raises(BackendError, match="cannot be written"):
+                cache.put(key(2), {"text": "x" * 1000})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert cache.get(key(2)) is None
+        cache.put(key(3), {"text": "three"})
+        assert cache.get(key(3)) == {"text": "three"}
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) == 500  # a part was taken
+    with ResponseCache(tmp_path) as cache:
+        assert [cache.get(key(number)) for number in (1, 2, 3)] == [{"text": "one"}, None, {"text": "three"}]
 
 
 def test_threads_share_one_segment(tmp_path):

@@ -81,17 +81,16 @@ class ResponseCache:
                     self._writer = path.open("xb", buffering=0)
                     self._segments.append(path)
                 start = self._writer.tell()
-                self._writer.write(line)
+                _write_whole(self._writer, line)
             except OSError as error:
+                self._end_segment()  # its tail may be torn, and the next line must not be joined to that
                 raise BackendError(f"{self._dir}: cannot be written: {error}", hint="free space, then rerun") from None
             places[bytes.fromhex(key)] = (len(self._segments) - 1, start)
 
     def close(self) -> None:
         """Close the segment being written; reading stays possible."""
         with self._lock:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            self._end_segment()
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +99,11 @@ class ResponseCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _end_segment(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _places(self) -> dict[bytes, tuple[int, int]]:
         """Segment number and offset of every key; the lock is held by the caller."""
@@ -113,6 +117,13 @@ class ResponseCache:
                 raise ConfigError(f"{self._dir}: the response cache cannot be opened: {error}") from None
             self._index = found
         return self._index
+
+
+def _write_whole(file: IO[bytes], line: bytes) -> None:
+    """Write a line to an unbuffered file, which may take only a part at a time."""
+    rest = memoryview(line)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _entries(segment: Path) -> Iterator[tuple[bytes, int]]:
