@@ -61,3 +61,15 @@ def check_command(words: list[str], line: str) -> None:
     for word in words:
         if word.startswith(("recipes/", "examples/")):
             assert (ROOT / word).exists(), f"no such file: {line}"
+
+
+def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks run as they stand, in a folder that holds the recipe and the data; the run is cut to a few documents."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for name in ("recipes", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        short = block.replace('out="runs/demo"', 'out="runs/demo", overrides=["documents.limit=8", "engine.workers=0"]')
+        exec(compile(short, "README.md", "exec"), {"__name__": "__main__"})

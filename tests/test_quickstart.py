@@ -67,6 +67,13 @@ def test_looking_at_the_run(demo: Path) -> None:
     assert pair_id in explained.stdout
 
 
+def test_every_reason_that_occurs_is_explained(demo: Path) -> None:
+    page = (ROOT / "docs" / "rejections.md").read_text(encoding="utf-8")
+    reasons = set(pq.read_table(demo / "rejected", columns=["reason"])["reason"].to_pylist())
+    assert len(reasons) > 5
+    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in page] == []
+
+
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("querys: {path: a}\n", encoding="utf-8")

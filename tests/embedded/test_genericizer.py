@@ -57,8 +57,8 @@ def test_queries_become_templates(
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ("Background image in beamer slides", "not_english_question"),
-        ("", "not_english_question"),
+        ("Background image in beamer slides", "not_a_question"),
+        ("", "not_a_question"),
         ("what is " + "very " * 30 + "long", "too_long"),
         ("What is it? And why?", "no_slot"),
         ("What is <fi>x</fi>?", "no_slot"),

@@ -101,7 +101,7 @@ class EmbeddedGenericizer:
     def _one(self, query: Query) -> TemplateDraft | Rejection:
         parsed = parse(query.text[:MAX_QUERY_CHARS])
         if not opens_question(parsed.words):
-            return rejection("genericize", "not_english_question", query.query_id, query)
+            return rejection("genericize", "not_a_question", query.query_id, query)
         if len(parsed.words) > MAX_QUERY_WORDS:
             return rejection("genericize", "too_long", query.query_id, query, float(len(parsed.words)))
         candidates = [r for r in readings(parsed, self._table) if r.frame not in self._blocked]
