@@ -64,7 +64,7 @@ def check_command(words: list[str], line: str) -> None:
 
 
 def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks run as they stand, in a folder that holds the recipe and the data; the run is cut to a few documents."""
+    """The blocks run as they stand, in a folder with recipes and data; the run is cut to a few documents."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2
     for name in ("recipes", "examples"):
