@@ -7,12 +7,19 @@ One parser per protocol. A reply that does not state exactly one score of 1 to 5
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from fineinstructions.backends.replies import json_reply
-from fineinstructions.records import Judgement
 
 _SCORE_TAG = re.compile(r"<score>(.*?)</score>", re.DOTALL | re.IGNORECASE)
 _FEEDBACK_TAG = re.compile(r"<feedback>(.*?)</feedback>", re.DOTALL | re.IGNORECASE)
+
+
+class Verdict(NamedTuple):
+    """What a judge says about the one pair it was shown."""
+
+    score: int
+    feedback: str
 
 
 def parse_score(value: object) -> int:
@@ -35,7 +42,7 @@ def parse_score(value: object) -> int:
     raise ValueError(f"not a score of 1 to 5: {value!r:.40}")
 
 
-def parse_json_verdict(text: str) -> Judgement:
+def parse_json_verdict(text: str) -> Verdict:
     """Verdict of a reply ``{"feedback": ..., "score": n}``.
 
     Raises:
@@ -44,10 +51,10 @@ def parse_json_verdict(text: str) -> Judgement:
     reply = json_reply(text, ("feedback", "score"))
     if reply is None or not isinstance(reply["feedback"], str):
         raise ValueError("the feedback is not text")
-    return Judgement(parse_score(reply["score"]), reply["feedback"].strip())
+    return Verdict(parse_score(reply["score"]), reply["feedback"].strip())
 
 
-def parse_flow_verdict(text: str) -> Judgement:
+def parse_flow_verdict(text: str) -> Verdict:
     r"""Verdict of a reply ``<feedback>...</feedback> <score>n</score>``, the format of Flow Judge.
 
     Raises:
@@ -64,10 +71,10 @@ def parse_flow_verdict(text: str) -> Judgement:
     if len(scores) != 1:
         raise ValueError(f"{len(scores)} score tags instead of one")
     feedback = _FEEDBACK_TAG.search(text)
-    return Judgement(parse_score(scores[0]), feedback[1].strip() if feedback else "")
+    return Verdict(parse_score(scores[0]), feedback[1].strip() if feedback else "")
 
 
-VERDICT_PARSERS: Mapping[str, Callable[[str], Judgement]] = MappingProxyType(
+VERDICT_PARSERS: Mapping[str, Callable[[str], Verdict]] = MappingProxyType(
     {"json": parse_json_verdict, "flow": parse_flow_verdict}
 )
 """Parser of every judge protocol."""

@@ -167,6 +167,7 @@ class ExpandedDraft:
 class Judgement:
     """A judge's verdict on one pair."""
 
+    pair_id: str
     score: int
     feedback: str
     model: str = ""

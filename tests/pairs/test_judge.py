@@ -79,7 +79,7 @@ def prompted(brain, drafts, config=None, faults=None, **llm):
 
 def test_a_pair_carries_everything_about_itself():
     lineage = {"genericizer": '{"name":"g"}', "encoder": "static-1"}
-    (pair,) = judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(Judgement(2, "Thin.")), JudgeConfig(), lineage)
+    (pair,) = judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(Judgement(pair_id(DRAFT), 2, "Thin.")), JudgeConfig(), lineage)
     assert pair == Pair(
         pair_id=pair_id(DRAFT),
         document_id="d-1",
@@ -111,7 +111,9 @@ def test_rejections_pass_and_missing_verdicts_stop_the_run():
     turned_down = rejection("judge", "unparseable", pair_id(DRAFT), DRAFT)
     assert list(judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(turned_down), JudgeConfig())) == [turned_down]
     other = replace(turned_down, record_id="p-other")
-    for judge_model in (Fixed(other), Fixed(), Fixed(Judgement(5, ""))):
+    first, second = (Judgement(pair_id(draft), 5, "") for draft, _, _ in items(2))
+    assert len(list(judge(items(2), Fixed(first, second), JudgeConfig()))) == 2
+    for judge_model in (Fixed(other), Fixed(), Fixed(first), Fixed(second, first), Fixed(first, first)):
         with pytest.raises(BackendError, match="judge"):
             list(judge([*items(2)], judge_model, JudgeConfig()))
 
@@ -198,7 +200,8 @@ def test_the_echo_server_judges_in_both_protocols():
 
 
 def pair_of(number, template="t-1", score=5):
-    (pair,) = judge([items(number + 1)[-1]], Fixed(Judgement(score, "")), JudgeConfig())
+    item = items(number + 1)[-1]
+    (pair,) = judge([item], Fixed(Judgement(pair_id(item[0]), score, "")), JudgeConfig())
     return replace(pair, template_id=template, pair_id=f"p-{number}")
 
 

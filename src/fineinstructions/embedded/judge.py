@@ -13,7 +13,7 @@ from itertools import pairwise
 from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations.grammar import noun_stem, verb_stem
 from fineinstructions.embedded.relations.tables import pattern, words
-from fineinstructions.records import Document, ExpandedDraft, Judgement, Rejection, Template
+from fineinstructions.records import Document, ExpandedDraft, Judgement, Rejection, Template, content_id
 
 CODE = (HERE / "judge.py", *RELATIONS)
 _REQUEST = pattern("request", re.IGNORECASE)
@@ -49,7 +49,7 @@ class EmbeddedJudge:
         """
         for draft, _, document in items:
             score, feedback = verdict(draft.instruction, draft.answer, [s.value for s in draft.slots], document.title)
-            yield Judgement(score, feedback, self.model)
+            yield Judgement(content_id("p", draft.document_id, draft.template_id), score, feedback, self.model)
 
 
 def verdict(instruction: str, answer: str, fillers: list[str], title: str = "") -> tuple[int, str]:

@@ -11,7 +11,6 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -29,7 +28,7 @@ from fineinstructions.backends.llm import (
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, read_prompt
 from fineinstructions.config import Config
-from fineinstructions.judging import VERDICT_PARSERS
+from fineinstructions.judging import VERDICT_PARSERS, Verdict
 from fineinstructions.records import (
     Document,
     ExpandedDraft,
@@ -114,7 +113,7 @@ def judge(
 
 
 def _belongs(item: Judged, outcome: Judgement | Rejection) -> bool:
-    return not isinstance(outcome, Rejection) or outcome.record_id == pair_id(item[0])
+    return pair_id(item[0]) == (outcome.record_id if isinstance(outcome, Rejection) else outcome.pair_id)
 
 
 def pair_id(draft: ExpandedDraft) -> str:
@@ -313,11 +312,11 @@ class PromptedJudge:
         model = self.model
         for (draft, _, _), future in in_order(items, self._ask, ahead=2 * self._llm.max_in_flight):
             try:
-                yield replace(future.result(), model=model)
+                yield Judgement(pair_id(draft), *future.result(), model=model)
             except ChatError as error:
                 yield chat_rejection("judge", pair_id(draft), as_dict(draft), error, format_reason="unparseable")
 
-    def _ask(self, item: Judged) -> "Future[Judgement]":
+    def _ask(self, item: Judged) -> "Future[Verdict]":
         draft, _, document = item
         shown = document.text[: self._config.max_document_chars] if self._config.with_document else ""
         values = {"instruction": draft.instruction, "answer": draft.answer} | ({"document": shown} if shown else {})
