@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fineinstructions.decontamination import Decontaminator
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.moderation import Verdict
 from fineinstructions.records import Query, Rejection, content_id
-from fineinstructions.templates.queries import QueriesConfig, clean, read_queries
+from fineinstructions.templates.queries import QueriesConfig, clean, one_each, read_queries
 
 
 def queries(*texts: str) -> list[Query | Rejection]:
@@ -119,6 +119,26 @@ def test_settings_turn_filters_off() -> None:
     assert outcome(list(clean(rows[2:], config(pii="reject")))) == ["pii", "pii"]
     rejected = next(clean(rows[2:], config(pii="reject")))
     assert isinstance(rejected, Rejection) and "jo@" not in rejected.record
+
+
+def test_rows_are_counted_at_the_source() -> None:
+    assert list(one_each("abc", lambda rows: (row.upper() for row in rows))) == ["A", "B", "C"]
+    lossy = one_each("abc", lambda rows: (row for row in rows if row != "b"))
+    with pytest.raises(DataError, match="3 rows were read, but 2 are accounted for"):
+        list(lossy)
+    with pytest.raises(DataError, match="3 rows were read, but 1 are accounted for"):
+        list(one_each("abc", lambda rows: iter(next(rows))))
+    with pytest.raises(DataError, match="3 rows were read, but 6 are accounted for"):
+        list(one_each("abc", lambda rows: (row for row in rows for _ in range(2))))
+
+
+def test_a_moderator_speaks_for_every_query() -> None:
+    class Short:
+        def moderate(self, texts: Sequence[str]) -> list[Verdict]:
+            return [Verdict(False)] * (len(texts) - 1)
+
+    with pytest.raises(BackendError, match="1 verdicts for 2 queries"):
+        list(clean(queries("who is who", "what is what"), config(), moderator=Short()))
 
 
 TEXTS = [

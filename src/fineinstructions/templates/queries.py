@@ -5,22 +5,27 @@ and scrubbing change a text, the other filters only drop; filters that look at o
 for duplicates, so which queries survive depends on their order only among duplicates, where the first one stays.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
 from fineinstructions.config import Config
 from fineinstructions.decontamination import BenchmarkConfig, Decontaminator
+from fineinstructions.errors import BackendError, DataError
 from fineinstructions.filters import ExactDuplicates, NearDuplicates, clean_text, foreign_probability, hash64
+from fineinstructions.formats import Row
 from fineinstructions.moderation import ModerationEndpoint, Moderator, Verdict, WordList
 from fineinstructions.pii import scrub
 from fineinstructions.readers import SourceConfig, read_rows, take_fields
 from fineinstructions.records import Query, Rejection, rejection
 
 STAGE = "queries"
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class ModerationConfig(Config):
@@ -83,9 +88,47 @@ def read_queries(config: QueriesConfig) -> Iterator[Query | Rejection]:
 
     Raises:
         ConfigError: If a file cannot be read or lacks the text column.
+        DataError: If rows of the files and items do not agree in number.
     """
+    return one_each(read_rows(config), lambda rows: _queries_of(rows, config))
+
+
+def one_each(rows: Iterable[T], operator: Callable[[Iterator[T]], Iterator[U]]) -> Iterator[U]:
+    """What an operator makes of rows, counted at both ends.
+
+    The rows of queries are not planned like those of documents, so that nothing else knows how many there are.
+
+    Args:
+        rows: Rows as they come from the source.
+        operator: Turns an iterator of rows into one item per row; it may run ahead.
+
+    Yields:
+        The operator's items.
+
+    Raises:
+        DataError: At the end, if the operator lost rows, invented items or stopped early.
+    """
+    num_rows = num_items = 0
+
+    def counted() -> Iterator[T]:
+        nonlocal num_rows
+        for row in rows:
+            num_rows += 1
+            yield row
+
+    entering = counted()
+    for item in operator(entering):
+        num_items += 1
+        yield item
+    for _ in entering:
+        pass
+    if num_rows != num_items:
+        raise DataError(f"queries: {num_rows} rows were read, but {num_items} are accounted for")
+
+
+def _queries_of(rows: Iterable[tuple[Row, str, bool]], config: QueriesConfig) -> Iterator[Query | Rejection]:
     seen: set[int] = set()
-    for row, name, has_id in read_rows(config):
+    for row, name, has_id in rows:
         fields = take_fields(row, config, name, has_id)
         if isinstance(fields, Rejection):
             yield fields
@@ -120,8 +163,18 @@ def clean(
 
     Raises:
         ConfigError: If a benchmark or word list cannot be read.
-        BackendError: If a moderation endpoint does not answer.
+        BackendError: If a moderation endpoint does not answer, or not for every query.
+        DataError: If a row was lost on the way.
     """
+    return one_each(rows, lambda counted: _cleaned(counted, config, decontaminator, moderator))
+
+
+def _cleaned(
+    rows: Iterable[Query | Rejection],
+    config: QueriesConfig,
+    decontaminator: Decontaminator | None,
+    moderator: Moderator | None,
+) -> Iterator[Query | Rejection]:
     if decontaminator is None and config.benchmarks:
         decontaminator = Decontaminator.from_files(config.benchmarks, config.min_benchmark_share)
     judged = _moderated(rows, moderator or _moderator(config.moderation), config)
@@ -165,7 +218,10 @@ def _moderated(
         return
     while batch := list(islice(checked, config.moderation.batch_size)):
         queries = [item for item in batch if isinstance(item, Query)]
-        verdicts = iter(moderator.moderate([q.text for q in queries]) if queries else [])
+        judged = moderator.moderate([q.text for q in queries]) if queries else []
+        if len(judged) != len(queries):
+            raise BackendError(f"moderation: {len(judged)} verdicts for {len(queries)} queries")
+        verdicts = iter(judged)
         for item in batch:
             yield item if isinstance(item, Rejection) else _unharmful(item, next(verdicts), config)
 
