@@ -4,6 +4,7 @@ A document and quoted words in, spans of the document out. The decision one may 
 back a span of the document as it is, so a model's small slips never reach an answer.
 """
 
+import bisect
 import functools
 import re
 import unicodedata
@@ -67,10 +68,11 @@ class SourceText:
         starts = _similar_places(folded, fold(opening)[0].strip(), min_similarity)
         ends = starts if closing is None else _similar_places(folded, fold(closing)[0].strip(), min_similarity)
         last = opening if closing is None else closing
+        begins = [begin for begin, _ in ends]
         for start, opening_end in starts:
-            following = [end for begin, end in ends if begin >= (start if closing is None else opening_end)]
-            if following:
-                end = origins[following[0] - 1] + 1
+            following = bisect.bisect_left(begins, start if closing is None else opening_end)
+            if following < len(ends):
+                end = origins[ends[following][1] - 1] + 1
                 yield self._widen(origins[start], end, opening[0] in _QUOTES, last[-1] in _QUOTES)
 
     def _widen(self, start: int, end: int, quote_before: bool, quote_after: bool) -> tuple[int, int]:
