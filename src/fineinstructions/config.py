@@ -135,9 +135,10 @@ def to_plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Config | dict[str, Any]) -> str:
     """A resolved config as YAML text."""
-    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    plain = to_plain(config) if isinstance(config, Config) else config
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def digest(*values: Any) -> str:

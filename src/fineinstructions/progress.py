@@ -25,9 +25,6 @@ class Progress(Protocol):
     def finish(self, phase: str) -> None:
         """The phase is complete."""
 
-    def note(self, text: str) -> None:
-        """One line worth telling."""
-
 
 class Silent:
     """Reporter that says nothing; the default of the Python API."""
@@ -39,7 +36,4 @@ class Silent:
         """Say nothing."""
 
     def finish(self, phase: str) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
         """Say nothing."""

@@ -83,10 +83,6 @@ class Bars:
             task = self._tasks[phase]
             self._progress.update(task, completed=self._progress.tasks[task].total)
 
-    def note(self, text: str) -> None:
-        """Print a line above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False)
-
 
 class Lines:
     """Plain lines for logs and pipes: one when a phase starts and ends, and one every ten seconds between."""
@@ -129,10 +125,6 @@ class Lines:
         if self._before[phase] < self._total[phase]:
             self._say(phase, "done")
 
-    def note(self, text: str) -> None:
-        """Print the line."""
-        print(json.dumps({"event": "note", "text": text}) if self._as_json else text, file=sys.stderr, flush=True)
-
     def _say(self, phase: str, event: str) -> None:
         seconds = time.monotonic() - self._began[phase]
         done, total = self._done[phase], self._total[phase]
@@ -152,9 +144,9 @@ def waiting(what: str) -> AbstractContextManager[Any]:
     return console.status(f"{what} ...") if console.is_terminal else nullcontext()
 
 
-def reporter(as_json: bool, quiet: bool = False) -> "Bars | Lines":
+def reporter(as_json: bool) -> "Bars | Lines":
     """The reporter that fits where the output goes: a terminal gets bars."""
     console = Console(stderr=True)
-    if as_json or quiet or not console.is_terminal:
+    if as_json or not console.is_terminal:
         return Lines(as_json)
     return Bars(console)

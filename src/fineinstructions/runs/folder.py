@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import yaml
-
-from fineinstructions.config import differences, digest
+from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import failure
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, write_text
@@ -127,7 +125,7 @@ class RunFolder(Layout):
             stale = self._check()
             self._drop(stale)
             self._clear()
-            write_text(self.recipe_file, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            write_text(self.recipe_file, to_yaml(self.config))
             write_text(self.state_file, json.dumps(self._new_state(), indent=1) + "\n")
             try:
                 yield
