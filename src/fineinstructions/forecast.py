@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ SAMPLE_RUNS = 8
 SAMPLE_QUERIES = 20_000
 CHARS_PER_TOKEN = 4.0
 """Rule of thumb for English; the server's own tokenizer is not known."""
+BANK_PHASES = ("queries", "genericize", "templates", "index")
+"""Phases whose work grows with the queries; that of the others grows with the documents."""
 PROMPT_OVERHEAD_TOKENS = 500
 """Instructions around a document or query in our own prompts, about."""
 
@@ -102,21 +105,20 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         root = Path(folder)
         staged = stage_documents(config.documents, root / "input")
         num_documents = sum(file.num_rows for file in staged)
-        documents = _sample(staged, config.documents)
+        documents, num_read = _sample(staged, config.documents)
         num_queries = 0 if config.queries is None else sum(1 for _ in read_rows(config.queries))
         path = root / "documents.parquet"
         pq.write_table(to_table(documents, Document), path)
         clock = _Clock()
         result = run(_sample_config(config, path), root / "run", progress=clock)
         accounts = {figure.stage: figure.account for figure in result.funnel()}
-        written = sum(f.stat().st_size for f in (root / "run").rglob("*") if f.is_file())
         pairs = list(result.pairs())
         num_templates = result.folder.published("templates")
-    scale = num_documents / max(len(documents), 1)
-    query_scale = num_queries / max(min(num_queries, SAMPLE_QUERIES), 1)
+        scale = num_documents / num_read
+        query_scale = num_queries / min(num_queries, SAMPLE_QUERIES) if num_queries else 1.0
+        num_bytes = _size(root / "input") + _run_bytes(root / "run", query_scale, scale)
     instantiated = accounts["instantiate"].num_in if "instantiate" in accounts else 0
     judged = accounts["judge"].num_in if "judge" in accounts else 0
-    bank_phases = ("queries", "genericize", "templates", "index")
     return Forecast(
         num_queries=num_queries,
         num_documents=num_documents,
@@ -125,8 +127,8 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         num_templates=num_templates.counts["rows"] if num_templates else 0,
         num_matches=round(instantiated * scale),
         num_pairs=round(len(pairs) * scale),
-        seconds=sum(s * (query_scale if phase in bank_phases else scale) for phase, s in clock.seconds.items()),
-        bytes_on_disk=round(written * scale),
+        seconds=sum(s * (query_scale if phase in BANK_PHASES else scale) for phase, s in clock.seconds.items()),
+        bytes_on_disk=num_bytes,
         calls=tuple(_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs)),
     )
 
@@ -144,22 +146,44 @@ def _sample_config(config: RunConfig, documents: Path) -> RunConfig:
     return config.model_copy(update=sections)
 
 
-def _sample(staged: Sequence[StagedFile], config: DocumentsConfig) -> list[Document]:
-    """Runs of documents spread evenly over the input."""
+def _sample(staged: Sequence[StagedFile], config: DocumentsConfig) -> tuple[list[Document], int]:
+    """Documents from runs of rows spread evenly over the input, and how many rows were read for them.
+
+    Where all of those rows are bad, the rows from the start up to the first good one are the sample.
+    """
     total = sum(file.num_rows for file in staged)
     length = max(1, min(SAMPLE_DOCUMENTS, total) // SAMPLE_RUNS)
     starts = sorted({min(total * i // SAMPLE_RUNS, max(total - length, 0)) for i in range(SAMPLE_RUNS)})
-    return [d for start in starts for d in _run_of(staged, start, length, config)]
+    rows = [row for start in starts for row in islice(_rows(staged, start, config), length)]
+    documents = [row for row in rows if isinstance(row, Document)]
+    if documents:
+        return documents, len(rows)
+    for number, row in enumerate(_rows(staged, 0, config), start=1):
+        if isinstance(row, Document):
+            return [row], number
+    raise ConfigError(f"{config.path}: no valid row; check documents.text_column and the files")
 
 
-def _run_of(staged: Sequence[StagedFile], start: int, length: int, config: DocumentsConfig) -> Iterator[Document]:
+def _rows(staged: Sequence[StagedFile], start: int, config: DocumentsConfig) -> Iterator[Document | Rejection]:
+    """What the rows of the input are, from one of them on."""
     for file in staged:
         if start < file.num_rows:
-            for item in read_documents(file.path, start, min(start + length, file.num_rows), config):
-                if not isinstance(item, Rejection):
-                    yield item
-            return
-        start -= file.num_rows
+            yield from read_documents(file.path, start, file.num_rows, config, name=file.name)
+        start = max(0, start - file.num_rows)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
+    """Size of the whole run's folder: what the queries made and what the documents made, each at its own scale."""
+    units = {phase.name: _size(phase) for phase in (run / "units").iterdir()}
+    rejected = {phase: sum(f.stat().st_size for f in (run / "units" / phase).rglob("rejected-*")) for phase in units}
+    share = sum(rejected[phase] for phase in units if phase in BANK_PHASES) / max(1, sum(rejected.values()))
+    merged = _size(run / "rejected")
+    bank = sum(units[phase] for phase in units if phase in BANK_PHASES) + _size(run / "templates") + share * merged
+    return round(bank * query_scale + (_size(run) - bank) * scale)
 
 
 def _calls(

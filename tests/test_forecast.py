@@ -1,0 +1,40 @@
+"""What is forecast from a sample, against what the whole run makes."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipeline_inputs import EXAMPLES, take_documents, write_recipe
+
+import fineinstructions
+from fineinstructions.forecast import forecast
+
+QUERIES = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_bytes_of_the_bank_do_not_grow_with_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fineinstructions.forecast.SAMPLE_DOCUMENTS", 16)
+    documents = take_documents(tmp_path / "documents.parquet", 96, every=4)
+    recipe = write_recipe(tmp_path, documents, queries=QUERIES, engine={"workers": 0})
+    found = forecast(str(recipe))
+    assert found.sample_documents == 16
+    fineinstructions.run(str(recipe), out=tmp_path / "run")
+    assert 0.7 < found.bytes_on_disk / size(tmp_path / "run") < 1.4
+
+
+def test_a_sample_of_bad_rows_falls_back_on_good_ones(tmp_path: Path) -> None:
+    good = pq.read_table(take_documents(tmp_path / "documents.parquet", 8, every=16), columns=["text"])[
+        "text"
+    ].to_pylist()
+    texts: list[str | None] = [None] * 4000
+    texts[2000 - 8 : 2000] = good
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / "documents.parquet")
+    recipe = write_recipe(tmp_path, tmp_path / "documents.parquet", queries=QUERIES, engine={"workers": 0})
+    found = forecast(str(recipe))
+    assert found.num_documents == 4000
+    assert found.sample_documents == 1
