@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
 from fineinstructions.errors import ConfigError, FineInstructionsError
+from fineinstructions.runs.plan import content_fingerprint
 
 Format = Literal["parquet", "jsonl", "json", "csv", "tsv", "text"]
 
@@ -53,6 +54,10 @@ class InputFile:
             stat = Path(self.path).stat()
             return f"{self.path}:{stat.st_size}:{stat.st_mtime_ns}"
         return str(self.filesystem.ukey(self.path))
+
+    def content(self) -> str:
+        """What changes when the bytes change and not when the file is touched or moved; a store's own key elsewhere."""
+        return content_fingerprint(Path(self.path)) if self.is_local else self.version()
 
 
 def list_inputs(paths: str | Sequence[str], section: str) -> list[InputFile]:

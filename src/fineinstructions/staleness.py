@@ -39,7 +39,7 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     if config.queries is None:
         raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
     return [
-        Phase("queries", _decides(config.queries, _query_inputs(config.queries)), entry="queries"),
+        Phase("queries", _decides(_without(config.queries, "path"), _query_inputs(config.queries)), entry="queries"),
         Phase(
             "genericize",
             _decides(config.genericize, models.genericizer.model, config.engine.query_unit_rows),
@@ -52,11 +52,11 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
 
 
 def _query_inputs(config: QueriesConfig) -> list[str]:
-    """Versions of all files that decide which queries are kept."""
+    """Contents of all files that decide which queries are kept."""
     files = list_inputs(config.path, "queries")
     for benchmark in config.benchmarks:
         files += list_inputs(benchmark.path, "queries.benchmarks")
-    versions = [file.version() for file in files]
+    versions = [file.content() for file in files]
     if config.moderation.word_list:
         try:
             versions.append(digest(Path(config.moderation.word_list).read_text(encoding="utf-8")))

@@ -86,7 +86,7 @@ def describe_parquet(path: str | Path) -> ParquetInput:
     path = Path(path)
     try:
         metadata = pq.read_metadata(path)
-        fingerprint = _fingerprint(path)
+        fingerprint = content_fingerprint(path)
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: not a readable Parquet file ({reason}); check the path or write it again") from None
@@ -94,7 +94,8 @@ def describe_parquet(path: str | Path) -> ParquetInput:
     return ParquetInput(str(path), fingerprint, tuple((g.num_rows, g.total_byte_size) for g in groups))
 
 
-def _fingerprint(path: Path) -> str:
+def content_fingerprint(path: Path) -> str:
+    """Digest of a file's size and content: every byte up to 64 MiB, above that the end and evenly spread blocks."""
     digest = hashlib.blake2b(digest_size=16)
     size = path.stat().st_size
     digest.update(size.to_bytes(8, "little"))
