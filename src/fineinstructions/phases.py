@@ -24,7 +24,7 @@ from fineinstructions.matches.retrieve import Candidates, Gate, retrieve
 from fineinstructions.matches.sample import sample
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
-from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, keep, surplus_pairs
+from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, surplus_pairs
 from fineinstructions.readers import DocumentsConfig, read_documents
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import (
@@ -321,14 +321,14 @@ def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
     def focus_of(draft: Draft, document: Document) -> tuple[int, int]:
         return chunk_span(spans[draft.document_id], document, draft.chunk)
 
-    drafts = unit.through("instantiate", requests(), lambda r: instantiate(r, models.instantiator, config.instantiate))
+    drafts = unit.through("instantiate", requests(), lambda r: instantiate(r, models.instantiator))
     expanded = unit.through(
         "excerpts", ((d, documents[d.document_id]) for d in drafts), lambda d: expand(d, config.excerpts, focus_of)
     )
     judged = unit.through(
         "judge",
         ((e, templates[e.template_id], documents[e.document_id]) for e in expanded),
-        lambda e: judge(e, models.judge, config.judge, models.lineage()),
+        lambda e: judge(e, models.judge, models.lineage()),
     )
     unit.write(judged, Pair)
 
@@ -344,4 +344,4 @@ def select_pairs(unit: Unit, models: Models, setup: Setup) -> None:
     )
     surplus = surplus_pairs(scored, config.max_template_share, setup.config.seed, config.template_cap_floor)
     pairs = unit.read_all(Pair, phase="pairs")
-    unit.write(unit.through("select", pairs, lambda p: keep(p, config, surplus)), Pair)
+    unit.write(unit.through("select", pairs, lambda p: select(p, config, surplus)), Pair)

@@ -171,11 +171,8 @@ def _answered(trial: Trial, requests: list[Request], models: Models, config: Run
     document = trial.document
     templates = {r.template.template_id: r.template for r in requests}
     spans = {r.match.template_id: r.focus for r in requests if r.match.chunk != GLOBAL_CHUNK}
-    drafts = trial.take("instantiate", instantiate(requests, models.instantiator, config.instantiate))
+    drafts = trial.take("instantiate", instantiate(requests, models.instantiator))
     pairs = ((draft, document) for draft in drafts)
     expanded = trial.take("excerpts", expand(pairs, config.excerpts, lambda d, _: spans.get(d.template_id)))
-    judged = trial.take(
-        "judge",
-        judge(((e, templates[e.template_id], document) for e in expanded), models.judge, config.judge),
-    )
-    trial.take("select", select(judged, config.judge))
+    judged = trial.take("judge", judge(((e, templates[e.template_id], document) for e in expanded), models.judge))
+    trial.take("select", select(judged, config.judge, surplus=()))

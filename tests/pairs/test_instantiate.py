@@ -46,7 +46,7 @@ def prompted_outcomes(brain, requests, config=None, faults=None, **llm):
     with ScriptedServer(brain, faults=faults, latency_seconds=0.005, keep_bodies=True) as server:
         settings = {"base_url": server.base_url, "model": "m", "backoff_seconds": 0.002, "structured": "none", **llm}
         with ChatClient(LlmConfig(**settings)) as client:
-            outcomes = list(instantiate(requests, PromptedInstantiator(client, config), config))
+            outcomes = list(instantiate(requests, PromptedInstantiator(client, config)))
     return outcomes, server
 
 

@@ -14,7 +14,6 @@ from fineinstructions.errors import BackendError
 from fineinstructions.pairs.judge import (
     JudgeConfig,
     PromptedJudge,
-    cap_templates,
     judge,
     pair_id,
     select,
@@ -73,13 +72,13 @@ def prompted(brain, drafts, config=None, faults=None, **llm):
     with ScriptedServer(brain, faults=faults, latency_seconds=0.005, keep_bodies=True) as server:
         settings = {"base_url": server.base_url, "model": "m", "backoff_seconds": 0.002, "structured": "none", **llm}
         with ChatClient(LlmConfig(**settings)) as client:
-            outcomes = list(judge(drafts, PromptedJudge(client, config), config))
+            outcomes = list(judge(drafts, PromptedJudge(client, config)))
     return outcomes, server
 
 
 def test_a_pair_carries_everything_about_itself():
     lineage = {"genericizer": '{"name":"g"}', "encoder": "static-1"}
-    (pair,) = judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(Judgement(pair_id(DRAFT), 2, "Thin.")), JudgeConfig(), lineage)
+    (pair,) = judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(Judgement(pair_id(DRAFT), 2, "Thin.")), lineage)
     assert pair == Pair(
         pair_id=pair_id(DRAFT),
         document_id="d-1",
@@ -109,13 +108,13 @@ def test_a_pair_carries_everything_about_itself():
 
 def test_rejections_pass_and_missing_verdicts_stop_the_run():
     turned_down = rejection("judge", "unparseable", pair_id(DRAFT), DRAFT)
-    assert list(judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(turned_down), JudgeConfig())) == [turned_down]
+    assert list(judge([(DRAFT, TEMPLATE, DOCUMENT)], Fixed(turned_down))) == [turned_down]
     other = replace(turned_down, record_id="p-other")
     first, second = (Judgement(pair_id(draft), 5, "") for draft, _, _ in items(2))
-    assert len(list(judge(items(2), Fixed(first, second), JudgeConfig()))) == 2
+    assert len(list(judge(items(2), Fixed(first, second)))) == 2
     for judge_model in (Fixed(other), Fixed(), Fixed(first), Fixed(second, first), Fixed(first, first)):
         with pytest.raises(BackendError, match="judge"):
-            list(judge([*items(2)], judge_model, JudgeConfig()))
+            list(judge(items(2), judge_model))
 
 
 def test_every_score_becomes_a_pair_and_stays_with_its_draft():
@@ -201,17 +200,18 @@ def test_the_echo_server_judges_in_both_protocols():
 
 def pair_of(number, template="t-1", score=5):
     item = items(number + 1)[-1]
-    (pair,) = judge([item], Fixed(Judgement(pair_id(item[0]), score, "")), JudgeConfig())
+    (pair,) = judge([item], Fixed(Judgement(pair_id(item[0]), score, "")))
     return replace(pair, template_id=template, pair_id=f"p-{number}")
 
 
 def test_select_applies_the_threshold_and_keeps_the_score():
     pairs = [pair_of(n, score=n) for n in range(1, 6)]
-    outcomes = list(select(pairs, JudgeConfig()))
-    assert [isinstance(o, Pair) for o in outcomes] == [False, False, False, True, True]
-    assert [(o.reason, o.value) for o in outcomes[:3]] == [("low_score", 1.0), ("low_score", 2.0), ("low_score", 3.0)]
+    outcomes = list(select(pairs, JudgeConfig(), surplus={"p-1", "p-4"}))
+    assert [isinstance(o, Pair) for o in outcomes] == [False, False, False, False, True]
+    low = [("low_score", 1.0), ("low_score", 2.0), ("low_score", 3.0)]
+    assert [(o.reason, o.value) for o in outcomes[:4]] == [*low, ("template_cap", None)]
     assert json.loads(outcomes[0].record)["pair_id"] == "p-1"
-    assert all(isinstance(o, Pair) for o in select(pairs, JudgeConfig(min_score=1)))
+    assert all(isinstance(o, Pair) for o in select(pairs, JudgeConfig(min_score=1), surplus=()))
 
 
 @given(st.lists(st.integers(1, 30), max_size=12), st.sampled_from([0.05, 0.1, 0.2, 1 / 3, 0.4, 0.5, 0.9, 1.0]))
@@ -234,7 +234,7 @@ def test_the_same_pairs_stay_in_any_order():
     random.Random(5).shuffle(shuffled)
     assert surplus_pairs(shuffled, 0.2, seed=0) == surplus
     assert surplus_pairs(ids, 0.2, seed=1) != surplus
-    outcomes = list(cap_templates(pairs, surplus))
+    outcomes = list(select(pairs, JudgeConfig(), surplus))
     kept = [outcome.template_id for outcome in outcomes if isinstance(outcome, Pair)]
     assert len(outcomes) == 60
     assert max(map(kept.count, kept)) <= 0.2 * len(kept)

@@ -79,15 +79,12 @@ class Instantiator(Protocol):
         """Drafts, unchecked, or what became of the request instead; a refusal has the reason ``refused``."""
 
 
-def instantiate(
-    requests: Iterable[Request], instantiator: Instantiator, config: InstantiateConfig
-) -> Iterator[Draft | Rejection]:
+def instantiate(requests: Iterable[Request], instantiator: Instantiator) -> Iterator[Draft | Rejection]:
     """Turn requests into checked drafts.
 
     Args:
         requests: Sampled matches with their templates and documents.
         instantiator: The model.
-        config: Not read here; the model was built from it.
 
     Yields:
         One draft or rejection per request, in order.
@@ -98,7 +95,6 @@ def instantiate(
     Source:
         arXiv:2601.22146, section 3.3; the checks are ours.
     """
-    del config
     for request, outcome in one_to_one(requests, instantiator.instantiate, _belongs, "instantiator"):
         if isinstance(outcome, Rejection):
             yield outcome

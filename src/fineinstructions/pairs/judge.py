@@ -85,14 +85,13 @@ class Judge(Protocol):
 
 
 def judge(
-    items: Iterable[Judged], judge: Judge, config: JudgeConfig, lineage: Mapping[str, str] | None = None
+    items: Iterable[Judged], judge: Judge, lineage: Mapping[str, str] | None = None
 ) -> Iterator[Pair | Rejection]:
     """Score drafts and make pairs of them, whatever the score.
 
     Args:
         items: Expanded drafts with their templates and documents.
         judge: The model.
-        config: Not read here; the model was built from it.
         lineage: Further models behind the pairs, name of the role to a JSON object, such as ``genericizer``.
 
     Yields:
@@ -104,7 +103,6 @@ def judge(
     Source:
         arXiv:2601.22146, sections 3.4 and 4.2.
     """
-    del config
     for item, outcome in one_to_one(items, judge.judge, _belongs, "judge"):
         if isinstance(outcome, Rejection):
             yield outcome
@@ -161,40 +159,8 @@ def _models_json(models: tuple[tuple[str, str], ...]) -> str:
     return to_json({role: json.loads(model) if model.startswith("{") else model for role, model in models})
 
 
-def select(pairs: Iterable[Pair], config: JudgeConfig) -> Iterator[Pair | Rejection]:
-    """Keep the pairs whose score reaches `min_score`.
-
-    Args:
-        pairs: Judged pairs.
-        config: The threshold.
-
-    Yields:
-        Each pair, or its rejection ``low_score`` with the score as value.
-
-    Source:
-        arXiv:2601.22146, section 3.4.
-    """
-    for pair in pairs:
-        kept = pair.judge_score >= config.min_score
-        yield pair if kept else rejection("select", "low_score", pair.pair_id, pair, float(pair.judge_score))
-
-
-def cap_templates(pairs: Iterable[Pair], surplus: Collection[str]) -> Iterator[Pair | Rejection]:
-    """Turn down the pairs that `surplus_pairs` named.
-
-    Args:
-        pairs: Selected pairs.
-        surplus: Ids of those to turn down.
-
-    Yields:
-        Each pair, or its rejection ``template_cap``.
-    """
-    for pair in pairs:
-        yield rejection("select", "template_cap", pair.pair_id, pair) if pair.pair_id in surplus else pair
-
-
-def keep(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str]) -> Iterator[Pair | Rejection]:
-    """Both late filters in one pass: the threshold, then the template cap.
+def select(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str]) -> Iterator[Pair | Rejection]:
+    """Both late filters: the threshold, then the template cap.
 
     Args:
         pairs: Judged pairs.
@@ -202,10 +168,18 @@ def keep(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str]) -
         surplus: Ids that `surplus_pairs` named, of the pairs above the threshold.
 
     Yields:
-        Each pair, or its rejection by `select` or `cap_templates`.
+        Each pair, or its rejection: ``low_score`` with the score as value, or ``template_cap``.
+
+    Source:
+        arXiv:2601.22146, section 3.4; the cap is ours.
     """
-    for item in select(pairs, config):
-        yield from [item] if isinstance(item, Rejection) else cap_templates([item], surplus)
+    for pair in pairs:
+        if pair.judge_score < config.min_score:
+            yield rejection("select", "low_score", pair.pair_id, pair, float(pair.judge_score))
+        elif pair.pair_id in surplus:
+            yield rejection("select", "template_cap", pair.pair_id, pair)
+        else:
+            yield pair
 
 
 def surplus_pairs(
