@@ -294,7 +294,7 @@ def test_records_that_a_server_failed_on_can_be_tried_again(
     words = ["--set", "llm.max_retries=1", "--set", "llm.max_failures_in_a_row=1000", *HERE]
     with server_of(faults=judge_is_broken) as server:
         done = start(recipe, run, server, *words)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 1, done.stderr
     funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
     lost = funnel["judge"]["failed"]["transport"]
     assert lost == funnel["judge"]["in"] > 0

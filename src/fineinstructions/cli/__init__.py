@@ -12,6 +12,8 @@ from fineinstructions.errors import BackendError, ConfigError, FineInstructionsE
 app = typer.Typer(
     name="fineinstructions",
     help="Turn real user queries and a pre-training corpus into grounded instruction-answer pairs.",
+    epilog="Exit codes: 0 all is well; 1 records or units failed, verify found a problem, or a server gave out; "
+    "2 a mistake in a recipe, an input or the command; 130 stopped with Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

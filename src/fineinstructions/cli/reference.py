@@ -24,7 +24,7 @@ def cli_page() -> str:
     from fineinstructions.cli import app
 
     root = get_command(app)
-    lines = ["# Commands", "", GENERATED, "", *paragraphs(root.help)]
+    lines = ["# Commands", "", GENERATED, "", *paragraphs(root.help), "", *paragraphs(root.epilog)]
     for name, command in _commands(root, "fineinstructions"):
         lines += ["", f"## {name}", "", *paragraphs(command.help), *_parameters(name, command)]
     return "\n".join(lines) + "\n"

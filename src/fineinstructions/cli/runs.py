@@ -35,14 +35,17 @@ UNITS = {
     "merge": "templates",
     "documents": "documents",
     "chunk": "documents",
-    "retrieve": "documents with candidates",
-    "sample": "documents with matches",
+    "retrieve": "documents",
+    "sample": "documents",
     "instantiate": "drafts",
     "excerpts": "drafts",
     "judge": "pairs",
     "select": "pairs",
 }
 """What leaves a stage, for the funnel."""
+
+COUNTED = {"retrieve": ("candidates", "candidates"), "sample": ("sampled", "matches")}
+"""Figure that is told beside what leaves a stage, and what to call it."""
 
 
 def run(
@@ -61,7 +64,10 @@ def run(
     retry_failed: Retry = False,
     as_json: Json = False,
 ) -> None:
-    """Make judged pairs from queries and documents; run again to continue."""
+    """Make judged pairs from queries and documents; run again to continue.
+
+    Ends with exit code 1 as long as records or whole units failed, until --retry-failed has made them good.
+    """
     overrides = [*(set_ or ()), *_flags(limit, workers)]
     if dry_run:
         _forecast(recipe, overrides, as_json)
@@ -95,9 +101,7 @@ def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
 
 
 def report(result: "RunResult", as_json: bool) -> None:
-    """What a finished run made: the funnel, three pairs, where everything lies. Exit code 1 for units set aside."""
-    from fineinstructions.review.samples import draw_pairs
-
+    """What a finished run made: the funnel, three pairs, where everything lies. Exit code 1 while anything failed."""
     rows = funnel_rows(result.funnel())
     counts = {name: result.folder.published(name) for name in ("templates", "matches", "pairs", "rejected")}
     figures = {name: manifest.counts["rows"] for name, manifest in counts.items() if manifest is not None}
@@ -106,35 +110,36 @@ def report(result: "RunResult", as_json: bool) -> None:
         facts = {"run": str(result.path), "units_done": result.num_units_done, "set_aside": aside}
         print(json.dumps(facts | {"rows": figures, "funnel": rows}, indent=1))
     else:
-        from rich.console import Console
-
-        from fineinstructions.cli.show import funnel_table, print_pairs
-
-        console = Console()
-        if result.num_units_done == 0 and not result.set_aside:
-            console.print(f"[bold]{result.path}[/]: complete already, nothing to do.\n", soft_wrap=True)
-        console.print(funnel_table(rows))
-        console.print()
-        if figures.get("pairs"):
-            print_pairs(console, _to_show(draw_pairs(result.path, NUM_DRAWN_PAIRS, SHOWN_SEED)), PAIR_PREVIEW_CHARS)
-        for name, number in figures.items():
-            console.print(f"{number:>9,} {name:<9} {result.path}/{name}/", highlight=False, soft_wrap=True)
-        if "pairs" in figures:
-            console.print(
-                f"\nnext: fineinstructions inspect {result.path}   (more pairs and rejections)", highlight=False
-            )
-            console.print(
-                f"      fineinstructions verify {result.path}    (check that nothing is lost)", highlight=False
-            )
-    num_failed = sum(sum(row["failed"].values()) for row in rows)
-    if num_failed and not result.set_aside:
-        what = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
-        print(f"{what}; run again with --retry-failed to try again", file=sys.stderr)
+        _print_result(result, rows, figures)
     for unit in result.set_aside:
         print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
-    if result.set_aside:
-        print("run again with --retry-failed to try them again", file=sys.stderr)
+    num_failed = sum(sum(row["failed"].values()) for row in rows)
+    if num_failed:
+        what = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
+        print(f"{what}; run again with --retry-failed to try again", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _print_result(result: "RunResult", rows: list[dict[str, Any]], figures: dict[str, int]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from fineinstructions.cli.show import funnel_table, print_pairs
+    from fineinstructions.review.samples import draw_pairs
+
+    console = Console(highlight=False)
+    path = escape(str(result.path))
+    if result.num_units_done == 0 and not result.set_aside:
+        console.print(f"[bold]{path}[/]: complete already, nothing to do.\n", soft_wrap=True)
+    console.print(funnel_table(rows))
+    console.print()
+    if figures.get("pairs"):
+        print_pairs(console, _to_show(draw_pairs(result.path, NUM_DRAWN_PAIRS, SHOWN_SEED)), PAIR_PREVIEW_CHARS)
+    for name, number in figures.items():
+        console.print(f"{number:>9,} {name:<9} {path}/{name}/", soft_wrap=True)
+    if "pairs" in figures:
+        console.print(f"\nnext: fineinstructions inspect {path}   (more pairs and rejections)", soft_wrap=True)
+        console.print(f"      fineinstructions verify {path}    (check that nothing is lost)", soft_wrap=True)
 
 
 def _to_show(pairs: "list[Pair]") -> "list[Pair]":
@@ -150,10 +155,14 @@ def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:
     for figure in figures:
         account = figure.account
         merged = {"merged with another": account.num_merged} if account.num_merged else {}
+        unit = UNITS.get(figure.stage, "records")
+        if figure.stage in COUNTED:
+            name, noun = COUNTED[figure.stage]
+            unit = f"{unit}, {figure.counts.get(name, 0):,} {noun}"
         rows.append(
             {
                 "stage": figure.stage,
-                "unit": UNITS.get(figure.stage, "records"),
+                "unit": unit,
                 "in": account.num_in,
                 "out": account.num_out,
                 "rejected": account.rejected | merged,
