@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ class StageFigures:
     phase: str
     stage: str
     account: StageAccount
+    counts: dict[str, int]
+    """What the phase counted besides (candidates, sampled matches, tokens), over all units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +122,15 @@ def funnel(run: RunFolder) -> list[StageFigures]:
     figures: list[StageFigures] = []
     for phase in run.phases:
         stages: dict[str, StageAccount] = {}
+        counts: Counter[str] = Counter()
         for spec in run.planned(phase.name) or ():
             manifest = _valid_manifest(run, phase.name, spec)
-            for stage, account in manifest.stages.items() if manifest else ():
+            if manifest is None:
+                continue
+            counts.update(manifest.counts)
+            for stage, account in manifest.stages.items():
                 stages.setdefault(stage, StageAccount()).add(account)
-        figures += [StageFigures(phase.name, stage, account) for stage, account in stages.items()]
+        figures += [StageFigures(phase.name, stage, account, dict(counts)) for stage, account in stages.items()]
     return figures
 
 
