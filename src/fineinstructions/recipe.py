@@ -31,7 +31,11 @@ class TemplatesConfig(Config):
 
 
 class EngineConfig(Config):
-    """How the work is cut and spread; changes no result, except that units decide which documents share a batch."""
+    """How the work is cut and spread; changes no result, except that units decide which documents share a batch.
+
+    Another cut makes other units: those are made again, with ``--redo``. `query_unit_rows` stands in what makes
+    ``genericize`` and everything after it stale.
+    """
 
     workers: int | None = Field(default=None, ge=0)
     """Worker processes; ``None`` for one per processor, 0 to work in this process. Ours."""
@@ -43,7 +47,7 @@ class EngineConfig(Config):
     unit_rows: int = Field(default=1000, ge=1)
     """Most documents in a work unit. Ours."""
     query_unit_rows: int = Field(default=10_000, ge=1)
-    """Most queries in a work unit. Ours."""
+    """Most queries in a work unit; another number makes templates, and all that follows, again. Ours."""
 
     def num_workers(self) -> int:
         """Worker processes to start."""
