@@ -6,7 +6,6 @@ import pty
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def ended(*words: str | Path) -> str:
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
-def test_help_and_version_are_quick_and_import_nothing_heavy(word: str) -> None:
+def test_help_and_version_import_nothing_heavy(word: str) -> None:
     program = f"""
 import sys
 sys.argv = ["fineinstructions", "{word}"]
@@ -80,13 +79,8 @@ except SystemExit:
     pass
 print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
-    seconds = []
-    for _ in range(3):
-        began = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        seconds.append(time.monotonic() - began)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    assert min(seconds) < 1.0, "half of this on a quiet machine"
     if word == "--help":
         assert all(f" {verb} " in done.stdout for verb in VERBS)
 
