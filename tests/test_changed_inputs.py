@@ -94,3 +94,32 @@ def test_documents_that_were_converted_need_not_stay(tmp_path: Path, recipe: Pat
     pair_id = rows(tmp_path / "run", "pairs")[0]["pair_id"]
     assert in_process("explain", tmp_path / "run", pair_id)[0] == 0
     assert "no such file" in told(*words)
+
+
+def test_a_refused_run_changes_nothing(tmp_path: Path) -> None:
+    """A converted file with a repeated id grows; the run that is refused must not harm what is committed."""
+    rows = pq.read_table(EXAMPLES / "documents.parquet").slice(0, 6).to_pylist()
+    lines = [json.dumps({"id": row["id"], "text": row["text"]}) for row in [*rows, rows[0]]]
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text("\n".join(lines), encoding="utf-8")
+    recipe = write_recipe(tmp_path, documents, engine={"workers": 0, "unit_rows": 100})
+    assert in_process("run", recipe, "--out", tmp_path / "run")[0] == 0
+    documents.write_text("\n".join([*lines, json.dumps({"id": "new", "text": "One more."})]), encoding="utf-8")
+    in_process("run", recipe, "--out", tmp_path / "run")
+    code, out, _ = in_process("verify", tmp_path / "run")
+    assert (code, out.strip().endswith("clean, nothing lost")) == (0, True), out
+
+
+def test_a_bank_is_never_its_own_output(tmp_path: Path) -> None:
+    recipe = {"templates": {"bank": str(tmp_path / "bank")}, "documents": {"path": str(EXAMPLES / "documents.parquet")}}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    code, _, err = in_process("run", tmp_path / "r.yaml", "--out", tmp_path / "bank", "--redo")
+    assert code == 2
+    assert "is the bank of the recipe too" in err
+
+
+def test_a_server_stage_without_a_model_is_refused_at_once(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, EXAMPLES / "documents.parquet", judge={"model": "openai"})
+    code, _, err = in_process("run", recipe, "--out", tmp_path / "run")
+    assert code == 2
+    assert "llm.model: missing, but judge asks a server" in err

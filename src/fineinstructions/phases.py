@@ -289,13 +289,15 @@ def _repeated_rows(staged: Sequence[StagedFile], config: DocumentsConfig, marks:
     """Rows of every file whose id occurred before; found once per input and kept for the workers."""
     seen = [(s.parquet.path, s.parquet.fingerprint, s.num_rows) for s in staged]
     key = digest(seen, config.model_copy(update={"limit": None}))  # the limit is in the rows of every file
+    arrays: dict[str, Any] = {}
     if marks.exists():
         with np.load(marks, allow_pickle=False) as found:
             if str(found["key"]) == key:
                 return [found[s.parquet.path] for s in staged]
+            arrays = {name: found[name] for name in found.files if name != "key"}  # what is committed still needs them
     marks.parent.mkdir(parents=True, exist_ok=True)
     repeated = find_repeated_ids(staged, config)
-    arrays: dict[str, Any] = {s.parquet.path: rows for s, rows in zip(staged, repeated, strict=True)}
+    arrays |= {s.parquet.path: rows for s, rows in zip(staged, repeated, strict=True)}
     temporary = marks.with_suffix(".tmp.npz")
     np.savez(temporary, key=np.array(key), **arrays)
     temporary.replace(marks)

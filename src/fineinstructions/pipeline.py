@@ -206,6 +206,17 @@ def _reader(folder: RunFolder) -> DocumentReader:
     return lambda spec: (d for d in work.documents_of(spec, setup) if not isinstance(d, Rejection))
 
 
+def _check_sense(config: RunConfig, out: Path) -> None:
+    """Refuse what would only be noticed late, or would eat its own input."""
+    bank = config.templates.bank
+    if bank and Path(bank).resolve() == out.resolve():
+        raise ConfigError(f"{out}: is the bank of the recipe too; choose another --out, or the bank would be replaced")
+    for name in ("genericize", "instantiate", "judge"):
+        stage = getattr(config, name)
+        if stage.model == "openai" and not (stage.llm.get("model") or config.llm.model):
+            raise ConfigError(f"llm.model: missing, but {name} asks a server; name the model as the server knows it")
+
+
 class _Driver:
     """One call of `run` or `build_templates`: the phases in order, each planned, done and merged."""
 
@@ -221,6 +232,7 @@ class _Driver:
     ) -> None:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
         self._setup = Setup(config, out)
+        _check_sense(config, out)
         models = build_models(self._setup)  # only asked which they are, so nothing is opened that must be closed
         phases = [*bank_phases(config, models), *([] if bank_only else pair_phases(config, models))]
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
@@ -277,7 +289,9 @@ class _Driver:
         lost = [
             f"{f.stage} turned away {f.account.num_turned_away:,} of {f.account.num_in:,}" for f in self.result.funnel()
         ]
-        raise ConfigError(f"no query became a template ({', '.join(lost)}); give more or other queries")
+        shared = any("frame_not_shared" in f.account.rejected for f in self.result.funnel())
+        remedy = "give more queries, or set merge.min_queries to 1" if shared else "give more or other queries"
+        raise ConfigError(f"no query became a template ({', '.join(lost)}); {remedy}")
 
     def _publish(self, name: str, record_type: type[Any], records: Iterator[Any], phase: str) -> None:
         """Write a merged table, unless it stands there as the units of the phase's upstream phases make it."""

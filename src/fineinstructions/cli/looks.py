@@ -39,6 +39,10 @@ def inspect(
     print_pairs(console, kept)
     for rejection in dropped:
         console.print(rejection_panel(rejection))
+    if pairs and not kept and not is_bank:
+        console.print("no pair was kept; the rejections say why")
+    if rejections and not dropped:
+        console.print("no rejection of that kind; docs/rejections.md names the stages and reasons")
 
 
 def explain(

@@ -131,7 +131,7 @@ def print_pairs(console: Console, pairs: Iterable[Pair], max_chars: int | None =
 
 def status_table(state: "RunStatus") -> Table:
     """Units, rates and time left, one row per phase."""
-    working = f"process {state.holder} is working on it" if state.holder else "nobody is working on it"
+    working = f"{state.holder} is working on it" if state.holder else "nobody is working on it"
     table = Table(box=None, pad_edge=False, header_style="bold", caption=working, caption_justify="left")
     for name in ("phase", "units", "rows", "units/s", "left", "set aside"):
         table.add_column(name, justify="left" if name == "phase" else "right")
