@@ -8,10 +8,11 @@ for duplicates, so which queries survive depends on their order only among dupli
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from fineinstructions.backends.endpoint import without_secrets
 from fineinstructions.config import Config
 from fineinstructions.decontamination import BenchmarkConfig, Decontaminator
 from fineinstructions.errors import BackendError, DataError
@@ -35,7 +36,7 @@ class ModerationConfig(Config):
     """File with one word or phrase per line; a query with one of them is dropped."""
     model: str | None = None
     """Model of an OpenAI-compatible moderation endpoint, as in the paper (section 3.1): ``omni-moderation-latest``."""
-    base_url: str | None = None
+    base_url: Annotated[str, AfterValidator(without_secrets)] | None = None
     """Server of the endpoint; ``None`` takes ``OPENAI_BASE_URL``."""
     batch_size: int = Field(default=32, ge=1)
     """Queries in one request. Default: ours."""
