@@ -38,12 +38,11 @@ class IndexConfig(Config):
     """``exact`` compares a document with every template, ``ivf`` with those in the nearest lists; ``auto`` chooses by
     size. Ours; the authors' index is of the IVF kind."""
     exact_up_to: NonNegativeInt = 100_000
-    """Largest number of templates for which ``auto`` is exact. Ours: measured to cost less than it saves below."""
+    """Largest number of templates for which ``auto`` is exact. Ours."""
     nlist: PositiveInt | None = None
     """Number of lists of an IVF index; ``None`` for four times the square root of the number of templates. Ours."""
     nprobe: PositiveInt = 64
-    """Lists that a query looks into. Ours, 0.99 of all candidates at a million templates; the authors' helper has 150
-    for 18 million."""
+    """Lists that a query looks into. Ours; the authors' helper has 150 for 18 million templates."""
     batch_size: PositiveInt = 1024
     """Descriptions encoded at once. Ours."""
 
