@@ -18,7 +18,7 @@ from fineinstructions.inputs import one_line
 STAGED_KEY = b"fineinstructions.input"
 """Key in the metadata of a Parquet file that `staging` converted: the original name, whether it has ids."""
 
-BATCH_BYTES = 16 * 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 """Rows are decoded in batches of about this size."""
 
 

@@ -16,8 +16,8 @@ from fineinstructions.records import from_table, schema_of, to_table
 
 R = TypeVar("R")
 
-ROW_GROUP_ROWS = 4096
-ROW_GROUP_CHARS = 8 << 20
+ROW_GROUP_ROWS = 1024
+ROW_GROUP_CHARS = 2 << 20
 
 
 def table_name(record_type: type[Any]) -> str:
