@@ -281,3 +281,21 @@ def test_ctrl_c_stops_cleanly(toy: Toy, tmp_path: Path, to_group: bool) -> None:
     assert gone(workers)
     run_toy(toy)
     assert content(toy.out) == expected(toy, tmp_path)
+
+
+def test_ctrl_c_waits_until_a_worker_is_started() -> None:
+    """Another thread of the driver may take the signal; a start cut in half leaves a worker that dies with a traceback."""
+    script = (
+        "import os, signal, threading, time\n"
+        "from fineinstructions.engines.local import _interrupts_held_back\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "try:\n"
+        "    with _interrupts_held_back():\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(0.2)\n"
+        "        print('started')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (said.stdout.split(), said.stderr) == (["started", "interrupted"], "")

@@ -12,6 +12,7 @@ every unit's end. Here a death costs one worker's open units and is pinned on th
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -226,7 +227,8 @@ class _Crew(Generic[M, C]):
         while self._waiting or self._suspects or any(worker.open for worker in self._workers):
             needed = min(self._num_workers, self._num_unfinished())
             while len(self._workers) < needed:
-                self._workers.append(_start(self._job, self._open_units))
+                with _interrupts_held_back():  # a worker that is not in the list yet would not be stopped
+                    self._workers.append(_start(self._job, self._open_units))
             for worker in self._workers:
                 self._hand_out(worker)
             ready = wait([worker.pipe for worker in self._workers])
@@ -313,7 +315,7 @@ def _start(job: Job[M, C], open_units: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, os.getpid(), job, open_units), daemon=True)
-    with _one_thread_each(), _interrupts_held_back():
+    with _one_thread_each():
         process.start()
     theirs.close()
     return _Worker(process, mine)
@@ -336,9 +338,21 @@ def _one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Start processes with Ctrl-C blocked, so that it reaches the driver only."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start processes with Ctrl-C blocked, so that it reaches the driver only, and the driver once they are started.
+
+    Blocking the signal is what the new process inherits. It does not protect the driver: another of its threads takes
+    the signal, and Python then interrupts the main thread all the same, half-way through the start. So the signal is
+    also caught and sent again at the end.
+    """
+    caught: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number)) if in_main_thread else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+        if caught:
+            signal.raise_signal(signal.SIGINT)
