@@ -1,7 +1,7 @@
 # Everything a newcomer needs; needs only git, make and Python >= 3.11.
 #   make demo       set up and run the main job on examples/data
 #   make test       set up and run the test suite of the base install
-#   make test-all   the same with every extra and the slow tests
+#   make test-all   that, then every extra with its tests and the slow ones
 #   make check      format, lint and types
 #   make docs       write the generated pages anew
 #   make clean      remove the environment and what tools left behind
@@ -42,8 +42,9 @@ check: $(VENV)/dev.stamp
 test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not slow and not extra"
 
-test-all: $(VENV)/all.stamp
-	$(PYTEST)
+test-all: test
+	$(MAKE) setup-all
+	$(PYTEST) -m "slow or extra"
 
 demo: $(VENV)/base.stamp
 	@$(BIN)/fineinstructions run recipes/quickstart.yaml --out $(DEMO)
