@@ -215,9 +215,9 @@ def take_bank(unit: Unit, models: Models, setup: Setup) -> None:
 
 def index_templates(unit: Unit, models: Models, setup: Setup) -> None:
     """index: descriptions -> vectors -> template index."""
-    templates = list(unit.read_all(Template, phase="templates"))
-    unit.count("indexed", len(templates))
-    build_index(templates, models.encoder, setup.config.index, unit.folder / "index")
+    templates = unit.read_all(Template, phase="templates")
+    index = build_index(templates, models.encoder, setup.config.index, unit.folder / "index")
+    unit.count("indexed", len(index))
 
 
 def find_matches(unit: Unit, models: Models, setup: Setup) -> None:

@@ -82,7 +82,7 @@ def test_a_template_is_found_by_its_id(built):
 
 
 def test_colliding_keys_are_told_apart_by_the_id(built, monkeypatch, tmp_path):
-    monkeypatch.setattr("fineinstructions.templates.index._key", lambda template_id: 7)
+    monkeypatch.setattr("fineinstructions.templates.table.key_of", lambda template_id: 7)
     index = build_index(bank(5), WordEncoder(), IndexConfig(), tmp_path)
     assert [index.row(f"t-{row:04}") for row in range(5)] == list(range(5))
     with pytest.raises(KeyError):

@@ -1,34 +1,50 @@
 """Template index: the bank's templates beside the vectors of their compatible document descriptions.
 
-In: templates. Out: a folder that every worker opens memory-mapped, and `TemplateIndex`, which looks templates up by row
-or by id. It is the description that is embedded, not the template: a document resembles what it is about, not what is
-asked of it.
+In: templates, streamed. Out: a folder that every worker opens memory-mapped, and `TemplateIndex`, which looks templates
+up by row or by id. It is the description that is embedded, not the template: a document resembles what it is about, not
+what is asked of it.
 
 The decision to question: rows keep the order of the bank that was indexed, in the vectors and in the table alike, so a
-row number means the same to the index, to a compatibility gate and to the table.
+row number means the same to the index, to a compatibility gate and to the table. Templates that are added later follow
+behind, and removed ones keep their row, so no number ever changes.
 
-Files: ``templates.arrow``, uncompressed so that it can be mapped, beside those of `backends.vector_index`.
+Files: those of `templates.table` beside those of `backends.vector_index`.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
 from fineinstructions.backends.encoder import Encoder
-from fineinstructions.backends.vector_index import IndexKind, VectorIndex, file_digest
-from fineinstructions.config import Config
+from fineinstructions.backends.vector_index import (
+    ArraySource,
+    IndexKind,
+    Settings,
+    VectorIndex,
+    add_vectors,
+    build_vectors,
+    open_vectors,
+    remove_vectors,
+    save_array,
+    set_min_cosine,
+)
+from fineinstructions.config import Config, digest
 from fineinstructions.errors import ConfigError, DataError
-from fineinstructions.records import Template, from_table, to_table
+from fineinstructions.records import Template
+from fineinstructions.runs.durable import write_text
+from fineinstructions.templates.table import (
+    TABLE_FILE,
+    TemplateTable,
+    table_digest,
+    table_files,
+    write_table,
+)
 
-_TABLE_FILE = "templates.arrow"
-_KEY_COLUMN = "key"
-_MIN_COSINE = b"min_cosine"
+_EMBEDDED_DIR = ".embedded"
+_SHARD_ROWS = 65_536
 
 
 class IndexConfig(Config):
@@ -43,8 +59,24 @@ class IndexConfig(Config):
     """Number of lists of an IVF index; ``None`` for four times the square root of the number of templates. Ours."""
     nprobe: PositiveInt = 64
     """Lists that a query looks into. Ours; the authors' helper has 150 for 18 million templates."""
+    head_dims: PositiveInt = 256
+    """Coordinates whose products are always taken; the others only bound the cosine where the threshold is out of
+    reach. Changes speed, not results. Ours."""
+    keep_vectors: bool | None = None
+    """Whether an IVF index keeps its float vectors (4 bytes a dimension) for exact cosines; else 8-bit codes decide, from
+    ``min_cosine`` less 0.003 on. ``None``: up to a million templates. Ours."""
     batch_size: PositiveInt = 1024
     """Descriptions encoded at once. Ours."""
+
+    def settings(self, count: int, min_cosine: float) -> Settings:
+        """What the vector index is told."""
+        return Settings(
+            nlist=self.nlist,
+            nprobe=self.nprobe,
+            head_dims=self.head_dims,
+            keeps_vectors=count <= 1_000_000 if self.keep_vectors is None else self.keep_vectors,
+            min_cosine=min_cosine,
+        )
 
 
 class TemplateIndex:
@@ -52,42 +84,51 @@ class TemplateIndex:
 
     Attributes:
         vectors: The searchable vectors.
-        min_cosine: The encoder's calibrated threshold, stored when the index was built.
     """
 
-    def __init__(self, table: pa.Table, vectors: VectorIndex) -> None:
+    def __init__(self, table: TemplateTable, vectors: VectorIndex) -> None:
         self.vectors = vectors
-        self.min_cosine = float(table.schema.metadata[_MIN_COSINE])
         self._table = table
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._table)
 
     @property
     def encoder_id(self) -> str:
         """Encoder that made the vectors."""
         return self.vectors.encoder_id
 
-    @cached_property
-    def num_slots(self) -> NDArray[np.int64]:
-        """Slots of every template, in row order."""
-        slots: NDArray[np.int64] = self._table.column("num_slots").to_numpy()
-        return slots
+    @property
+    def min_cosine(self) -> float:
+        """The encoder's calibrated threshold, stored when the index was built or calibrated.
 
-    @cached_property
+        Raises:
+            ConfigError: If it is not known.
+        """
+        if self.vectors.manifest.min_cosine is None:
+            raise ConfigError(
+                f"{self.vectors.folder}: no threshold is known for encoder {self.encoder_id!r}; set retrieve.min_cosine,"
+                " or measure one with 'fineinstructions index calibrate'"
+            )
+        return self.vectors.manifest.min_cosine
+
+    @property
+    def num_slots(self) -> NDArray[np.int64]:
+        """Slots of every template, in row order, shape (N,)."""
+        return self._table.num_slots
+
+    @property
     def keys(self) -> NDArray[np.uint64]:
         """A 64-bit hash of every template's id, in row order: sampling draws a template's luck from it."""
-        keys: NDArray[np.uint64] = self._table.column(_KEY_COLUMN).to_numpy()
-        return keys
+        return self._table.keys
 
     def template_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Ids of the templates in some rows."""
-        ids: list[str] = self._table.column("template_id").take(pa.array(rows)).to_pylist()
-        return ids
+        return self._table.template_ids(rows)
 
     def templates(self, rows: NDArray[np.int64] | None = None) -> Iterator[Template]:
-        """Templates of some rows, or of all of them, in order."""
-        return from_table(self._table if rows is None else self._table.take(pa.array(rows)), Template)
+        """Templates of some rows, or of all of them (removed ones too), in order."""
+        return self._table.templates(rows)
 
     def template(self, template_id: str) -> Template:
         """The template of an id.
@@ -103,54 +144,114 @@ class TemplateIndex:
         Raises:
             KeyError: If the index has no such template.
         """
-        key = np.uint64(_key(template_id))
-        ids = self._table.column("template_id")
-        first = np.searchsorted(self.keys, key, side="left", sorter=self._rows_by_key)
-        last = np.searchsorted(self.keys, key, side="right", sorter=self._rows_by_key)
-        for row in self._rows_by_key[first:last].tolist():
-            if ids[row].as_py() == template_id:
-                return int(row)
-        raise KeyError(template_id)
-
-    @cached_property
-    def _rows_by_key(self) -> NDArray[np.int64]:
-        return np.argsort(self.keys, kind="stable")
+        return self._table.row(template_id)
 
 
-def build_index(templates: Sequence[Template], encoder: Encoder, config: IndexConfig, out_dir: Path) -> TemplateIndex:
+def build_index(
+    templates: Iterable[Template],
+    encoder: Encoder,
+    config: IndexConfig,
+    out_dir: Path,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> TemplateIndex:
     """Embed the compatible document descriptions of a template bank and save the index.
+
+    Memory is bounded whatever the size of the bank. A build that was stopped goes on: descriptions that were embedded
+    are not embedded again.
 
     Args:
         templates: The bank, each id once.
         encoder: Makes the vectors.
         config: How to build.
         out_dir: Folder to write; files of an earlier index in it are replaced.
+        on_progress: Told the step (``embed``, ``index``) and the number of rows that were done.
 
     Returns:
         The index as `open_index` opens it.
 
     Raises:
-        ConfigError: If there is no template.
+        ConfigError: If there is no template, or no room on the disk.
         DataError: If an id occurs twice.
     """
-    if not templates:
-        raise ConfigError("there is no template to index; give more or other queries")
     out_dir.mkdir(parents=True, exist_ok=True)
-    rows_digest = _write_table(_table(templates, encoder.min_cosine), out_dir / _TABLE_FILE)
-    vectors = np.empty((len(templates), encoder.dimension), dtype=np.float32)
-    for start in range(0, len(templates), config.batch_size):
-        batch = templates[start : start + config.batch_size]
-        vectors[start : start + len(batch)] = encoder.encode_texts([t.compatible_document_description for t in batch])
-    VectorIndex.build(
-        vectors,
+    count = write_table(templates, out_dir / TABLE_FILE)
+    table = TemplateTable([out_dir / TABLE_FILE])
+    table.require_unique_ids()
+    rows_digest = table_digest([out_dir / TABLE_FILE])
+    source = _embedded(table, 0, count, encoder, config.batch_size, out_dir, rows_digest, on_progress)
+    build_vectors(
+        source,
+        out_dir,
         encoder.encoder_id,
         rows_digest=rows_digest,
         kind=config.kind,
         exact_up_to=config.exact_up_to,
-        nlist=config.nlist,
-        nprobe=config.nprobe,
-    ).save(out_dir)
+        settings=config.settings(count, encoder.min_cosine),
+        min_cosine=encoder.min_cosine,
+        on_progress=None if on_progress is None else lambda rows: on_progress("index", rows),
+    )
+    _forget_embedded(out_dir)
     return open_index(out_dir, encoder)
+
+
+def add_templates(templates: Iterable[Template], encoder: Encoder, folder: Path, batch_size: int = 1024) -> int:
+    """Add templates to an index; their rows follow the last one.
+
+    Args:
+        templates: New ones; an id that the index has already is refused.
+        encoder: The encoder that made the index.
+        folder: The index.
+        batch_size: Descriptions encoded at once.
+
+    Returns:
+        How many were added.
+
+    Raises:
+        ConfigError: If there is no index, another encoder made it, or there is no template.
+        DataError: If an id occurs twice, or a file is corrupt.
+    """
+    before = open_index(folder, encoder)
+    files = table_files(folder, before.vectors.manifest.num_additions + 1)
+    count = write_table(templates, files[-1])
+    table = TemplateTable(files)
+    table.require_unique_ids()
+    rows_digest = table_digest(files)
+    source = _embedded(table, len(before), len(table), encoder, batch_size, folder, rows_digest, None)
+    add_vectors(folder, source, rows_digest)
+    _forget_embedded(folder)
+    return count
+
+
+def remove_templates(template_ids: Iterable[str], folder: Path) -> int:
+    """Remove templates from an index: they are never found again.
+
+    Args:
+        template_ids: Ids.
+        folder: The index.
+
+    Returns:
+        How many were there.
+
+    Raises:
+        ConfigError: If there is no index, or it has no such template.
+    """
+    index = open_index(folder, verify=False)
+    rows = []
+    for template_id in template_ids:
+        try:
+            rows.append(index.row(template_id))
+        except KeyError:
+            raise ConfigError(f"{folder}: no template {template_id!r} in this index; nothing was removed") from None
+    return remove_vectors(folder, np.array(rows, dtype=np.int64))
+
+
+def store_min_cosine(folder: Path, min_cosine: float) -> None:
+    """Store a calibrated threshold with an index.
+
+    Raises:
+        ConfigError: If there is no index.
+    """
+    set_min_cosine(folder, min_cosine)
 
 
 def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = True) -> TemplateIndex:
@@ -168,47 +269,58 @@ def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = T
         ConfigError: If there is no index, or another encoder made it.
         DataError: If a file is corrupt.
     """
-    vectors = VectorIndex.open(
+    vectors = open_vectors(
         folder,
         encoder_id=None if encoder is None else encoder.encoder_id,
         dimension=None if encoder is None else encoder.dimension,
         verify=verify,
     )
-    path = folder / _TABLE_FILE
-    if not path.is_file() or (verify and file_digest(path) != vectors.rows_digest):
-        raise DataError(f"{path}: missing, or not the templates that the vectors stand for; build the index again")
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            table = reader.read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a template table: {str(error).splitlines()[0]}") from None
+    files = table_files(folder, vectors.manifest.num_additions)
+    missing = [path for path in files if not path.is_file()]
+    if missing or (verify and table_digest(files) != vectors.manifest.rows_digest):
+        place = missing[0] if missing else files[0]
+        raise DataError(f"{place}: missing, or not the templates that the vectors stand for; build the index again")
+    table = TemplateTable(files)
     if len(table) != len(vectors):
-        raise DataError(f"{path}: {len(table)} templates, but {len(vectors)} vectors; build the index again")
+        raise DataError(f"{files[0]}: {len(table)} templates, but {len(vectors)} vectors; build the index again")
     return TemplateIndex(table, vectors)
 
 
-def _key(template_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(template_id.encode(), digest_size=8).digest(), "little")
+def _embedded(
+    table: TemplateTable,
+    start: int,
+    stop: int,
+    encoder: Encoder,
+    batch_size: int,
+    folder: Path,
+    rows_digest: str,
+    on_progress: Callable[[str, int], None] | None,
+) -> ArraySource:
+    """Vectors of a row range, embedded into files of a fixed number of rows; those that are there already are used."""
+    place = folder / _EMBEDDED_DIR
+    key = digest(rows_digest, encoder.encoder_id, start)
+    if not (place / "key").is_file() or (place / "key").read_text(encoding="utf-8") != key:
+        _forget_embedded(folder)
+        place.mkdir()
+        write_text(place / "key", key)
+    paths = []
+    for number, first in enumerate(range(start, stop, _SHARD_ROWS)):
+        last = min(first + _SHARD_ROWS, stop)
+        paths.append(place / f"{number:05d}.npy")
+        if not paths[-1].is_file():
+            vectors = np.empty((last - first, encoder.dimension), dtype=np.float32)
+            for low in range(first, last, batch_size):
+                high = min(low + batch_size, last)
+                vectors[low - first : high - first] = encoder.encode_texts(table.descriptions(low, high))
+            save_array(paths[-1], vectors)
+        if on_progress:
+            on_progress("embed", last - first)
+    return ArraySource([np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
 
 
-def _table(templates: Sequence[Template], min_cosine: float) -> pa.Table:
-    """Templates with their keys, in one chunk, so that a row is found without a search through chunks."""
-    seen: set[str] = set()
-    for template in templates:
-        if template.template_id in seen:
-            raise DataError(f"template {template.template_id} occurs twice in the bank; an id must be unique")
-        seen.add(template.template_id)
-    table = to_table(templates, Template).combine_chunks()
-    keys = pa.array([_key(t.template_id) for t in templates], type=pa.uint64())
-    table = table.append_column(pa.field(_KEY_COLUMN, pa.uint64(), nullable=False), keys)
-    return table.replace_schema_metadata({_MIN_COSINE: repr(min_cosine)})
-
-
-def _write_table(table: pa.Table, path: Path) -> str:
-    """Write an Arrow file in one step and return its digest."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    digest = file_digest(temporary)
-    temporary.replace(path)
-    return digest
+def _forget_embedded(folder: Path) -> None:
+    place = folder / _EMBEDDED_DIR
+    if place.is_dir():
+        for path in place.iterdir():
+            path.unlink()
+        place.rmdir()

@@ -1,0 +1,28 @@
+"""Nearest neighbours above a cosine threshold, from a thousand vectors to tens of millions, in one kind of folder."""
+
+from fineinstructions.backends.vector_index.building import Settings, VectorSource, save_array
+from fineinstructions.backends.vector_index.neighbours import Neighbours, VectorIndex
+from fineinstructions.backends.vector_index.store import (
+    ArraySource,
+    IndexKind,
+    add_vectors,
+    build_vectors,
+    open_vectors,
+    remove_vectors,
+    set_min_cosine,
+)
+
+__all__ = [
+    "ArraySource",
+    "IndexKind",
+    "Neighbours",
+    "Settings",
+    "VectorIndex",
+    "VectorSource",
+    "add_vectors",
+    "build_vectors",
+    "open_vectors",
+    "remove_vectors",
+    "save_array",
+    "set_min_cosine",
+]

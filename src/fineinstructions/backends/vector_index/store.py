@@ -1,0 +1,229 @@
+"""Index folders as a whole: build, open, add to, take from.
+
+In: vectors, or a folder. Out: a folder, or the index in it. The kind follows the size: exact up to `exact_up_to`
+vectors, list-major above. What is removed is only marked, so a removal costs nothing and row numbers never change.
+
+Shapes: N vectors, D width, n added ones.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fineinstructions.backends.vector_index.building import (
+    Settings,
+    VectorSource,
+    build_listed,
+    merge_blocks,
+    remove_work,
+    save_array,
+    spill,
+    work_folder,
+)
+from fineinstructions.backends.vector_index.coding import Coding
+from fineinstructions.backends.vector_index.exact import ExactIndex, write_exact
+from fineinstructions.backends.vector_index.listed import ListedIndex
+from fineinstructions.backends.vector_index.manifest import Manifest, note, read_manifest, write_manifest
+from fineinstructions.backends.vector_index.neighbours import VectorIndex, checked_vectors
+from fineinstructions.backends.vector_index.truth import measure
+
+IndexKind = Literal["auto", "exact", "ivf"]
+
+REMOVED_FILE = "removed.npy"
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Vectors in memory, or memory-mapped ``.npy`` files one after the other."""
+
+    arrays: Sequence[NDArray[np.float32]]
+    """Each of shape (any, D)."""
+
+    @property
+    def count(self) -> int:
+        """Number of vectors (N)."""
+        return sum(len(array) for array in self.arrays)
+
+    @property
+    def dimension(self) -> int:
+        """Width of a vector (D)."""
+        return int(self.arrays[0].shape[1])
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Vectors of some rows, shape (stop - start, D)."""
+        pieces, first = [], 0
+        for array in self.arrays:
+            low, high = max(start - first, 0), min(stop - first, len(array))
+            if low < high:
+                pieces.append(np.asarray(array[low:high], dtype=np.float32))
+            first += len(array)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def build_vectors(
+    source: VectorSource,
+    folder: Path,
+    encoder_id: str,
+    *,
+    rows_digest: str = "",
+    kind: IndexKind = "auto",
+    exact_up_to: int = 100_000,
+    settings: Settings = Settings(),
+    min_cosine: float | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> VectorIndex:
+    """Build an index folder; what an earlier build that was stopped has done is used.
+
+    Args:
+        source: The vectors, of unit length or zero.
+        folder: Where to; files of an earlier index in it are replaced.
+        encoder_id: Encoder that made them.
+        rows_digest: Digest of the table whose rows they stand for, if there is one.
+        kind: ``exact`` compares with every vector, ``ivf`` with those in the nearest lists; ``auto`` is exact up to
+            `exact_up_to` vectors.
+        exact_up_to: See `kind`.
+        settings: How an ``ivf`` index is built.
+        min_cosine: Calibrated threshold of the encoder, to be stored.
+        on_progress: Told the number of rows after every block.
+
+    Returns:
+        The index, opened.
+
+    Raises:
+        ConfigError: If the disk has no room for it.
+        ValueError: If there is no vector, or one is neither of unit length nor zero.
+    """
+    if source.count < 1:
+        raise ValueError("there must be at least one vector")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REMOVED_FILE).unlink(missing_ok=True)
+    if kind == "exact" or (kind == "auto" and source.count <= exact_up_to):
+        vectors = checked_vectors(source.read(0, source.count))
+        manifest = Manifest(
+            kind="exact",
+            encoder_id=encoder_id,
+            rows_digest=rows_digest,
+            dimension=source.dimension,
+            count=source.count,
+            files=write_exact(vectors, folder),
+            min_cosine=min_cosine,
+        )
+        write_manifest(folder, manifest)
+        return open_vectors(folder, verify=False)
+    manifest, truth = build_listed(source, folder, settings, encoder_id, rows_digest, on_progress)
+    recall = measure(ListedIndex(folder, manifest, np.empty(0, np.int64)), truth)
+    write_manifest(folder, manifest.model_copy(update={"recall": recall, "min_cosine": min_cosine}))
+    remove_work(folder)
+    return open_vectors(folder, verify=False)
+
+
+def open_vectors(
+    folder: Path, *, encoder_id: str | None = None, dimension: int | None = None, verify: bool = True
+) -> VectorIndex:
+    """Open an index folder, memory-mapped.
+
+    Args:
+        folder: Where it was built.
+        encoder_id: Encoder that will make the queries; ``None`` to take any.
+        dimension: Width of its vectors; ``None`` to take any.
+        verify: Compare the files' digests with the manifest; reads everything once.
+
+    Returns:
+        The index.
+
+    Raises:
+        ConfigError: If there is no index, or another encoder made it.
+        DataError: If a file or the manifest is corrupt.
+    """
+    manifest = read_manifest(folder)
+    manifest.require(folder, encoder_id, dimension)
+    manifest.check_files(folder, digests=verify)
+    removed = np.load(folder / REMOVED_FILE, allow_pickle=False) if manifest.num_removed else np.empty(0, np.int64)
+    return (ExactIndex if manifest.kind == "exact" else ListedIndex)(folder, manifest, removed)
+
+
+def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", settings: Settings = Settings()) -> None:
+    """Add vectors behind those that are there, without building again.
+
+    They go to the lists there are; an index that has doubled since it was built is better built again.
+
+    Args:
+        folder: An index folder.
+        source: The new vectors; their rows follow the last one.
+        rows_digest: Digest of the table with the new rows.
+        settings: For `Settings.threads` and `Settings.part_bytes`; the rest stands in the index.
+
+    Raises:
+        ConfigError: If there is no index, or its vectors have another width.
+    """
+    manifest = read_manifest(folder)
+    manifest.require(folder, None, source.dimension)
+    if manifest.kind == "exact":
+        there = open_vectors(folder).vectors(np.arange(manifest.count))
+        added = checked_vectors(source.read(0, source.count))
+        files = write_exact(np.concatenate([there, added]), folder)
+        kept = {name: n for name, n in manifest.files.items() if name not in files}
+        changes = {"files": kept | files}
+    else:
+        segment = len(manifest.segments)
+        settings = Settings(
+            keeps_vectors=manifest.keeps_vectors, threads=settings.threads, part_bytes=settings.part_bytes
+        )
+        work = work_folder(folder, source, settings, manifest.encoder_id, f"{rows_digest} {segment}")
+        coding = Coding.load(folder / "coding.npz")
+        num_blocks = spill(source, manifest.count, work, coding, settings, np.empty((0, source.dimension), np.float32))
+        parts, names = merge_blocks(work, num_blocks, coding, folder, segment, settings)
+        changes = {
+            "files": manifest.files | {name: note(folder / name) for name in names},
+            "segments": [*manifest.segments, parts],
+        }
+    changes |= {
+        "count": manifest.count + source.count,
+        "rows_digest": rows_digest,
+        "num_additions": manifest.num_additions + 1,
+    }
+    write_manifest(folder, manifest.model_copy(update=changes))
+    remove_work(folder)
+
+
+def remove_vectors(folder: Path, rows: NDArray[np.int64], rows_digest: str | None = None) -> int:
+    """Mark rows as removed: they are never found again, and keep their numbers.
+
+    Args:
+        folder: An index folder.
+        rows: Row numbers.
+        rows_digest: New digest of the table, if it changed.
+
+    Returns:
+        How many were not removed before.
+
+    Raises:
+        ConfigError: If there is no index.
+        ValueError: If a row does not exist.
+    """
+    manifest = read_manifest(folder)
+    rows = np.unique(np.asarray(rows, dtype=np.int64))
+    if len(rows) and (rows[0] < 0 or rows[-1] >= manifest.count):
+        raise ValueError(f"rows must lie between 0 and {manifest.count - 1}")
+    before = np.load(folder / REMOVED_FILE, allow_pickle=False) if manifest.num_removed else np.empty(0, np.int64)
+    removed = np.union1d(before, rows)
+    save_array(folder / REMOVED_FILE, removed)
+    changes = {
+        "num_removed": len(removed),
+        "files": manifest.files | {REMOVED_FILE: note(folder / REMOVED_FILE)},
+    } | ({} if rows_digest is None else {"rows_digest": rows_digest})
+    write_manifest(folder, manifest.model_copy(update=changes))
+    return len(removed) - len(before)
+
+
+def set_min_cosine(folder: Path, min_cosine: float) -> None:
+    """Store a calibrated threshold with an index.
+
+    Raises:
+        ConfigError: If there is no index.
+    """
+    write_manifest(folder, read_manifest(folder).model_copy(update={"min_cosine": min_cosine}))

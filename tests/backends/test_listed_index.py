@@ -1,0 +1,222 @@
+"""List-major index: nothing above the threshold is lost in a probed list, whatever the batch, the blocks or the parts."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fineinstructions.backends.vector_index import ArraySource, Settings, VectorIndex, build_vectors, building, listed
+from fineinstructions.backends.vector_index.neighbours import merged_shards
+from fineinstructions.errors import ConfigError
+
+
+def unit(vectors: NDArray) -> NDArray[np.float32]:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def sentences(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
+    """Vectors with a common mean and a falling spectrum around a hundred topics, as sentence vectors lie."""
+    rng = np.random.default_rng(seed)
+    topics = np.random.default_rng(0).standard_normal((100, dimension))
+    spectrum = (1.0 + np.arange(dimension)) ** -0.5
+    drawn = topics[rng.integers(0, 100, count)] + 0.5 * rng.standard_normal((count, dimension))
+    return unit(drawn * spectrum + 0.15)
+
+
+def build(folder: Path, vectors: NDArray[np.float32], **options) -> VectorIndex:
+    options = {"nlist": 30, "nprobe": 30, "head_dims": 16, "list_dims": 8, **options}
+    return build_vectors(ArraySource([vectors]), folder, "e", kind="ivf", settings=Settings(**options))
+
+
+def assert_same(expected, found, *, counts: bool = True):
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a.ids, b.ids)
+        np.testing.assert_array_equal(a.cosines, b.cosines)
+        assert not counts or a.num_above == b.num_above
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return sentences(6000, 48, seed=1)
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return sentences(120, 48, seed=2)
+
+
+@pytest.fixture(scope="module")
+def exact(vectors, tmp_path_factory):
+    return build_vectors(ArraySource([vectors]), tmp_path_factory.mktemp("exact"), "e", kind="exact")
+
+
+@pytest.fixture(scope="module")
+def kept(vectors, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("kept"), vectors)
+
+
+@pytest.fixture(scope="module")
+def coded(vectors, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("coded"), vectors, keeps_vectors=False)
+
+
+@pytest.mark.parametrize("min_cosine", [-1.0, 0.3, 0.8, 0.95])
+def test_with_float_vectors_and_all_lists_it_is_exact(exact, kept, queries, min_cosine):
+    assert_same(exact.search(queries, min_cosine, 40), kept.search(queries, min_cosine, 40), counts=False)
+    rows, cosines = kept.best(queries)
+    assert np.mean(rows == exact.best(queries)[0]) > 0.8  # only the nearest lists are looked into
+    np.testing.assert_allclose(cosines, exact.best(queries)[1], atol=0.05)
+
+
+@pytest.mark.parametrize("min_cosine", [0.3, 0.8, 0.9])
+def test_codes_lose_nothing_above_the_threshold(exact, coded, queries, min_cosine):
+    margin = coded.manifest.scores.margin
+    for found, wanted in zip(coded.search(queries, min_cosine, 6000), exact.search(queries, -1, 6000), strict=True):
+        truth = dict(zip(wanted.ids.tolist(), wanted.cosines.tolist(), strict=True))
+        assert {row for row, cosine in truth.items() if cosine >= min_cosine} <= set(found.ids.tolist())
+        assert all(truth[row] >= min_cosine - 2 * margin for row in found.ids.tolist())
+        assert found.num_above == len(found.ids)
+        assert np.all(np.diff(found.cosines) <= 0)
+        np.testing.assert_allclose(found.cosines, [truth[row] for row in found.ids.tolist()], atol=margin)
+
+
+def test_the_manifest_says_how_good_it_is(kept, coded, exact, queries):
+    for index in (kept, coded):
+        scores, recall = index.manifest.scores, index.manifest.recall
+        assert 0 < scores.error_sd < scores.error_max <= scores.margin
+        assert recall.at_10 == 1.0
+        assert recall.num_queries == 1000
+        assert coded.manifest.keeps_vectors is False
+        sample = index.search(queries, 0.5, 50)
+        assert sum(n.num_above for n in sample) > 1000
+
+
+def test_recall_falls_with_the_lists_that_are_probed(vectors, tmp_path):
+    recalls = [
+        build(tmp_path / str(nprobe), vectors, nprobe=nprobe, min_cosine=0.9).manifest.recall for nprobe in (1, 4, 30)
+    ]
+    assert recalls[0].at_10 < recalls[1].at_10 < recalls[2].at_10 == 1.0
+    assert recalls[0].above < recalls[2].above == 1.0
+    assert all(recall.num_above > 500 for recall in recalls)
+
+
+@pytest.mark.parametrize("name", ["kept", "coded"])
+@pytest.mark.parametrize("min_cosine", [0.2, 0.9])
+def test_a_query_finds_the_same_in_any_company(name, min_cosine, queries, request, monkeypatch):
+    index = request.getfixturevalue(name)
+    together = index.search(queries, min_cosine, 30)
+    assert_same(together, [index.search(query[None], min_cosine, 30)[0] for query in queries])
+    assert_same(together[::-1], index.search(queries[::-1].copy(), min_cosine, 30))
+    monkeypatch.setattr(listed, "QUERIES_PER_PASS", 7)
+    monkeypatch.setattr(listed, "_TILE_SCORES", 100)
+    monkeypatch.setattr(listed, "_PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(listed, "_READ_BYTES", 1000)
+    assert_same(together, index.search(queries, min_cosine, 30))
+
+
+def test_hits_that_are_settled_early_change_nothing(coded, kept, queries, monkeypatch):
+    for index in (coded, kept):
+        whole = index.search(queries, 0.2, 5)
+        monkeypatch.setattr(listed, "_MAX_HITS", 500)
+        assert_same(whole, index.search(queries, 0.2, 5))
+        monkeypatch.undo()
+
+
+def test_blocks_and_parts_change_nothing_but_the_files(vectors, queries, kept, tmp_path, monkeypatch):
+    expected = kept.search(queries, 0.7, 30)
+    many_parts = build(tmp_path / "parts", vectors, part_bytes=20_000)
+    assert len(many_parts.manifest.segments[0]) > 5
+    assert_same(expected, many_parts.search(queries, 0.7, 30))
+    monkeypatch.setattr(building, "BLOCK_ROWS", 1000)
+    blocks = build(tmp_path / "blocks", vectors)
+    assert_same(expected, blocks.search(queries, 0.7, 30))
+    assert sorted(p.name for p in blocks.folder.iterdir()) == sorted(p.name for p in kept.folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["kept", "coded"])
+def test_shards_of_lists_give_the_whole(name, queries, request):
+    index = request.getfixturevalue(name)
+    for min_cosine in (0.3, 0.9):
+        shards = [index.search(queries, min_cosine, 25, lists=range(a, b)) for a, b in ((0, 7), (7, 8), (8, 30))]
+        assert_same(index.search(queries, min_cosine, 25), merged_shards(shards, 25), counts=name == "coded")
+
+
+BUILD = """
+import sys, numpy as np
+from pathlib import Path
+from fineinstructions.backends.vector_index import ArraySource, Settings, build_vectors, building
+building.BLOCK_ROWS = 500
+source = ArraySource([np.load(sys.argv[1])])
+def told(rows):
+    print("block", flush=True)
+    if len(sys.argv) > 3:
+        sys.stdin.readline()
+build_vectors(source, Path(sys.argv[2]), "e", kind="ivf", on_progress=told,
+              settings=Settings(nlist=30, nprobe=30, head_dims=16, list_dims=8))
+"""
+
+
+def test_a_build_that_was_killed_goes_on(vectors, tmp_path):
+    np.save(tmp_path / "vectors.npy", vectors)
+    command = [sys.executable, "-c", BUILD, str(tmp_path / "vectors.npy")]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
+    killed = tmp_path / "killed"
+    with subprocess.Popen(
+        [*command, str(killed), "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as builder:
+        for _ in range(3):
+            builder.stdout.readline()
+            builder.stdin.write("\n")
+            builder.stdin.flush()
+        builder.stdout.readline()
+        builder.send_signal(signal.SIGKILL)
+    done = {path.name: path.stat().st_mtime_ns for path in (killed / ".building").glob("block-*")}
+    assert len(done) >= 9  # three files for each of three blocks
+    assert not (killed / "manifest.json").exists()
+    with pytest.raises(ConfigError, match="no index here"):
+        from fineinstructions.backends.vector_index import open_vectors
+
+        open_vectors(killed)
+    subprocess.run([*command, str(killed)], check=True, stdout=subprocess.DEVNULL)
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == sorted(path.name for path in killed.iterdir())
+    for name in names:
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_build_uses_no_block_of_another_build(vectors, tmp_path):
+    work = tmp_path / ".building"
+    work.mkdir()
+    (work / "key.json").write_text('{"key": "another"}')
+    (work / "block-00000-done.npz").write_bytes(b"no")
+    build(tmp_path, vectors)
+    assert not work.exists()
+
+
+def test_no_room_is_told_before(vectors, tmp_path, monkeypatch):
+    class Huge(ArraySource):
+        @property
+        def count(self) -> int:
+            return 10**12
+
+    with pytest.raises(ConfigError, match=r"needs about [\d,]+ MiB of disk"):
+        build_vectors(Huge([vectors]), tmp_path, "e", kind="ivf")
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(-1, 1), st.integers(1, 9))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_shape_equals_the_exact_search(tmp_path_factory, count, dimension, seed, min_cosine, lists):
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.integers(-2, 3, (count, dimension)) + 0.01)
+    queries = unit(rng.integers(-2, 3, (5, dimension)) + 0.01)
+    folder = tmp_path_factory.mktemp("any")
+    exact = build_vectors(ArraySource([vectors]), folder / "exact", "e", kind="exact")
+    options = Settings(nlist=lists, nprobe=lists, head_dims=8, list_dims=4)
+    index = build_vectors(ArraySource([vectors]), folder / "ivf", "e", kind="ivf", settings=options)
+    assert_same(exact.search(queries, min_cosine, 10), index.search(queries, min_cosine, 10), counts=False)
