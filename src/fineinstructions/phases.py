@@ -68,6 +68,8 @@ class Setup:
     @property
     def index_dir(self) -> Path:
         """The template index."""
+        if self.config.templates.index:
+            return Path(self.config.templates.index)
         return self.root / "units" / "index" / single_unit().folder_name / "index"
 
 
@@ -155,7 +157,7 @@ class Models:
 
     def lineage(self) -> dict[str, str]:
         """Models behind every pair that neither its draft nor its verdict names."""
-        made_here = {} if self._config.templates.bank else {"genericizer": self.genericizer.model}
+        made_here = {} if self._config.templates.is_ready_made else {"genericizer": self.genericizer.model}
         return made_here | {"encoder": self.encoder.encoder_id}
 
 
@@ -207,14 +209,20 @@ def merge_templates(unit: Unit, models: Models, setup: Setup) -> None:
 
 
 def take_bank(unit: Unit, models: Models, setup: Setup) -> None:
-    """templates: the templates of a bank that was made before."""
-    del models
-    number = unit.write(read_bank(Path(str(setup.config.templates.bank))), Template)
+    """templates: the templates of a bank or an index that was made before."""
+    config = setup.config.templates
+    if config.index:
+        number = unit.write(models.index.live_templates(), Template)
+    else:
+        number = unit.write(unit.keep("templates", read_bank(config)), Template)
     unit.count("banked", number)
 
 
 def index_templates(unit: Unit, models: Models, setup: Setup) -> None:
-    """index: descriptions -> vectors -> template index."""
+    """index: descriptions -> vectors -> template index; nothing to do where one was made before."""
+    if setup.config.templates.index:
+        unit.count("indexed", len(models.index))
+        return
     templates = unit.read_all(Template, phase="templates")
     index = build_index(templates, models.encoder, setup.config.index, unit.folder / "index")
     unit.count("indexed", len(index))

@@ -209,6 +209,8 @@ def _reader(folder: RunFolder) -> DocumentReader:
 def _check_sense(config: RunConfig, out: Path) -> None:
     """Refuse what would only be noticed late, or would eat its own input."""
     bank = config.templates.bank
+    if bank and config.templates.index:
+        raise ConfigError("templates.index: takes the place of templates.bank; name only one of the two")
     if bank and Path(bank).resolve() == out.resolve():
         raise ConfigError(f"{out}: is the bank of the recipe too; choose another --out, or the bank would be replaced")
     for name in ("genericize", "instantiate", "judge"):
@@ -251,7 +253,7 @@ class _Driver:
 
     def make_bank(self) -> None:
         """Queries or a bank to the template index."""
-        if self._config.templates.bank:
+        if self._config.templates.is_ready_made:
             self._do("templates", work.take_bank, [single_unit()])
         else:
             self._do("queries", work.read_and_clean, [single_unit()])
@@ -284,8 +286,10 @@ class _Driver:
         made = self.folder.published("templates")
         if made is not None and made.counts["rows"]:
             return
-        if self._config.templates.bank:
-            raise ConfigError(f"{self._config.templates.bank}: holds no template; make the bank again")
+        if self._config.templates.is_ready_made:
+            bank = self._config.templates.index or self._config.templates.bank
+            turned_away = sum(f.account.num_turned_away for f in self.result.funnel() if f.stage == "templates")
+            raise ConfigError(f"{bank}: holds no usable template ({turned_away:,} were turned away); make it again")
         lost = [
             f"{f.stage} turned away {f.account.num_turned_away:,} of {f.account.num_in:,}" for f in self.result.funnel()
         ]

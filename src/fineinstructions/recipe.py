@@ -16,18 +16,11 @@ from fineinstructions.pairs.excerpts import ExcerptsConfig
 from fineinstructions.pairs.instantiate import InstantiateConfig
 from fineinstructions.pairs.judge import JudgeConfig
 from fineinstructions.readers import DocumentsConfig
+from fineinstructions.templates.bank import TemplatesConfig
 from fineinstructions.templates.genericize import GenericizeConfig
 from fineinstructions.templates.index import IndexConfig
 from fineinstructions.templates.merge import MergeConfig
 from fineinstructions.templates.queries import QueriesConfig
-
-
-class TemplatesConfig(Config):
-    """Where the templates come from when they are not made from queries."""
-
-    bank: str | None = None
-    """A template bank made before: a folder of ``templates build`` or ``run``, or a Parquet file with the columns of
-    ``RUN/templates``. Takes the place of ``queries``."""
 
 
 class EngineConfig(Config):

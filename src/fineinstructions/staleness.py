@@ -15,6 +15,7 @@ from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs import Phase
 from fineinstructions.templates.bank import bank_files
+from fineinstructions.templates.index import index_fingerprint
 from fineinstructions.templates.queries import QueriesConfig
 
 UNITS_TELL = ("path", "limit")
@@ -33,9 +34,12 @@ def _without(config: Config | None, *names: str) -> dict[str, Any]:
 def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases that make the template index, each with what decides its bytes."""
     index = Phase("index", _decides(config.index, models.encoder.encoder_id), upstream=("templates",))
+    if config.templates.index:
+        made_before = _decides(index_fingerprint(Path(config.templates.index)))
+        return [Phase("templates", made_before), Phase("index", made_before, upstream=("templates",))]
     if config.templates.bank:
-        bank = Path(config.templates.bank)
-        return [Phase("templates", _decides(_bank_fingerprint(bank))), index]
+        decides = _decides(_without(config.templates, "bank", "index"), _bank_contents(config.templates.bank))
+        return [Phase("templates", decides), index]
     if config.queries is None:
         raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
     return [
@@ -65,11 +69,8 @@ def _query_inputs(config: QueriesConfig) -> list[str]:
     return versions
 
 
-def _bank_fingerprint(bank: Path) -> list[tuple[str, str]]:
-    from fineinstructions.runs import describe_parquet
-
-    files = bank_files(bank)
-    return [(file.name, describe_parquet(file).fingerprint) for file in files]
+def _bank_contents(bank: str) -> list[str]:
+    return [file.content() for file in bank_files(bank)]
 
 
 def _gate(config: RunConfig) -> str:

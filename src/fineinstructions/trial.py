@@ -32,7 +32,7 @@ from fineinstructions.records import (
     as_dict,
     content_id,
 )
-from fineinstructions.templates.bank import read_bank
+from fineinstructions.templates.bank import TemplatesConfig, read_bank
 from fineinstructions.templates.genericize import genericize
 from fineinstructions.templates.index import TemplateIndex, build_index
 from fineinstructions.templates.merge import merge
@@ -100,27 +100,32 @@ def try_document(
     if not text.strip():
         raise ConfigError("the document is empty; give a text file with at least one sentence")
     config = as_config(recipe) if recipe is not None else RunConfig()
+    if query is not None or bank is not None:
+        config = config.model_copy(update={"templates": config.templates.model_copy(update={"index": None})})
     trial = Trial(Document(content_id("d", text), text, title=title))
     with tempfile.TemporaryDirectory(prefix="fineinstructions-") as folder:
         setup = Setup(config, Path(folder))
         with closing(Models(setup)) as models:
             if query is not None:
                 templates = _templates_of(query, trial, models, config)
-            else:
-                templates = list(read_bank(_bank(bank or config.templates.bank)))
-            if not templates:
-                return trial
-            build_index(templates, models.encoder, config.index, setup.index_dir)
+                if not templates:
+                    return trial
+                build_index(templates, models.encoder, config.index, setup.index_dir)
+            elif not config.templates.index:
+                templates = _templates_of_bank(bank, config.templates)
+                build_index(templates, models.encoder, config.index, setup.index_dir)
             requests = _matched(trial, models, config, forced=query is not None)
             _answered(trial, requests, models, config)
     return trial
 
 
-def _bank(chosen: str | Path | None) -> Path:
-    """The bank to use: the one that was named, else the one that ships."""
-    if chosen is None and not EMBEDDED_BANK.exists():
+def _templates_of_bank(named: str | Path | None, config: TemplatesConfig) -> list[Template]:
+    """Templates of the bank that was named, else of the recipe's, else of the one that ships."""
+    chosen = str(named or config.bank or EMBEDDED_BANK)
+    if not (named or config.bank or EMBEDDED_BANK.exists()):
         raise ConfigError("this installation ships no template bank; name one with --bank, or give a --query")
-    return Path(chosen or EMBEDDED_BANK)
+    items = read_bank(config.model_copy(update={"bank": chosen}))
+    return [item for item in items if isinstance(item, Template)]
 
 
 def _templates_of(query: str, trial: Trial, models: Models, config: RunConfig) -> list[Template]:

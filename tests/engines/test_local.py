@@ -284,7 +284,7 @@ def test_ctrl_c_stops_cleanly(toy: Toy, tmp_path: Path, to_group: bool) -> None:
 
 
 def test_ctrl_c_waits_until_a_worker_is_started() -> None:
-    """Another thread of the driver may take the signal; a start cut in half leaves a worker that dies with a traceback."""
+    """Another thread of the driver may take the signal; a start that is cut in half leaves a traceback."""
     script = (
         "import os, signal, threading, time\n"
         "from fineinstructions.engines.local import _interrupts_held_back\n"
@@ -297,5 +297,5 @@ def test_ctrl_c_waits_until_a_worker_is_started() -> None:
         "except KeyboardInterrupt:\n"
         "    print('interrupted')\n"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (said.stdout.split(), said.stderr) == (["started", "interrupted"], "")

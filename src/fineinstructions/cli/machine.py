@@ -16,6 +16,7 @@ from fineinstructions.cli.runs import Json
 
 if TYPE_CHECKING:
     from fineinstructions.backends.endpoint import LlmConfig
+    from fineinstructions.templates.bank import TemplatesConfig
 
 MIN_FREE_BYTES = 5 << 30
 CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fsspec")
@@ -89,19 +90,21 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
             except ConfigError as error:
                 yield name, False, str(error)
     if config.templates.bank:
-        yield _bank_check(Path(config.templates.bank))
+        yield _bank_check(config.templates)
     stages = [(s.model, s.llm) for s in (config.genericize, config.instantiate, config.judge)]
     asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
     if asked:
         yield from _server_checks(config.llm, asked)
 
 
-def _bank_check(bank: Path) -> tuple[str, bool, str]:
+def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
     from fineinstructions.errors import ConfigError
+    from fineinstructions.records import Template
     from fineinstructions.templates.bank import read_bank
 
     try:
-        return "bank", True, f"{sum(1 for _ in read_bank(bank)):,} templates in {bank}"
+        number = sum(1 for item in read_bank(config) if isinstance(item, Template))
+        return "bank", True, f"{number:,} templates in {config.bank}"
     except ConfigError as error:
         return "bank", False, str(error)
 

@@ -1,67 +1,147 @@
-"""Reads template banks that were made before.
+"""Reads template banks that were made before, by this package or by others.
 
-In: a folder that ``templates build`` or ``run`` made, or one Parquet file with the columns of ``RUN/templates``. Out:
-templates, each checked: a broken bank is told in one line, not met as a strange pair later.
+In: a folder that ``templates build`` or ``run`` made, or any Parquet files with a column of templates and one of
+compatible document descriptions. Out: one template or rejection per row: a broken template is told, not met as a
+strange pair later.
+
+The decision to question: the published bank's exact layout is not known to us, so nothing about it is assumed: column
+names are settings with a few common names as defaults, and a file that has none of them is refused with the names of
+those that it has. The number of slots is always counted, never believed.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-
+from fineinstructions.config import Config
 from fineinstructions.errors import ConfigError
+from fineinstructions.inputs import InputFile, list_inputs, open_bytes
 from fineinstructions.markup import slot_names
 from fineinstructions.parquet import open_parquet
-from fineinstructions.records import Template, from_table, schema_of
+from fineinstructions.records import Rejection, Template, content_id, rejection
+
+Columns = str | tuple[str, ...]
 
 
-def bank_files(bank: Path) -> list[Path]:
-    """Parquet files of a bank: a folder that ``templates build`` or ``run`` made, or one Parquet file.
+class TemplatesConfig(Config):
+    """Where the templates come from when they are not made from queries."""
+
+    bank: str | None = None
+    """A template bank made before: a folder of ``templates build`` or ``run``, or Parquet files (a path, glob,
+    directory or URL) with templates and descriptions. Takes the place of ``queries``."""
+    index: str | None = None
+    """A template index made before with ``index build``: nothing is embedded or indexed again. Takes the place of
+    ``queries`` and of ``bank``."""
+    template_column: Columns = ("template", "instruction_template")
+    """Column of the templates; of several names, the first that a file has. Ours, as are the next five."""
+    description_column: Columns = ("compatible_document_description", "document_description", "description")
+    """Column of the compatible document descriptions."""
+    id_column: Columns = ("template_id", "id")
+    """Column of the ids, text or numbers; a content hash takes its place in a file that has none."""
+    query_ids_column: Columns = "query_ids"
+    """Column with the list of the queries behind a template; may be missing."""
+    source_column: Columns = "source"
+    """Column of the templates' source; may be missing."""
+    licence_column: Columns = ("licence", "license")
+    """Column of the templates' licence; may be missing."""
+
+    @property
+    def is_ready_made(self) -> bool:
+        """Whether the templates were made before."""
+        return self.bank is not None or self.index is not None
+
+
+def bank_files(bank: str) -> list[InputFile]:
+    """Parquet files of a bank.
 
     Raises:
         ConfigError: If there is none.
     """
-    files = sorted((bank / "templates").glob("part-*.parquet")) if bank.is_dir() else [bank] if bank.is_file() else []
-    if not files:
-        raise ConfigError(f"{bank}: no template bank; make one with 'fineinstructions templates build RECIPE --out'")
+    own = Path(bank) / "templates"
+    files = list_inputs(str(own) if own.is_dir() else bank, "templates.bank")
+    other = next((file for file in files if file.format != "parquet"), None)
+    if other is not None:
+        raise ConfigError(f"{other.name}: a template bank is Parquet, this is {other.format}; check templates.bank")
     return files
 
 
-def read_bank(bank: Path) -> Iterator[Template]:
+def read_bank(config: TemplatesConfig) -> Iterator[Template | Rejection]:
     """Templates of a bank.
 
+    Args:
+        config: Where it lies and how its columns are called.
+
+    Yields:
+        One item per row. Reasons: ``missing_template``, ``missing_description``, ``missing_id``, ``wrong_type``,
+        ``broken_template``, ``no_slot``, ``repeated_id``.
+
     Raises:
-        ConfigError: If there is none, a column is missing or of another type, or a template is broken or there twice.
+        ConfigError: If there is no bank, a file cannot be read, or it has no column of a wanted name.
     """
-    seen: set[str] = set()
-    for file in bank_files(bank):
-        with open_parquet(file, str(file)) as parquet:
-            _require_bank_columns(parquet.schema_arrow, file)
-            for group in range(parquet.num_row_groups):
-                for template in from_table(parquet.read_row_group(group), Template):
-                    trouble = "is there twice" if template.template_id in seen else _trouble_of(template)
-                    if trouble:
-                        raise ConfigError(f"{file}: template {template.template_id!r} {trouble}; make the bank again")
-                    seen.add(template.template_id)
-                    yield template
+    seen: set[int] = set()
+    for file in bank_files(str(config.bank)):
+        with open_bytes(file) as stream, open_parquet(stream, file.name) as parquet:
+            names = _columns(parquet.schema_arrow.names, file.name, config)
+            present = [name for name in names.values() if name is not None]
+            row_number = 0
+            for batch in parquet.iter_batches(batch_size=4096, columns=present):
+                for values in batch.to_pylist():
+                    row = {role: values.get(name) for role, name in names.items() if name is not None}
+                    yield _checked(row, f"{file.name}:{row_number}", "id" in row, seen)
+                    row_number += 1
 
 
-def _require_bank_columns(found: pa.Schema, file: Path) -> None:
-    for field in schema_of(Template):
-        if field.name not in found.names:
-            names = ", ".join(found.names)
-            raise ConfigError(f"{file}: no column {field.name!r}; columns found: {names}; make the bank again")
-        kind = found.field(field.name).type
-        if kind != field.type:
-            raise ConfigError(f"{file}: column {field.name!r} is {kind}, not {field.type}; make the bank again")
+def _columns(found: list[str], file: str, config: TemplatesConfig) -> dict[str, str | None]:
+    """Name of the column for each role; ``None`` where a file has none that may be missing."""
+    roles = ("template", "description", "id", "query_ids", "source", "licence")
+    chosen: dict[str, str | None] = {}
+    for role in roles:
+        wanted = getattr(config, f"{role}_column")
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        chosen[role] = next((name for name in wanted if name in found), None)
+        if chosen[role] is None and role in ("template", "description"):
+            raise ConfigError(
+                f"{file}: no column {' or '.join(map(repr, wanted))}; columns found: {', '.join(found)};"
+                f" name the right one in templates.{role}_column"
+            )
+    return chosen
 
 
-def _trouble_of(template: Template) -> str:
-    """What keeps a bank's template from being used; empty for a good one."""
+def _checked(row: dict[str, Any], place: str, has_ids: bool, seen: set[int]) -> Template | Rejection:
+    template, description = row["template"], row["description"]
+    raw_id = row.get("id")
+    template_id = content_id("t", str(template), str(description)) if not has_ids else str(raw_id)
+
+    def turned_away(reason: str) -> Rejection:
+        kept = {"place": place, **{k: v if isinstance(v, str | int | list) else str(v) for k, v in row.items()}}
+        return rejection("templates", reason, place if raw_id in (None, "") and has_ids else template_id, kept)
+
+    if has_ids and raw_id in (None, ""):
+        return turned_away("missing_id")
+    if has_ids and (isinstance(raw_id, bool) or not isinstance(raw_id, str | int)):
+        return turned_away("wrong_type")
+    for value, name in ((template, "template"), (description, "description")):
+        if value is not None and not isinstance(value, str):
+            return turned_away("wrong_type")
+        if not (value or "").strip():
+            return turned_away(f"missing_{name}")
     try:
-        slots = slot_names(template.template)
-    except ValueError as error:
-        return f"cannot be read ({error})"
-    if not slots or len(slots) != template.num_slots:
-        return f"has {len(slots)} slots where num_slots says {template.num_slots}"
-    return "" if template.compatible_document_description.strip() else "has no description"
+        slots = slot_names(template)
+    except ValueError:
+        return turned_away("broken_template")
+    if not slots:
+        return turned_away("no_slot")
+    key = int.from_bytes(hashlib.blake2b(template_id.encode(), digest_size=8).digest(), "little")
+    if key in seen:
+        return turned_away("repeated_id")
+    seen.add(key)
+    return Template(
+        template_id=template_id,
+        template=template,
+        compatible_document_description=description,
+        num_slots=len(slots),
+        query_ids=tuple(map(str, row.get("query_ids") or ())),
+        source=str(row.get("source") or ""),
+        licence=str(row.get("licence") or ""),
+    )

@@ -27,6 +27,7 @@ from fineinstructions.backends.vector_index import (
     add_vectors,
     build_vectors,
     open_vectors,
+    read_manifest,
     remove_vectors,
     save_array,
     set_min_cosine,
@@ -63,8 +64,8 @@ class IndexConfig(Config):
     """Coordinates whose products are always taken; the others only bound the cosine where the threshold is out of
     reach. Changes speed, not results. Ours."""
     keep_vectors: bool | None = None
-    """Whether an IVF index keeps its float vectors (4 bytes a dimension) for exact cosines; else 8-bit codes decide, from
-    ``min_cosine`` less 0.003 on. ``None``: up to a million templates. Ours."""
+    """Whether an IVF index keeps its float vectors (4 bytes a dimension) for exact cosines; else 8-bit codes decide,
+    from ``min_cosine`` less 0.003 on. ``None``: up to a million templates. Ours."""
     batch_size: PositiveInt = 1024
     """Descriptions encoded at once. Ours."""
 
@@ -107,8 +108,8 @@ class TemplateIndex:
         """
         if self.vectors.manifest.min_cosine is None:
             raise ConfigError(
-                f"{self.vectors.folder}: no threshold is known for encoder {self.encoder_id!r}; set retrieve.min_cosine,"
-                " or measure one with 'fineinstructions index calibrate'"
+                f"{self.vectors.folder}: no threshold is known for encoder {self.encoder_id!r}; set "
+                "retrieve.min_cosine, or measure one with 'fineinstructions index calibrate'"
             )
         return self.vectors.manifest.min_cosine
 
@@ -129,6 +130,11 @@ class TemplateIndex:
     def templates(self, rows: NDArray[np.int64] | None = None) -> Iterator[Template]:
         """Templates of some rows, or of all of them (removed ones too), in order."""
         return self._table.templates(rows)
+
+    def live_templates(self) -> Iterator[Template]:
+        """Templates that were not removed, in order."""
+        removed = set(self.vectors.removed.tolist())
+        return (template for row, template in enumerate(self.templates()) if row not in removed)
 
     def template(self, template_id: str) -> Template:
         """The template of an id.
@@ -284,6 +290,15 @@ def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = T
     if len(table) != len(vectors):
         raise DataError(f"{files[0]}: {len(table)} templates, but {len(vectors)} vectors; build the index again")
     return TemplateIndex(table, vectors)
+
+
+def index_fingerprint(folder: Path) -> str:
+    """What changes when an index changes: its templates, vectors, removals or threshold.
+
+    Raises:
+        ConfigError: If there is no index.
+    """
+    return digest(read_manifest(folder).model_dump())
 
 
 def _embedded(

@@ -1,7 +1,7 @@
 """The templates of an index as memory-mapped Arrow files, looked up by row or by id.
 
-In: templates, streamed. Out: ``templates.arrow``, one file more for every addition, and `TemplateTable`. Uncompressed, so
-that it can be mapped and workers share its pages; in record batches of a fixed size, so that a row is found by division
+In: templates, streamed. Out: ``templates.arrow``, one file more for every addition, and `TemplateTable`. Uncompressed,
+so that it can be mapped and workers share its pages; in record batches of a fixed size, so that a row is found fast
 and tens of millions of templates never have to be in memory at once.
 
 Shapes: N templates.

@@ -1,6 +1,7 @@
 """Nearest neighbours above a cosine threshold, from a thousand vectors to tens of millions, in one kind of folder."""
 
 from fineinstructions.backends.vector_index.building import Settings, VectorSource, save_array
+from fineinstructions.backends.vector_index.manifest import Manifest, read_manifest
 from fineinstructions.backends.vector_index.neighbours import Neighbours, VectorIndex
 from fineinstructions.backends.vector_index.store import (
     ArraySource,
@@ -15,6 +16,7 @@ from fineinstructions.backends.vector_index.store import (
 __all__ = [
     "ArraySource",
     "IndexKind",
+    "Manifest",
     "Neighbours",
     "Settings",
     "VectorIndex",
@@ -22,6 +24,7 @@ __all__ = [
     "add_vectors",
     "build_vectors",
     "open_vectors",
+    "read_manifest",
     "remove_vectors",
     "save_array",
     "set_min_cosine",

@@ -144,7 +144,7 @@ def build_listed(
         nprobe=min(settings.nprobe, coding.nlist),
         head_dims=coding.head_dims,
         keeps_vectors=settings.keeps_vectors,
-        segments=[parts],
+        segments=(tuple(parts),),
         scores=_score_rule(coding, sample),
     )
     return manifest, _truth(work, num_blocks, sample, settings.min_cosine)

@@ -1,10 +1,10 @@
 """How a list-major index sees a vector: a share along the mean direction, and 8-bit coordinates in a turned basis.
 
-In: a sample of the vectors. Out: a `Coding`, which turns vectors into coordinates, codes and list numbers, the same way
-for what is indexed and for what is asked.
+In: a sample of the vectors. Out: a `Coding`, which turns vectors into coordinates, codes and list numbers, alike for
+what is indexed and for what is asked.
 
-Sentence vectors share a large common mean. It is taken out as one float, ``along``, so that the codes have only the rest
-to describe. The basis of the rest starts with the directions of greatest variance: the first `head_dims` coordinates
+Sentence vectors share a large common mean. It is taken out as one float, ``along``, so that the codes have only the
+rest to describe. The basis of the rest starts with the directions of greatest variance: the first `head_dims` coordinates
 carry nearly all of a product, and by Cauchy and Schwarz the others add at most the product of the two tail lengths. A
 search takes the head's product, adds that bound, and looks at the tail only where the sum reaches the threshold:
 nothing is lost by it. Inside the head and inside the tail the basis is turned at random, which makes all coordinates
@@ -80,11 +80,13 @@ class Coding:
     def codes(self, coordinates: NDArray[np.float32]) -> NDArray[np.int8]:
         """Coordinates as 8-bit codes, shape (N, D); what lies beyond the scale is cut off."""
         steps = np.rint(coordinates / self.steps_d)
-        return np.clip(steps, -127, 127).astype(np.int8)
+        codes: NDArray[np.int8] = np.clip(steps, -127, 127).astype(np.int8)
+        return codes
 
     def decoded(self, along: NDArray[np.float32], codes: NDArray[np.int8]) -> NDArray[np.float32]:
         """Vectors that codes stand for, shape (N, D)."""
-        return along[:, None] * self.axis_d + (codes * self.steps_d) @ self.basis_dd
+        vectors = along[:, None] * self.axis_d + (codes * self.steps_d) @ self.basis_dd
+        return vectors.astype(np.float32)
 
     def nearest_lists(
         self, along: NDArray[np.float32], coordinates: NDArray[np.float32], number: int
@@ -189,7 +191,12 @@ def _centroids(places: NDArray[np.float32], nlist: int, threads: int) -> NDArray
     places = np.ascontiguousarray(places, dtype=np.float32)
     enough = max(MIN_VECTORS_PER_LIST, len(places) // nlist + 1)
     kmeans = faiss.Kmeans(
-        places.shape[1], nlist, niter=_KMEANS_ROUNDS, seed=_SEED, max_points_per_centroid=enough, min_points_per_centroid=1
+        places.shape[1],
+        nlist,
+        niter=_KMEANS_ROUNDS,
+        seed=_SEED,
+        max_points_per_centroid=enough,
+        min_points_per_centroid=1,
     )
     kmeans.train(places)
     faiss.omp_set_num_threads(1)

@@ -14,17 +14,15 @@ where float vectors are kept, they decide instead.
 Shapes: Q queries, D width, H head dims, L lists, P probed lists per query, n rows of a list, m queries of a list.
 """
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.vector_index.building import CODING_FILE, OFFSETS_FILE, ROWS_FILE, record_type
+from fineinstructions.backends.vector_index.building import CODING_FILE
 from fineinstructions.backends.vector_index.coding import Coding
 from fineinstructions.backends.vector_index.manifest import Manifest
 from fineinstructions.backends.vector_index.neighbours import (
@@ -35,10 +33,10 @@ from fineinstructions.backends.vector_index.neighbours import (
     VectorIndex,
     ranked,
 )
+from fineinstructions.backends.vector_index.segments import open_segment, read_lists
 from fineinstructions.errors import DataError
 
 QUERIES_PER_PASS = 131_072
-_READ_BYTES = 16 << 20
 _TILE_SCORES = 1 << 19
 """Scores taken at once: a tile of this many stays in the processor's cache."""
 _DENSE = 0.1
@@ -61,34 +59,6 @@ class _Asked:
     """Probed lists, shape (Q, P)."""
 
 
-@dataclass(frozen=True)
-class _Segment:
-    """Records of one build or one addition, in list order, in part files."""
-
-    offsets: NDArray[np.int64]
-    """First position of every list, and the end; shape (L + 1,)."""
-    rows: NDArray[np.int64]
-    """Row number at every position."""
-    parts: list[Any]
-    """Memory-mapped records of every part."""
-    files: list[BinaryIO]
-    """The same files, open: an index that is built anew in the same folder does not disturb one that is in use."""
-    starts: NDArray[np.int64]
-    """First position of every part, and the end."""
-    vectors: list[Any]
-    """Memory-mapped float vectors of every part; empty where none are kept."""
-
-    def take(self, arrays: list[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Entries of part arrays at ascending or other positions."""
-        which = np.searchsorted(self.starts, positions, side="right") - 1
-        taken = np.empty(len(positions), arrays[0].dtype) if arrays[0].ndim == 1 else None
-        taken = np.empty((len(positions), arrays[0].shape[1]), arrays[0].dtype) if taken is None else taken
-        for part in np.unique(which).tolist():
-            here = which == part
-            taken[here] = arrays[part][positions[here] - self.starts[part]]
-        return taken
-
-
 @dataclass
 class _Hits:
     """What was found so far, one entry per query and row."""
@@ -108,7 +78,7 @@ class ListedIndex(VectorIndex):
         super().__init__(folder, manifest, removed)
         try:
             self.coding = Coding.load(folder / CODING_FILE)
-            self._segments = [_segment(folder, number, names) for number, names in enumerate(manifest.segments)]
+            self._segments = [open_segment(folder, number, names) for number, names in enumerate(manifest.segments)]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: the index cannot be read ({error}); build it again") from None
         if any(len(s.offsets) != self.coding.nlist + 1 for s in self._segments):
@@ -182,7 +152,7 @@ class ListedIndex(VectorIndex):
             better = nearest > scores[which]
             scores[which[better]] = nearest[better]
             positions[which[better]] = base + first + places[better]
-        return self._rows(positions), np.round(scores.astype(np.float64), DECIMALS)
+        return self._rows(positions), _rounded(scores)
 
     def _pass(
         self, queries: NDArray[np.float32], min_cosine: float, max_candidates: int, lists: range
@@ -214,9 +184,7 @@ class ListedIndex(VectorIndex):
         head = np.column_stack([coordinates[:, :split] * head_scale, lengths, along])
         return _Asked(head, tail * tail_scale, lists)
 
-    def _lists(
-        self, asked: _Asked, lists: range
-    ) -> Iterator[tuple[int, int, NDArray[Any], NDArray[np.int64]]]:
+    def _lists(self, asked: _Asked, lists: range) -> Iterator[tuple[int, int, NDArray[Any], NDArray[np.int64]]]:
         """Every probed list of every segment: the segment's first position, the list's, its records, its queries."""
         order = np.argsort(asked.lists, axis=None, kind="stable")
         named = asked.lists.ravel()[order]
@@ -229,7 +197,7 @@ class ListedIndex(VectorIndex):
         }
         base = 0
         for segment in self._segments:
-            for number, records in _read(segment, sorted(wanted)):
+            for number, records in read_lists(segment, sorted(wanted)):
                 yield base, int(segment.offsets[number]), records, wanted[number]
             base += len(segment.rows)
 
@@ -242,7 +210,7 @@ class ListedIndex(VectorIndex):
         if len(self.removed):
             stays = np.isin(self._rows(positions), self.removed, invert=True)
             queries, positions, scores = queries[stays], positions[stays], scores[stays]
-        order = np.lexsort((self._rows(positions), -np.round(scores.astype(np.float64), DECIMALS), queries))
+        order = np.lexsort((self._rows(positions), -_rounded(scores), queries))
         queries, positions, scores = queries[order], positions[order], scores[order]
         counts = np.bincount(queries, minlength=num_queries)
         starts = np.cumsum(counts) - counts
@@ -268,7 +236,7 @@ class ListedIndex(VectorIndex):
         counts = np.bincount(hits.queries[0], minlength=len(queries))
         ends = np.cumsum(counts)
         rows = self._rows(positions)
-        cosines = np.round(scores.astype(np.float64), DECIMALS)
+        cosines = _rounded(scores)
         found = []
         for number, (first, last, dropped) in enumerate(
             zip((ends - counts).tolist(), ends.tolist(), hits.dropped.tolist(), strict=True)
@@ -307,74 +275,9 @@ class ListedIndex(VectorIndex):
         return vectors
 
 
-def _segment(folder: Path, number: int, names: list[str]) -> _Segment:
-    parts = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in names]
-    vector_files = [folder / name.replace("part-", "vectors-") for name in names]
-    kept = [np.load(path, mmap_mode="r", allow_pickle=False) for path in vector_files if path.is_file()]
-    return _Segment(
-        offsets=np.load(folder / OFFSETS_FILE.format(segment=number), allow_pickle=False),
-        rows=np.load(folder / ROWS_FILE.format(segment=number), mmap_mode="r", allow_pickle=False),
-        parts=parts,
-        files=[(folder / name).open("rb", buffering=0) for name in names],
-        starts=np.concatenate([[0], np.cumsum([len(part) for part in parts])]),
-        vectors=kept if len(kept) == len(parts) else [],
-    )
-
-
-def _read(segment: _Segment, numbers: list[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Records of some lists, by positioned reads of several lists at once, the next ones while these are scored."""
-    with ThreadPoolExecutor(1) as reader:
-        pending: list[tuple[list[int], Future[NDArray[Any]]]] = []
-        for group in _groups(segment, numbers):
-            pending.append((group, reader.submit(_records_of_lists, segment, group)))
-            if len(pending) > 1:
-                yield from _split(segment, *pending.pop(0))
-        for group, future in pending:
-            yield from _split(segment, group, future)
-
-
-def _groups(segment: _Segment, numbers: list[int]) -> Iterator[list[int]]:
-    """Runs of lists that lie close together in one part and come to a bounded number of bytes."""
-    size = segment.parts[0].dtype.itemsize if segment.parts else 1
-    group: list[int] = []
-    for number in numbers:
-        if segment.offsets[number] == segment.offsets[number + 1]:
-            continue
-        if group:
-            span = (segment.offsets[number + 1] - segment.offsets[group[0]]) * size
-            parts = np.searchsorted(segment.starts, segment.offsets[[group[0], number]], side="right")
-            if span > _READ_BYTES or parts[0] != parts[1]:
-                yield group
-                group = []
-        group.append(number)
-    if group:
-        yield group
-
-
-def _records_of_lists(segment: _Segment, group: list[int]) -> NDArray[Any]:
-    """Records from the first list of a group to the last, in memory of their own."""
-    first, last = int(segment.offsets[group[0]]), int(segment.offsets[group[-1] + 1])
-    part = int(np.searchsorted(segment.starts, first, side="right")) - 1
-    mapped = segment.parts[part]
-    records = np.empty(last - first, mapped.dtype)
-    view = memoryview(records).cast("B")
-    place = mapped.offset + (first - int(segment.starts[part])) * mapped.dtype.itemsize
-    done = 0
-    while done < len(view):
-        number = os.preadv(segment.files[part].fileno(), [view[done:]], place + done)
-        if number == 0:
-            raise DataError(f"{mapped.filename}: ends too early; build the index again")
-        done += number
-    return records
-
-
-def _split(
-    segment: _Segment, group: list[int], future: Future[NDArray[Any]]
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    records = future.result()
-    first = int(segment.offsets[group[0]])
-    for number in group:
-        yield number, records[int(segment.offsets[number]) - first : int(segment.offsets[number + 1]) - first]
+def _rounded(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scores as cosines are stored."""
+    return scores.astype(np.float64).round(DECIMALS)
 
 
 def _head(records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:

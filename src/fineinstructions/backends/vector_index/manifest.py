@@ -76,7 +76,7 @@ class Manifest(Config):
     """Leading coordinates whose products are taken for every row of a probed list; the others bound the rest."""
     keeps_vectors: bool = True
     """Whether float vectors lie in the folder; else codes decide, by `scores`."""
-    segments: list[list[str]] = []
+    segments: tuple[tuple[str, ...], ...] = ()
     """Part files of every segment: of the build, then of every addition."""
     scores: ScoreRule | None = None
     recall: Recall | None = None

@@ -9,7 +9,7 @@ Shapes: N vectors, D width, n added ones.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from fineinstructions.backends.vector_index.truth import measure
 IndexKind = Literal["auto", "exact", "ivf"]
 
 REMOVED_FILE = "removed.npy"
+DEFAULTS = Settings()
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def build_vectors(
     rows_digest: str = "",
     kind: IndexKind = "auto",
     exact_up_to: int = 100_000,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
     min_cosine: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> VectorIndex:
@@ -146,7 +147,7 @@ def open_vectors(
     return (ExactIndex if manifest.kind == "exact" else ListedIndex)(folder, manifest, removed)
 
 
-def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", settings: Settings = Settings()) -> None:
+def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", settings: Settings = DEFAULTS) -> None:
     """Add vectors behind those that are there, without building again.
 
     They go to the lists there are; an index that has doubled since it was built is better built again.
@@ -167,7 +168,7 @@ def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", setti
         added = checked_vectors(source.read(0, source.count))
         files = write_exact(np.concatenate([there, added]), folder)
         kept = {name: n for name, n in manifest.files.items() if name not in files}
-        changes = {"files": kept | files}
+        changes: dict[str, Any] = {"files": kept | files}
     else:
         segment = len(manifest.segments)
         settings = Settings(
@@ -179,7 +180,7 @@ def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", setti
         parts, names = merge_blocks(work, num_blocks, coding, folder, segment, settings)
         changes = {
             "files": manifest.files | {name: note(folder / name) for name in names},
-            "segments": [*manifest.segments, parts],
+            "segments": (*manifest.segments, tuple(parts)),
         }
     changes |= {
         "count": manifest.count + source.count,
