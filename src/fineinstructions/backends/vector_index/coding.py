@@ -4,11 +4,11 @@ In: a sample of the vectors. Out: a `Coding`, which turns vectors into coordinat
 what is indexed and for what is asked.
 
 Sentence vectors share a large common mean. It is taken out as one float, ``along``, so that the codes have only the
-rest to describe. The basis of the rest starts with the directions of greatest variance: the first `head_dims` coordinates
-carry nearly all of a product, and by Cauchy and Schwarz the others add at most the product of the two tail lengths. A
-search takes the head's product, adds that bound, and looks at the tail only where the sum reaches the threshold:
-nothing is lost by it. Inside the head and inside the tail the basis is turned at random, which makes all coordinates
-alike, so that one scale serves each.
+rest to describe. The basis of the rest starts with the directions of greatest variance: the first `head_dims`
+coordinates carry nearly all of a product, and by Cauchy and Schwarz the others add at most the product of the two tail
+lengths. A search takes the head's product, adds that bound, and looks at the tail only where the sum reaches the
+threshold: nothing is lost by it. Inside the head and inside the tail the basis is turned at random, which makes all
+coordinates alike, so that one scale serves each.
 
 The decision to question: lists are made, and chosen, on the first `list_dims` coordinates only. That costs an eighth of
 what all 1,024 would cost, and neighbours at a high cosine agree in them.
