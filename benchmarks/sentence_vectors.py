@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 WIDTH = 1024
 SKETCH = WIDTH + 64
-SAMPLE = 200_000
+SAMPLE = 150_000
 """Sentences from which the directions are learnt; all are projected on them."""
 
-MAX_SENTENCES = 620_000
+MAX_SENTENCES = 520_000
 MIN_WORDS, MAX_WORDS = 8, 64
 """Shorter sentences ("what is ...") are too alike: with them, a few queries have nearly all of the close pairs."""
 
@@ -37,8 +37,9 @@ ENERGY = {64: 0.59, 128: 0.71, 256: 0.82, 512: 0.92, 1024: 1.0}
 FIRST_DECAY = 0.6
 """Exponent of the decay inside the first 64 directions; further ones decay as the shares ask."""
 
-NORM_POWER = 0.8
-"""Power of a sentence's norm that is kept: 0 puts all on a sphere, 1 leaves them as the projection gives them."""
+NORM_BOUNDS = (0.8, 1.6)
+"""Least and largest norm of a sentence, as a share of the root mean square: without them, sentences that the
+directions hardly know lie near the common mean, where each has thousands of neighbours."""
 
 STEP = 8 / 127 / WIDTH**0.5
 """Unit of the stored numbers: 127 is 8 times the root mean square of a coordinate."""
@@ -152,23 +153,19 @@ def orthonormal(matrix: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Projection:
-    """Linear map from features to centred vectors, and the rule for their norms."""
+    """Linear map from features to centred vectors."""
 
     matrix: Floats
     offset: Floats
-    mean_square: float
+    scale: float
+    """Root mean square of the norms once they are bounded."""
 
     def __call__(self, weights: Any) -> Floats:
-        """Vectors (S, D) of sparse rows (S, F), mean squared norm 1 over all sentences."""
+        """Vectors (S, D) of sparse rows (S, F), norms bounded, their root mean square 1."""
         vectors: Floats = weights @ self.matrix - self.offset
-        vectors *= norm_factors(vectors) / np.float32(self.mean_square**0.5)
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        vectors *= (np.clip(norms, *NORM_BOUNDS) / np.maximum(norms, 1e-6) / self.scale).astype(np.float32)[:, None]
         return vectors
-
-
-def norm_factors(vectors: Floats) -> Floats:
-    """Factors (S, 1) that turn every norm into its `NORM_POWER`; tiny norms count as 0.05."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    return np.maximum(norms, np.float32(0.05)) ** np.float32(NORM_POWER - 1)
 
 
 def learn_projection(weights: Any, seed: int) -> Projection:
@@ -196,11 +193,13 @@ def learn_projection(weights: Any, seed: int) -> Projection:
     stretch = np.sqrt(spectrum() / np.maximum(values[order], values[-1] * 1e-9))
     rotation = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0]
     turn = (vectors[:, order] * stretch) @ rotation
-    offset = (mean @ turn).astype(np.float32)
-    placed = projected @ turn.astype(np.float32) - offset
-    placed *= norm_factors(placed)
-    mean_square = float(np.einsum("ij,ij->", placed, placed) / len(placed))
-    return Projection(directions @ turn.astype(np.float32), offset, mean_square)
+    offset = mean @ turn
+    placed = projected @ turn.astype(np.float32) - offset.astype(np.float32)
+    norms = np.sqrt(np.einsum("ij,ij->i", placed, placed))
+    mean_norm = float(np.sqrt(np.mean(norms**2)))
+    scale = float(np.sqrt(np.mean(np.clip(norms / mean_norm, *NORM_BOUNDS) ** 2)))
+    matrix = directions @ (turn / mean_norm).astype(np.float32)
+    return Projection(matrix, (offset / mean_norm).astype(np.float32), scale)
 
 
 def stored_chunks(weights: Any, projection: Projection) -> Iterator[NDArray[np.int8]]:

@@ -60,7 +60,7 @@ def test_the_same_texts_give_the_same_base(vectors: ModuleType, tmp_path: Path) 
     pq.write_table(pa.table({"text": ["\n".join(lines[::2]), "\n".join(lines[1::2]), None]}), path)
     first, again = (vectors.prepare([path], tmp_path / name, seed=1) for name in ("first", "again"))
     assert np.array_equal(first.sentences, again.sentences)
-    assert (len(first.sentences), first.held_out) == (1300, 41)
+    assert (len(first.sentences), first.held_out) == (1300, 50)
     assert np.array_equal(vectors.open_base(tmp_path / "first").block(3, 20), again.block(3, 20))
     with pytest.raises(SystemExit, match="another seed"):
         vectors.prepare([path], tmp_path / "first", seed=2)
