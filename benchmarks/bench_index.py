@@ -1,0 +1,196 @@
+"""The template index at size: recall, speed, bytes and build time, beside FAISS's exact search in the same run.
+
+    python benchmarks/bench_index.py --base FOLDER --size 1000000 --queries 24000 --out benchmarks/results/NAME.md
+
+The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform. Rates
+are queries per processor second of one thread, the two searches taking turns, medians of the turns; `IndexFlatIP` runs
+over 100,000 of the vectors and is scaled to all of them, which its cost per vector allows. Recall is measured with queries
+that are not indexed, against an exact search over every vector. What the source spends on making vectors is not counted
+as building.
+
+Shapes: N vectors, Q queries, D width.
+"""
+
+import argparse
+import datetime
+import platform
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from realistic_vectors import BLOCK_ROWS, open_base, uniform
+
+from fineinstructions.backends.vector_index import Settings, VectorIndex, build_vectors, open_vectors
+from fineinstructions.backends.vector_index.truth import KEPT, merged, nearest
+
+THRESHOLD = 0.865
+FLAT_ROWS = 100_000
+FLAT_QUERIES = 500
+TOP = 50
+
+Blocks = Callable[[int], NDArray[np.float32]]
+
+
+class Source:
+    """Vectors made block by block; knows how long that took."""
+
+    def __init__(self, blocks: Blocks, count: int) -> None:
+        self.count, self.dimension = count, 1024
+        self.cpu_seconds = 0.0
+        self._blocks, self._held = blocks, (-1, np.empty((0, 1024), np.float32))
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows of the blocks they lie in."""
+        began = time.process_time()
+        pieces = []
+        for number in range(start // BLOCK_ROWS, (stop - 1) // BLOCK_ROWS + 1):
+            if self._held[0] != number:
+                self._held = (number, self._blocks(number))
+            first = number * BLOCK_ROWS
+            pieces.append(self._held[1][max(start - first, 0) : stop - first])
+        rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        self.cpu_seconds += time.process_time() - began
+        return rows
+
+
+def turns(repeats: int, *searches: Callable[[], int]) -> list[list[float]]:
+    """Queries per processor second of several searches that take turns; each returns its number of queries."""
+    rates: list[list[float]] = [[] for _ in searches]
+    for _ in range(repeats):
+        for found, search in zip(rates, searches, strict=True):
+            began = time.process_time()
+            number = search()
+            found.append(number / (time.process_time() - began))
+    return rates
+
+
+def recall(index: VectorIndex, source: Source, queries: NDArray[np.float32], cut: float) -> dict[str, Any]:
+    """Recall of the ten nearest and of what lies above the threshold (50 nearest of each query)."""
+    found = []
+    for start in range(0, source.count, BLOCK_ROWS):
+        vectors = source.read(start, min(start + BLOCK_ROWS, source.count))
+        found.append(nearest(queries, vectors, start))
+    truth = merged(queries, found, THRESHOLD)
+    lowest = float(truth.cosines[:, 9].min()) - 0.005
+    near = index.search(queries, min(lowest, cut), KEPT)
+    above = index.search(queries, cut, 10 * KEPT)
+    at_10 = [np.isin(rows[:10], n.ids).mean() for rows, n in zip(truth.rows, near, strict=True)]
+    wanted = hits = 0
+    for rows, cosines, n in zip(truth.rows, truth.cosines, above, strict=True):
+        over = rows[:TOP][cosines[:TOP] >= THRESHOLD]
+        wanted, hits = wanted + len(over), hits + int(np.isin(over, n.ids).sum())
+    return {
+        "R@10": f"{np.mean(at_10):.4f}",
+        f"recall above {THRESHOLD}": f"{hits / wanted:.4f} of {wanted:,}" if wanted else "none there",
+        "exact neighbours above, per query (at most 50)": f"{wanted / len(queries):.1f}",
+    }
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build, then measure."""
+    base = None if arguments.uniform else open_base(arguments.base)
+    blocks: Blocks = (lambda n: uniform(BLOCK_ROWS, n)) if base is None else base.block
+    source = Source(blocks, arguments.size)
+    queries = uniform(arguments.queries, 10**6) if base is None else base.queries(arguments.queries, arguments.size)
+    began, wall = time.process_time(), time.monotonic()
+    settings = Settings(nlist=arguments.nlist, nprobe=arguments.nprobe, head_dims=arguments.head_dims)
+    settings = Settings(**{**vars(settings), "keeps_vectors": False, "min_cosine": THRESHOLD})
+    build_vectors(source, folder / "index", "benchmark", kind="ivf", settings=settings)
+    build_cpu = time.process_time() - began - source.cpu_seconds
+    index = open_vectors(folder / "index", verify=False)
+    size = sum(note.bytes for note in index.manifest.files.values())
+    facts: dict[str, Any] = {
+        "vectors": f"{arguments.size:,}" + (" uniform on the sphere" if arguments.uniform else ""),
+        "lists, probed": f"{index.manifest.nlist:,}, {index.manifest.nprobe}",
+        "head dims": index.manifest.head_dims,
+        "build, CPU seconds": f"{build_cpu:.0f}",
+        "build, wall seconds with the making of vectors": f"{time.monotonic() - wall:.0f}",
+        "bytes per vector": f"{size / arguments.size:.0f}",
+        "recall in the manifest": index.manifest.recall,
+        "code error, sd and largest": f"{index.manifest.scores.error_sd:.1e}, {index.manifest.scores.error_max:.1e}"
+        if index.manifest.scores
+        else "",
+    }
+    facts |= recall(index, source, queries[: arguments.recall_queries], THRESHOLD)
+    flat = faiss.IndexFlatIP(1024)
+    faiss.omp_set_num_threads(1)
+    flat.add(source.read(0, min(FLAT_ROWS, arguments.size)))
+    found = []
+
+    def ours() -> int:
+        found[:] = index.search(queries, THRESHOLD, 64)
+        return len(queries)
+
+    def exact() -> int:
+        flat.search(queries[:FLAT_QUERIES], TOP)
+        return FLAT_QUERIES
+
+    rates, flat_rates = turns(arguments.repeats, ours, exact)
+    flat_rates = [rate * flat.ntotal / arguments.size for rate in flat_rates]
+    ratios = [a / b for a, b in zip(rates, flat_rates, strict=True)]
+    facts |= {
+        f"queries per CPU second, batch of {len(queries):,}": f"{statistics.median(rates):,.0f}",
+        "IndexFlatIP, queries per CPU second": f"{statistics.median(flat_rates):,.2f}",
+        "ratio: median (least, most)": f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})",
+        "found above the cut, per query": f"{np.mean([n.num_above for n in found]):.1f}",
+        "peak RSS of the whole benchmark, MB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}",
+    }
+    return facts
+
+
+def processor() -> str:
+    """Name and vector instructions of the processor."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    lines = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    fields = {name.strip(): value for name, value in lines.items()}
+    flags = [f for f in ("avx2", "avx512f", "avx512_vnni") if f in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.machine()).strip()} ({', '.join(flags)})"
+
+
+def main() -> None:
+    """Measure and add a table to the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path)
+    parser.add_argument("--uniform", action="store_true")
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--queries", type=int, default=24_000)
+    parser.add_argument("--recall-queries", type=int, default=1000)
+    parser.add_argument("--nlist", type=int)
+    parser.add_argument("--nprobe", type=int, default=64)
+    parser.add_argument("--head-dims", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--work", type=Path, help="Folder for the index; a temporary one by default.")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    if not arguments.uniform and arguments.base is None:
+        parser.error("give --base, or --uniform")
+    folder = arguments.work or Path(tempfile.mkdtemp(prefix="bench-index-"))
+    facts = measure(arguments, folder)
+    if arguments.work is None:
+        shutil.rmtree(folder)
+    report = [
+        "",
+        f"## {facts['vectors']} vectors, {datetime.date.today()}",
+        "",
+        f"{processor()}, one thread, NumPy {np.__version__}, FAISS {faiss.__version__}.",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *(f"| {figure} | {value} |" for figure, value in facts.items()),
+    ]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.out.open("a", encoding="utf-8") as file:
+        file.write("\n".join(report) + "\n")
+    print("\n".join(report))
+
+
+if __name__ == "__main__":
+    main()
