@@ -52,12 +52,13 @@ class TemplateIndex:
 
     Attributes:
         vectors: The searchable vectors.
-        min_cosine: The encoder's calibrated threshold, stored when the index was built.
+        min_cosine: The encoder's calibrated threshold when the index was built; ``None`` if it had none.
     """
 
     def __init__(self, table: pa.Table, vectors: VectorIndex) -> None:
         self.vectors = vectors
-        self.min_cosine = float(table.schema.metadata[_MIN_COSINE])
+        stored = table.schema.metadata[_MIN_COSINE]
+        self.min_cosine = float(stored) if stored else None
         self._table = table
 
     def __len__(self) -> int:
@@ -191,7 +192,7 @@ def _key(template_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(template_id.encode(), digest_size=8).digest(), "little")
 
 
-def _table(templates: Sequence[Template], min_cosine: float) -> pa.Table:
+def _table(templates: Sequence[Template], min_cosine: float | None) -> pa.Table:
     """Templates with their keys, in one chunk, so that a row is found without a search through chunks."""
     seen: set[str] = set()
     for template in templates:
@@ -201,7 +202,7 @@ def _table(templates: Sequence[Template], min_cosine: float) -> pa.Table:
     table = to_table(templates, Template).combine_chunks()
     keys = pa.array([_key(t.template_id) for t in templates], type=pa.uint64())
     table = table.append_column(pa.field(_KEY_COLUMN, pa.uint64(), nullable=False), keys)
-    return table.replace_schema_metadata({_MIN_COSINE: repr(min_cosine)})
+    return table.replace_schema_metadata({_MIN_COSINE: "" if min_cosine is None else repr(min_cosine)})
 
 
 def _write_table(table: pa.Table, path: Path) -> str:
