@@ -1,7 +1,8 @@
 """What a run would make and cost, forecast from a sample: counts, calls, tokens, time, disk.
 
-In: a recipe. Out: a `Forecast`. The sample really runs, through the embedded tier: a model server is asked nothing, so
-its yields are those of the embedded models and only its calls and tokens are counted. The decision a reader would
+In: a recipe. Out: a `Forecast`. The sample really runs, through the embedded tier, its encoder included: a model server
+is asked nothing and no model is loaded, so the yields and the time are those of the embedded models, and only the calls
+and tokens of a server are counted. The decision a reader would
 question: documents are taken in short runs spread evenly over the input, because the first rows of a corpus are rarely
 like the rest.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.errors import ConfigError
 from fineinstructions.pipeline import as_config, run
 from fineinstructions.progress import Silent
@@ -59,7 +61,7 @@ class Forecast:
     num_matches: int
     num_pairs: int
     seconds: float
-    """On this machine with these workers, model servers not counted."""
+    """On this machine with these workers; model servers and encoders other than the embedded one not counted."""
     bytes_on_disk: int
     calls: tuple[Calls, ...] = field(default=())
 
@@ -142,6 +144,9 @@ def _sample_config(config: RunConfig, documents: Path) -> RunConfig:
     if config.queries is not None:
         limit = min(config.queries.limit or SAMPLE_QUERIES, SAMPLE_QUERIES)
         sections["queries"] = config.queries.model_copy(update={"limit": limit})
+    if config.encoder.engine != "embedded":  # a threshold means nothing to another encoder
+        sections["encoder"] = EncoderConfig()
+        sections["retrieve"] = config.retrieve.model_copy(update={"min_cosine": None})
     sections["documents"] = DocumentsConfig(path=str(documents), id_column="document_id")
     return config.model_copy(update=sections)
 

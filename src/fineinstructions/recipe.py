@@ -7,6 +7,7 @@ import os
 
 from pydantic import Field
 
+from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.endpoint import LlmConfig
 from fineinstructions.config import Config
 from fineinstructions.matches.chunk import ChunkConfig
@@ -74,6 +75,8 @@ class RunConfig(Config):
     """1. Drafts of all queries to one template per meaning."""
     templates: TemplatesConfig = TemplatesConfig()
     """1. A bank instead of queries."""
+    encoder: EncoderConfig = EncoderConfig()
+    """1. and 2. The encoder of descriptions and documents."""
     index: IndexConfig = IndexConfig()
     """1. The template index."""
     documents: DocumentsConfig | None = None
