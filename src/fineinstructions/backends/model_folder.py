@@ -115,7 +115,8 @@ class ModelFolder:
         Raises:
             ConfigError: If the model is no text encoder, or needs code of its own for more than pooling.
         """
-        modules = self._read("modules.json") or [{"type": "Transformer", "path": ""}]
+        modules = self._read("modules.json")
+        modules = [{"type": "Transformer"}] if modules is None else modules
         try:
             (first, place), *rest = [(str(m["type"]), str(m.get("path") or "")) for m in modules]
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -124,14 +125,15 @@ class ModelFolder:
             raise ConfigError(f"encoder.model: {self.name} begins with {first}, which is no transformer encoder")
         after_pooling = []
         for kind, folder in rest:
-            if "Pooling" in _class_name(kind) or _class_name(kind) in _NO_WEIGHTS:
+            name, is_stock = _class_name(kind), kind.startswith("sentence_transformers.")
+            if name in _NO_WEIGHTS or name == "Pooling" or ("Pooling" in name and not is_stock):
                 continue
-            if not kind.startswith("sentence_transformers.") or _class_name(kind) not in _WITH_WEIGHTS:
+            if name not in _WITH_WEIGHTS or not is_stock:
                 raise ConfigError(
                     f"encoder.model: {self.name} has a module {kind}, which cannot be applied to coverage chunks, and "
                     "code that comes with a model is never run"
                 )
-            after_pooling.append((_class_name(kind), folder))
+            after_pooling.append((name, folder))
         settings = self._read(f"{place}/sentence_bert_config.json" if place else "sentence_bert_config.json")
         limit = settings.get("max_seq_length") if isinstance(settings, dict) else None
         return Layout(place, tuple(after_pooling), limit if isinstance(limit, int) else None)

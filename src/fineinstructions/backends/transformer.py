@@ -112,6 +112,7 @@ def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens
         ConfigError: If it cannot be loaded, is no encoder, or its window is shorter than the one wanted.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
@@ -127,7 +128,7 @@ def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens
         after_pooling = tuple(
             _module(folder, kind, place).to(device, model.dtype) for kind, place in layout.after_pooling
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         line = " ".join(str(error).split())[:300]
         raise ConfigError(f"encoder.model: {folder.name} cannot be loaded: {line}") from None
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith(_UNUSED))
@@ -147,16 +148,22 @@ def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens
         padding=next(i for i in (tokenizer.pad_token_id, model.config.pad_token_id, 0) if i is not None),
         window_tokens=_window(folder, own, window_tokens, len(opening) + len(closing)),
         hidden_width=model.config.hidden_size,
-        dimension=after_pooling[-1].out_features if after_pooling else model.config.hidden_size,
+        dimension=_width_behind(after_pooling, model.config.hidden_size),
         after_pooling=after_pooling,
     )
 
 
 def _module(folder: ModelFolder, kind: str, place: str) -> Any:
     """A module of the sentence-transformers library; imported only here, because that takes seconds."""
-    from sentence_transformers import models
+    from sentence_transformers.sentence_transformer import modules
 
-    return getattr(models, kind).load(folder.name, subfolder=place, **folder.source).eval()
+    return getattr(modules, kind).load(folder.name, subfolder=place, **folder.source).eval()
+
+
+def _width_behind(modules: Sequence[Any], width: int) -> int:
+    for module in modules:
+        width = getattr(module, "out_features", width)
+    return width
 
 
 def _special_tokens(tokenizer: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
