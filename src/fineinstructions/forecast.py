@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fineinstructions.backends.encoder import EncoderConfig
+from fineinstructions.backends.endpoint_encoder import CHARS_PER_TOKEN, MAX_BATCH_TEXTS
 from fineinstructions.errors import ConfigError
 from fineinstructions.pipeline import as_config, run
 from fineinstructions.progress import Silent
@@ -29,8 +30,8 @@ from fineinstructions.staging import StagedFile, stage_documents
 SAMPLE_DOCUMENTS = 200
 SAMPLE_RUNS = 8
 SAMPLE_QUERIES = 20_000
-CHARS_PER_TOKEN = 4.0
-"""Rule of thumb for English; the server's own tokenizer is not known."""
+DESCRIPTION_CHARS = 80
+"""Length of a compatible document description, about."""
 BANK_PHASES = ("queries", "genericize", "templates", "index")
 """Phases whose work grows with the queries; that of the others grows with the documents."""
 PROMPT_OVERHEAD_TOKENS = 500
@@ -131,7 +132,10 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         num_pairs=round(len(pairs) * scale),
         seconds=sum(s * (query_scale if phase in BANK_PHASES else scale) for phase, s in clock.seconds.items()),
         bytes_on_disk=num_bytes,
-        calls=tuple(_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs)),
+        calls=(
+            *_encoder_calls(config, num_templates.counts["rows"] if num_templates else 0, num_documents, documents),
+            *_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs),
+        ),
     )
 
 
@@ -189,6 +193,17 @@ def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
     merged = _size(run / "rejected")
     bank = sum(units[phase] for phase in units if phase in BANK_PHASES) + _size(run / "templates") + share * merged
     return round(bank * query_scale + (_size(run) - bank) * scale)
+
+
+def _encoder_calls(
+    config: RunConfig, num_templates: int, num_documents: int, documents: Sequence[Document]
+) -> Iterator[Calls]:
+    """Calls of an encoder behind a server: every description and every document once, at best in full batches."""
+    if config.encoder.engine == "endpoint":
+        chars = num_documents * _mean([len(d.text) for d in documents]) + num_templates * DESCRIPTION_CHARS
+        tokens = round(chars / CHARS_PER_TOKEN)
+        by_texts, by_tokens = (num_documents + num_templates) / MAX_BATCH_TEXTS, tokens / config.encoder.batch_tokens
+        yield Calls("encoder", config.encoder.model, round(max(by_texts, by_tokens, 1)), tokens, 0)
 
 
 def _calls(

@@ -29,9 +29,9 @@ from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.pooling import Pooling, unit_rows
 
 WINDOW_TOKENS = 8192
-_CHARS_PER_TOKEN = 4
+CHARS_PER_TOKEN = 4
 """Rule of thumb for English; the server's own tokenizer is not known."""
-_BATCH_TEXTS = 32
+MAX_BATCH_TEXTS = 32
 """Most texts in a request: the least limit that servers are known to have."""
 _MIN_PIECE_CHARS = 64
 """A piece this short is not halved any more."""
@@ -64,7 +64,7 @@ class EndpointEncoder:
         shared = llm.model_copy(update={"extra_body": {}})
         self._llm = with_overrides(shared, config.llm).model_copy(update={"model": config.model})
         self._llm.address  # noqa: B018 -- a wrong one is told before any work is done
-        self._window_chars = (config.window_tokens or WINDOW_TOKENS) * _CHARS_PER_TOKEN
+        self._window_chars = (config.window_tokens or WINDOW_TOKENS) * CHARS_PER_TOKEN
         self._lock = threading.Lock()
         self._running: tuple[asyncio.Runner, Endpoint] | None = None
 
@@ -149,7 +149,7 @@ class EndpointEncoder:
 
     def _answers(self, cut: Sequence[_Piece]) -> "list[tuple[_Piece, Answer]]":
         """What the server says about every piece."""
-        batches = list(_batches(cut, self._config.batch_tokens * _CHARS_PER_TOKEN))
+        batches = list(_batches(cut, self._config.batch_tokens * CHARS_PER_TOKEN))
         body = {"model": self._llm.model, **self._llm.extra_body}
         with self._lock:
             if self._running is None:
@@ -213,7 +213,7 @@ def _batches(cut: Sequence[_Piece], most_chars: int) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
     num_chars = 0
     for piece in cut:
-        if batch and (num_chars + len(piece.text) > most_chars or len(batch) == _BATCH_TEXTS):
+        if batch and (num_chars + len(piece.text) > most_chars or len(batch) == MAX_BATCH_TEXTS):
             yield batch
             batch, num_chars = [], 0
         batch.append(piece)
