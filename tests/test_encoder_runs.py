@@ -146,3 +146,10 @@ def test_doctor_tells_of_the_encoder(tmp_path: Path, recipe: Path) -> None:
     code, said, _ = in_process("doctor", bad, "--out", tmp_path)
     assert code == 1
     assert "FAIL  encoder" in said
+    with ScriptedServer(models=("embedder",)) as server:
+        section = f"encoder: {{model: embedder, backend: endpoint, llm: {{base_url: {server.base_url}}}}}\n"
+        bad.write_text(recipe.read_text() + section, encoding="utf-8")
+        code, said, _ = in_process("doctor", bad, "--out", tmp_path)
+        assert server.requests[EMBEDDINGS] == 0
+    assert code == 0, said
+    assert f"{server.base_url} answers" in said

@@ -94,7 +94,7 @@ class RunConfig(Config):
     judge: JudgeConfig = JudgeConfig()
     """3. Answers to judged pairs."""
     llm: LlmConfig = LlmConfig()
-    """The model server of every stage whose ``model`` is ``openai``."""
+    """The model server of every stage whose ``model`` is ``openai``, and of an encoder behind a server."""
     engine: EngineConfig = EngineConfig()
     """Workers and work units."""
     output: OutputConfig = OutputConfig()

@@ -326,6 +326,14 @@ def test_numbers_that_are_not_finite_are_told(plain: dict[str, Path], tmp_path: 
         encoder(folder).encode_texts(["word1"])
 
 
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="the hub cannot be reached; give the folder of a model"):
+        SentenceEncoder(EncoderConfig(model="nobody/nothing", revision="1.0")).encode_texts(["x"])
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentence_encoder, "_PACKAGES", ("torch", "a_package_that_is_not_there"))
     with pytest.raises(ConfigError, match=r"needs a-package-that-is-not-there; run pip install 'fineinstructions\[em"):

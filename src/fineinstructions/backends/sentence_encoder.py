@@ -159,7 +159,8 @@ class SentenceEncoder:
             placed_brt = placed_weights([w.weights for w in batch], mask_bt)
             done.append(([w.owner for w in batch], model.pooled(ids_bt, mask_bt, placed_brt)))
         for owners, means in done:  # read back at the end: a device works on while the next batches are put together
-            np.add.at(means_brd, owners, means.cpu().numpy())
+            for owner, window_rd in zip(owners, means.cpu().numpy(), strict=True):
+                means_brd[owner] += window_rd
         if model.after_pooling:
             means_brd = model.transformed(means_brd)
         try:

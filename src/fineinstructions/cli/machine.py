@@ -79,6 +79,7 @@ def _disk(out: Path) -> tuple[str, bool, str]:
 
 
 def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
+    from fineinstructions.backends.llm import with_overrides
     from fineinstructions.errors import ConfigError
     from fineinstructions.inputs import list_inputs
     from fineinstructions.pipeline import as_config
@@ -102,6 +103,8 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
     asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
     if asked:
         yield from _server_checks(config.llm, asked)
+    if config.encoder.engine == "endpoint":
+        yield from _server_checks(with_overrides(config.llm, config.encoder.llm), [config.encoder.model])
 
 
 def _bank_check(bank: Path) -> tuple[str, bool, str]:
