@@ -144,6 +144,20 @@ def test_company_changes_little_and_the_same_call_nothing(plain: dict[str, Path]
             np.testing.assert_allclose(one.vectors, found.vectors, atol=2e-6)
 
 
+def test_the_number_of_threads_changes_no_bit(plain: dict[str, Path]) -> None:
+    import torch
+
+    texts = [words(n, seed=n) for n in (60, 30, 5)]
+    model = encoder(plain["bert"])
+    one = model.encode_texts(texts)
+    torch.set_num_threads(4)
+    try:
+        assert model.encode_texts(texts).tobytes() == one.tobytes()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("specials", [True, False])
 def test_long_documents_are_read_window_by_window_and_pooled_as_one(plain: dict[str, Path], specials: bool) -> None:
     """Windows encoded one by one by hand; the tokens that open and close inner windows have no weight."""

@@ -5,7 +5,8 @@ model is trusted. Code is never run, and a weight that the files do not hold is 
 make one up at random.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,7 @@ class Transformer:
         device = self.model.device
         ids, mask = (torch.from_numpy(a).to(device, non_blocking=True) for a in (ids_bt, mask_bt.astype(np.int64)))
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _one_thread(device.type):
                 return weighted_means(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, placed_brt)
         except torch.OutOfMemoryError:
             raise BackendError(
@@ -92,11 +93,25 @@ class Transformer:
         import torch
 
         features = torch.from_numpy(means_brd.astype(np.float32)).to(self.model.device, self.model.dtype)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread(self.model.device.type):
             for module in self.after_pooling:
                 features = module({"sentence_embedding": features})["sentence_embedding"]
         values: NDArray[np.float64] = features.double().cpu().numpy()
         return values
+
+
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """One thread where a processor computes: workers are what makes use of more, and rounding depends on threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if device == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens: int | None) -> Transformer:
