@@ -2,11 +2,11 @@
 
     python benchmarks/bench_index.py --base FOLDER --size 1000000 --queries 24000 --out benchmarks/results/NAME.md
 
-The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform. Rates
-are queries per processor second of one thread, the two searches taking turns, medians of the turns; `IndexFlatIP` runs
-over 100,000 of the vectors and is scaled to all of them, which its cost per vector allows. Recall is measured with queries
-that are not indexed, against an exact search over every vector. What the source spends on making vectors is not counted
-as building.
+The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform.
+Rates are queries per processor second of one thread, the two searches taking turns, medians of the turns; `IndexFlatIP`
+runs over 100,000 of the vectors and is scaled to all of them, which its cost per vector allows. Recall is measured with
+queries that are not indexed, against an exact search over every vector. What the source spends on making vectors is not
+counted as building.
 
 Shapes: N vectors, Q queries, D width.
 """

@@ -1,7 +1,8 @@
 """What a run would make and cost, forecast from a sample: counts, calls, tokens, time, disk.
 
-In: a recipe. Out: a `Forecast`. The sample really runs, through the embedded tier: a model server is asked nothing, so
-its yields are those of the embedded models and only its calls and tokens are counted. The decision a reader would
+In: a recipe. Out: a `Forecast`. The sample really runs, through the embedded tier, its encoder included: a model server
+is asked nothing and no model is loaded, so the yields and the time are those of the embedded models, and only the calls
+and tokens of a server are counted. The decision a reader would
 question: documents are taken in short runs spread evenly over the input, because the first rows of a corpus are rarely
 like the rest.
 """
@@ -16,6 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from fineinstructions.backends.encoder import EncoderConfig
+from fineinstructions.backends.endpoint_encoder import CHARS_PER_TOKEN, MAX_BATCH_TEXTS
 from fineinstructions.errors import ConfigError
 from fineinstructions.pipeline import as_config, run
 from fineinstructions.progress import Silent
@@ -27,8 +30,8 @@ from fineinstructions.staging import StagedFile, stage_documents
 SAMPLE_DOCUMENTS = 200
 SAMPLE_RUNS = 8
 SAMPLE_QUERIES = 20_000
-CHARS_PER_TOKEN = 4.0
-"""Rule of thumb for English; the server's own tokenizer is not known."""
+DESCRIPTION_CHARS = 80
+"""Length of a compatible document description, about."""
 BANK_PHASES = ("queries", "genericize", "templates", "index")
 """Phases whose work grows with the queries; that of the others grows with the documents."""
 PROMPT_OVERHEAD_TOKENS = 500
@@ -59,7 +62,7 @@ class Forecast:
     num_matches: int
     num_pairs: int
     seconds: float
-    """On this machine with these workers, model servers not counted."""
+    """On this machine with these workers; model servers and encoders other than the embedded one not counted."""
     bytes_on_disk: int
     calls: tuple[Calls, ...] = field(default=())
 
@@ -129,7 +132,10 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         num_pairs=round(len(pairs) * scale),
         seconds=sum(s * (query_scale if phase in BANK_PHASES else scale) for phase, s in clock.seconds.items()),
         bytes_on_disk=num_bytes,
-        calls=tuple(_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs)),
+        calls=(
+            *_encoder_calls(config, num_templates.counts["rows"] if num_templates else 0, num_documents, documents),
+            *_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs),
+        ),
     )
 
 
@@ -142,6 +148,9 @@ def _sample_config(config: RunConfig, documents: Path) -> RunConfig:
     if config.queries is not None:
         limit = min(config.queries.limit or SAMPLE_QUERIES, SAMPLE_QUERIES)
         sections["queries"] = config.queries.model_copy(update={"limit": limit})
+    if config.encoder.engine != "embedded":  # a threshold means nothing to another encoder
+        sections["encoder"] = EncoderConfig()
+        sections["retrieve"] = config.retrieve.model_copy(update={"min_cosine": None})
     sections["documents"] = DocumentsConfig(path=str(documents), id_column="document_id")
     return config.model_copy(update=sections)
 
@@ -184,6 +193,17 @@ def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
     merged = _size(run / "rejected")
     bank = sum(units[phase] for phase in units if phase in BANK_PHASES) + _size(run / "templates") + share * merged
     return round(bank * query_scale + (_size(run) - bank) * scale)
+
+
+def _encoder_calls(
+    config: RunConfig, num_templates: int, num_documents: int, documents: Sequence[Document]
+) -> Iterator[Calls]:
+    """Calls of an encoder behind a server: every description and every document once, at best in full batches."""
+    if config.encoder.engine == "endpoint":
+        chars = num_documents * _mean([len(d.text) for d in documents]) + num_templates * DESCRIPTION_CHARS
+        tokens = round(chars / CHARS_PER_TOKEN)
+        by_texts, by_tokens = (num_documents + num_templates) / MAX_BATCH_TEXTS, tokens / config.encoder.batch_tokens
+        yield Calls("encoder", config.encoder.model, round(max(by_texts, by_tokens, 1)), tokens, 0)
 
 
 def _calls(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fineinstructions.config import digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
-from fineinstructions.matches.retrieve import Candidates, Gate, retrieve
+from fineinstructions.matches.retrieve import Candidates, Gate, RetrieveConfig, retrieve, threshold
 from fineinstructions.matches.sample import sample
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
@@ -47,8 +47,8 @@ from fineinstructions.templates.merge import SERVER_MIN_QUERIES, merge
 from fineinstructions.templates.queries import clean, read_queries
 
 if TYPE_CHECKING:
+    from fineinstructions.backends.encoder import Encoder
     from fineinstructions.backends.llm import ChatClient
-    from fineinstructions.embedded.encoder import EmbeddedEncoder
 
 REPEATED_FILE = "repeated.npz"
 
@@ -103,11 +103,25 @@ class Models:
         return ChatClient(self._config.llm, ResponseCache(self._setup.root / "cache"))
 
     @cached_property
-    def encoder(self) -> "EmbeddedEncoder":
-        """Encoder of descriptions and documents."""
-        from fineinstructions.embedded.encoder import EmbeddedEncoder
+    def encoder(self) -> "Encoder":
+        """Encoder of descriptions and documents; loads nothing large before it encodes."""
+        from fineinstructions.backends.encoders import open_encoder
 
-        return EmbeddedEncoder()
+        return open_encoder(self._config.encoder, self._config.llm)
+
+    @cached_property
+    def retrieve(self) -> RetrieveConfig:
+        """Settings of retrieval with the threshold that holds.
+
+        The encoder is asked, not the index, so that an encoder can be calibrated without embedding a bank again.
+
+        Raises:
+            ConfigError: If neither the recipe, nor the gate, nor the encoder has a threshold.
+        """
+        config = self._config.retrieve
+        if config.min_cosine is not None or self._has_gate:
+            return config
+        return config.model_copy(update={"min_cosine": threshold(config, None, self.encoder.min_cosine)})
 
     @cached_property
     def genericizer(self) -> Genericizer:
@@ -120,13 +134,20 @@ class Models:
 
     @cached_property
     def index(self) -> TemplateIndex:
-        """The run's template index."""
-        return open_index(self._setup.index_dir, self.encoder, verify=False)
+        """The run's template index.
+
+        What makes the index stale holds it to the encoder, so that whoever only looks templates up needs none.
+        """
+        return open_index(self._setup.index_dir, verify=False)
+
+    @property
+    def _has_gate(self) -> bool:
+        return self._config.instantiate.model != "openai"
 
     @cached_property
     def gate(self) -> Gate | None:
-        """Compatibility test of the embedded tier; language models can refuse by themselves."""
-        if self._config.instantiate.model == "openai":
+        """Compatibility test of the embedded tier, whatever the encoder; language models can refuse by themselves."""
+        if not self._has_gate:
             return None
         from fineinstructions.embedded.relations import RelationGate
 
@@ -151,14 +172,17 @@ class Models:
         return EmbeddedJudge()
 
     def close(self) -> None:
-        """Close the connection to the model server, if one was made."""
+        """Close the connections to model servers, if any were made."""
         if "client" in vars(self):
             self.client.close()
+        close = getattr(vars(self).get("encoder"), "close", None)
+        if close is not None:
+            close()
 
     def lineage(self) -> dict[str, str]:
         """Models behind every pair that neither its draft nor its verdict names."""
         made_here = {} if self._config.templates.is_ready_made else {"genericizer": self.genericizer.model}
-        return made_here | {"encoder": self.encoder.encoder_id}
+        return made_here | {"encoder": self.index.encoder_id}
 
 
 def build_models(setup: Setup) -> Models:
@@ -236,15 +260,15 @@ def find_matches(unit: Unit, models: Models, setup: Setup) -> None:
 
     def note_spans(chunked: Iterable[ChunkedDocument]) -> Iterator[ChunkedDocument]:
         for item in chunked:
-            starts, ends = zip(*item.chunk_spans, strict=True)
-            chunks.add(DocumentChunks(item.document.document_id, starts, ends))
+            starts, ends = ([span[side] for span in item.chunk_spans] for side in (0, 1))
+            chunks.add(DocumentChunks(item.document.document_id, tuple(starts), tuple(ends)))
             unit.count("tokens", item.num_tokens)
             yield item
 
     documents = unit.keep("documents", documents_of(unit.spec, setup))
     chunked = unit.through("chunk", documents, lambda d: chunk(d, models.encoder, config.chunk))
     found = unit.through(
-        "retrieve", note_spans(chunked), lambda c: retrieve(c, models.index, models.gate, config.retrieve)
+        "retrieve", note_spans(chunked), lambda c: retrieve(c, models.index, models.gate, models.retrieve)
     )
     for item in unit.through("sample", found, lambda c: _sampled(c, models, setup)):
         for match in item.matches:

@@ -239,6 +239,11 @@ class _Driver:
         phases = [*bank_phases(config, models), *([] if bank_only else pair_phases(config, models))]
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
+        if config.encoder.engine == "endpoint" and not bank_only:
+            progress.note(
+                "encoder: a server gives one vector for a whole document, so there are no coverage chunks in this run; "
+                "every match is one of the whole document (chunk -1)"
+            )
 
     def document_units(self) -> list[UnitSpec]:
         """Row ranges of the documents.

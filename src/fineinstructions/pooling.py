@@ -11,6 +11,7 @@ same whatever the number of threads. Matrices of short documents are kept, becau
 Shapes: K coverage chunks, T tokens, D width.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -200,3 +201,30 @@ def pool(
     if vectors.ndim != 2:
         raise ValueError(f"vectors must have shape (T, D), not {vectors.shape}")
     return unit_rows(weighted_sums(pooling_weights(len(vectors), coverage_chunks, sigma, alpha, centres), vectors))
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """How the tokens of a document become its vectors; what an encoder is told.
+
+    Example:
+        >>> Pooling(coverage_chunks=2).weights(4).shape
+        (3, 4)
+    """
+
+    coverage_chunks: int = 5
+    """Number of coverage chunks (K). Paper, section 3.2; so are the next two."""
+    sigma: float = 0.05
+    """Standard deviation, as a fraction of the document length."""
+    alpha: float = 1.0
+    """Share of the Gaussian mean in a local vector."""
+    centres: Centres = "midpoint"
+    """Where the Gaussians stand; see `chunk_centres`."""
+
+    def weights(self, num_tokens: int) -> NDArray[np.float64]:
+        """As `pooling_weights`: shape (K + 1, T), read-only."""
+        return pooling_weights(num_tokens, self.coverage_chunks, self.sigma, self.alpha, self.centres)
+
+    def pool(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `pool`: unit vectors of shape (K + 1, D)."""
+        return pool(vectors, self.coverage_chunks, self.sigma, self.alpha, self.centres)

@@ -25,6 +25,9 @@ class Progress(Protocol):
     def finish(self, phase: str) -> None:
         """The phase is complete."""
 
+    def note(self, line: str) -> None:
+        """Something about the run that the user should know before it begins."""
+
 
 class Silent:
     """Reporter that says nothing; the default of the Python API."""
@@ -36,4 +39,7 @@ class Silent:
         """Say nothing."""
 
     def finish(self, phase: str) -> None:
+        """Say nothing."""
+
+    def note(self, line: str) -> None:
         """Say nothing."""

@@ -7,6 +7,7 @@ import os
 
 from pydantic import Field
 
+from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.endpoint import LlmConfig
 from fineinstructions.config import Config
 from fineinstructions.matches.chunk import ChunkConfig
@@ -67,6 +68,8 @@ class RunConfig(Config):
     """1. Drafts of all queries to one template per meaning."""
     templates: TemplatesConfig = TemplatesConfig()
     """1. A bank instead of queries."""
+    encoder: EncoderConfig = EncoderConfig()
+    """1. and 2. The encoder of descriptions and documents."""
     index: IndexConfig = IndexConfig()
     """1. The template index."""
     documents: DocumentsConfig | None = None
@@ -84,7 +87,7 @@ class RunConfig(Config):
     judge: JudgeConfig = JudgeConfig()
     """3. Answers to judged pairs."""
     llm: LlmConfig = LlmConfig()
-    """The model server of every stage whose ``model`` is ``openai``."""
+    """The model server of every stage whose ``model`` is ``openai``, and of an encoder behind a server."""
     engine: EngineConfig = EngineConfig()
     """Workers and work units."""
     output: OutputConfig = OutputConfig()

@@ -92,7 +92,7 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
             _decides(
                 _without(config.documents, *UNITS_TELL),
                 config.chunk,
-                config.retrieve,
+                models.retrieve,
                 config.sample,
                 config.seed,
                 _gate(config),

@@ -149,7 +149,7 @@ def _matched(trial: Trial, models: Models, config: RunConfig, forced: bool) -> l
     trial.take("chunk", noted())
     if not chunked:
         return []
-    limits = config.retrieve.model_copy(update={"min_cosine": -1.0}) if forced else config.retrieve
+    limits = config.retrieve.model_copy(update={"min_cosine": -1.0}) if forced else models.retrieve
     found = list(retrieve(chunked, models.index, None if forced else models.gate, limits))
     candidates = [item for item in found if isinstance(item, Candidates)]
     trial.take("retrieve", [m for c in candidates for m in c.matches] + [r for r in found if isinstance(r, Rejection)])

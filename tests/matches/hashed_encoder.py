@@ -8,7 +8,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.encoder import TokenEmbeddings
+from fineinstructions.backends.encoder import PooledDocument, TokenEmbeddings
+from fineinstructions.backends.windows import pooled_by_windows
+from fineinstructions.pooling import Pooling
 
 DIMENSION = 128
 
@@ -44,6 +46,9 @@ class HashedEncoder:
                 )
             )
         return found
+
+    def encode_documents(self, texts: Sequence[str], pooling: Pooling) -> list[PooledDocument]:
+        return [pooled_by_windows(t, self.encode_tokens, self.window_tokens, DIMENSION, pooling) for t in texts]
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         sums = np.stack([tokens.vectors.sum(axis=0) for tokens in self.encode_tokens(texts)])

@@ -8,7 +8,7 @@ from hashed_encoder import HashedEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fineinstructions.matches import chunk as chunk_module
+from fineinstructions.backends import windows
 from fineinstructions.matches.chunk import ChunkConfig, ChunkedDocument, chunk
 from fineinstructions.pooling import pool
 from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection
@@ -84,7 +84,7 @@ def test_long_documents_are_pooled_over_the_whole_text():
 def test_very_long_documents_are_added_up_window_by_window(monkeypatch):
     text = " ".join(filler(3000))
     held, encoder = chunked(text), HashedEncoder(window_tokens=200)
-    monkeypatch.setattr(chunk_module, "_MAX_HELD_TOKENS", 1000)
+    monkeypatch.setattr(windows, "_MAX_HELD_TOKENS", 1000)
     streamed = chunked(text, encoder)
     np.testing.assert_allclose(streamed.vectors, held.vectors, atol=1e-5)
     assert (streamed.chunk_spans, streamed.num_tokens) == (held.chunk_spans, held.num_tokens)

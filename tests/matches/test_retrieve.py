@@ -1,6 +1,7 @@
 """Retrieval: every vector finds what lies above the threshold, gates hold, and nothing found is a rejection."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hashed_encoder import HashedEncoder
 from fineinstructions.config import from_mapping
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.chunk import ChunkConfig, chunk
-from fineinstructions.matches.retrieve import Candidates, RetrieveConfig, retrieve
+from fineinstructions.matches.retrieve import Candidates, RetrieveConfig, retrieve, threshold
+from fineinstructions.matches.sample import SampleConfig, sample
 from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, Template
 from fineinstructions.templates.index import IndexConfig, build_index
 
@@ -152,3 +154,36 @@ def test_a_gate_brings_its_own_threshold(index):
     asked = [item for item in given if isinstance(item, Candidates)]
     assert [item.matches for item in gated] == [item.matches for item in asked]
     assert index.min_cosine != EveryOther.min_cosine
+
+
+class WholeOnly(HashedEncoder):
+    """As a server: the vector of the whole, no chunks."""
+
+    min_cosine = None
+
+    def encode_documents(self, texts, pooling):
+        return [replace(d, vectors=d.vectors[-1:]) for d in super().encode_documents(texts, pooling)]
+
+
+def test_an_encoder_of_wholes_finds_by_the_whole_alone(index):
+    (item,) = chunk([document(3)], WholeOnly(), ChunkConfig())
+    assert (item.chunk_spans, len(item.vectors), item.num_tokens) == ((), 1, 60)
+    assert item.span(GLOBAL_CHUNK) == (0, len(item.document.text))
+    with pytest.raises(ValueError, match="chunk 0"):
+        item.span(0)
+    (usual,) = retrieve(chunked([document(3)]), index, None, RetrieveConfig(min_cosine=0.3))
+    (found,) = retrieve([item], index, None, RetrieveConfig(min_cosine=0.3))
+    assert found.matches == tuple(m for m in usual.matches if m.chunk == GLOBAL_CHUNK)
+    (sampled,) = sample([found], index, SampleConfig(templates_per_document=2), seed=0)
+    assert [m.chunk for m in sampled.sampled_matches] == [GLOBAL_CHUNK] * 2
+    (nothing,) = retrieve([item], index, None, RetrieveConfig(min_cosine=1.0))
+    assert json.loads(nothing.record)["chunk"] == GLOBAL_CHUNK
+
+
+def test_the_threshold_is_the_recipes_else_the_gates_else_the_encoders(tmp_path):
+    assert threshold(RetrieveConfig(min_cosine=0.7), EveryOther(), 0.9) == 0.7
+    assert threshold(RetrieveConfig(), EveryOther(), None) == 0.3
+    assert threshold(RetrieveConfig(), None, 0.9) == 0.9
+    bare = build_index([template(0)], WholeOnly(), IndexConfig(), tmp_path)
+    with pytest.raises(ConfigError, match=r"retrieve\.min_cosine: missing"):
+        list(retrieve(chunked([document(1)]), bare, None, RetrieveConfig()))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fineinstructions.backends.encoder import TokenEmbeddings
+from fineinstructions.backends.encoder import PooledDocument
 from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.pooling import Pooling
 from fineinstructions.records import Template
 from fineinstructions.templates.index import IndexConfig, build_index, open_index
 
@@ -19,8 +20,7 @@ class WordEncoder:
 
     encoder_id = "word-1"
     dimension = 24
-    window_tokens = 512
-    min_cosine = 0.4
+    min_cosine: float | None = 0.4
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
@@ -31,7 +31,7 @@ class WordEncoder:
             vectors[row] /= max(np.linalg.norm(vectors[row]), 1e-9)
         return vectors
 
-    def encode_tokens(self, texts: Sequence[str]) -> list[TokenEmbeddings]:
+    def encode_documents(self, texts: Sequence[str], pooling: Pooling) -> list[PooledDocument]:
         raise AssertionError("an index embeds descriptions as a whole")
 
 
@@ -68,6 +68,12 @@ def test_rows_keep_the_order_of_the_bank(built):
     assert index.num_slots.tolist() == [t.num_slots for t in bank(300)]
     assert index.template_ids(np.array([5, 0])) == ["t-0005", "t-0000"]
     assert (len(index), index.encoder_id, index.min_cosine) == (300, "word-1", 0.4)
+
+
+def test_an_encoder_without_a_threshold_leaves_none(tmp_path):
+    encoder = WordEncoder()
+    encoder.min_cosine = None
+    assert build_index(bank(3), encoder, IndexConfig(), tmp_path).min_cosine is None
 
 
 def test_a_template_is_found_by_its_id(built):

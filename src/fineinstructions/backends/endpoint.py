@@ -13,9 +13,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -26,6 +26,11 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 FIRST_CONTACT_RETRIES = 3
 """Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+R = TypeVar("R")
+Send = Callable[[Mapping[str, Any]], Awaitable[Any]]
+Read = Callable[[str, str], R]
+"""From the text of a reply and the key that was sent to what it says."""
 
 
 class LlmConfig(Config):
@@ -126,7 +131,7 @@ def safe_line(text: str, key: str = "") -> str:
         text: What the server or the connection said.
         key: The key that was sent; empty for none.
     """
-    return " ".join(_encodable(text.replace(key, "***") if key else text).split())[:300]
+    return " ".join(encodable(text.replace(key, "***") if key else text).split())[:300]
 
 
 TroubleKind = Literal["length", "refusal", "format", "request", "transport"]
@@ -204,11 +209,21 @@ class Endpoint:
             ChatError: If this request cannot be answered.
             BackendError: If no request to this server will be.
         """
+        return await self._retried(body, self._send_chat, _completion)
+
+    async def embed(self, body: Mapping[str, Any]) -> list[list[float]]:
+        """Send one embeddings request, retrying transport errors; a vector for each text of ``input``, in order.
+
+        Args and errors are those of `complete`.
+        """
+        return await self._retried(body, self._send_embeddings, _embeddings)
+
+    async def _retried(self, body: Mapping[str, Any], send: Send, read: Read[R]) -> R:
         retries = self._llm.max_retries
         for attempt in range(retries + 1):
             try:
                 async with self._window:
-                    completion = await self._attempt(body)
+                    reply = await self._attempt(body, send, read)
             except _RetryableError as trouble:
                 if trouble.is_unreachable and not self._was_reached and attempt >= min(FIRST_CONTACT_RETRIES, retries):
                     raise BackendError(
@@ -227,22 +242,29 @@ class Endpoint:
                 raise
             else:
                 self._failures_in_a_row = 0
-                return completion
+                return reply
         raise AssertionError("unreachable")
 
-    async def _attempt(self, body: Mapping[str, Any]) -> Completion:
+    async def _send_chat(self, body: Mapping[str, Any]) -> Any:
+        rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
+        create = self._server.chat.completions.with_raw_response.create
+        return await create(model=body["model"], messages=body["messages"], extra_body=rest)
+
+    async def _send_embeddings(self, body: Mapping[str, Any]) -> Any:
+        rest = {key: value for key, value in body.items() if key not in ("model", "input")}
+        create = self._server.embeddings.with_raw_response.create
+        return await create(model=body["model"], input=body["input"], encoding_format="float", extra_body=rest)
+
+    async def _attempt(self, body: Mapping[str, Any], send: Send, read: Read[R]) -> R:
         import openai
 
         await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
         self.calls += 1
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
-        rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
         try:
             async with asyncio.timeout(self._llm.timeout_seconds):
-                raw = await self._server.chat.completions.with_raw_response.create(
-                    model=body["model"], messages=body["messages"], extra_body=rest
-                )
+                raw = await send(body)
         except (TimeoutError, openai.APITimeoutError):
             raise _RetryableError(f"no reply within {self._llm.timeout_seconds:g} s") from None
         except openai.APIStatusError as error:
@@ -255,7 +277,7 @@ class Endpoint:
         finally:
             self.in_flight -= 1
         self._was_reached = True
-        return _completion(raw.http_response.text, self._key)
+        return read(raw.http_response.text, self._key)
 
     def _status_trouble(self, status: int, headers: Mapping[str, str], text: str) -> BackendError | _RetryableError:
         said = self._safe(_error_message(text))
@@ -315,11 +337,20 @@ def _completion(text: str, key: str) -> Completion:
         raise _RetryableError(f"the body is no chat completion: {safe_line(text, key)[:80]!r}") from None
     if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
         raise _RetryableError("the reply has no text")
-    said, declined = _encodable(content or ""), _encodable(str(refusal or ""))
-    return Completion(said, _encodable(finish_reason), declined, *counts)
+    said, declined = encodable(content or ""), encodable(str(refusal or ""))
+    return Completion(said, encodable(finish_reason), declined, *counts)
 
 
-def _encodable(text: str) -> str:
+def _embeddings(text: str, key: str) -> list[list[float]]:
+    """Vectors of a reply body, in the order of the texts; a body that holds none counts as a transport error."""
+    try:
+        data = sorted(json.loads(text)["data"], key=lambda item: int(item["index"]))
+        return [[float(value) for value in item["embedding"]] for item in data]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise _RetryableError(f"the body holds no embeddings: {safe_line(text, key)[:80]!r}") from None
+
+
+def encodable(text: str) -> str:
     """A text with U+FFFD for every lone surrogate, which JSON can name and no file can hold."""
     return _SURROGATE.sub("\ufffd", text)
 

@@ -36,6 +36,7 @@ FaultPlan = Callable[[Mapping[str, Any], int], Fault | None]
 """From a request body and how often it came before (0 for the first time) to a fault, or None for a proper reply."""
 
 _MAX_BODY_BYTES = 64 << 20
+_Model = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ class StatusError(Exception):
 
 Brain = Callable[[Mapping[str, Any]], str | Reply]
 """From the body of a chat request to the reply."""
+
+Embedder = Callable[[dict[str, Any]], dict[str, Any]]
+"""From the body of an embeddings request to the body of the reply; may raise `StatusError`."""
 
 
 def seeded_faults(rates: Mapping[Fault, float], seed: int = 0) -> FaultPlan:
@@ -104,6 +108,7 @@ class ScriptedServer:
 
     Args:
         brain: What replies to chat requests.
+        embedder: What replies to embeddings requests.
         faults: Which requests fail, and how.
         latency_seconds: Mean of the exponentially distributed time to a reply.
         structured: What ``response_format`` does: ``schema`` holds a reply to values that the schema leaves no choice
@@ -121,6 +126,7 @@ class ScriptedServer:
         self,
         brain: Brain = echo,
         *,
+        embedder: Embedder = embeddings,
         faults: FaultPlan | None = None,
         latency_seconds: float = 0.0,
         structured: Literal["schema", "object", "ignore", "reject"] = "ignore",
@@ -132,7 +138,8 @@ class ScriptedServer:
         port: int = 0,
         keep_bodies: bool = False,
     ) -> None:
-        self._brain, self._faults, self._latency_seconds, self._structured = brain, faults, latency_seconds, structured
+        self._brain, self._embedder = brain, embedder
+        self._faults, self._latency_seconds, self._structured = faults, latency_seconds, structured
         self._api_key, self._models, self._retry_after, self._seed = api_key, tuple(models), retry_after, seed
         self._host, self._port, self._keep_bodies = host, port, keep_bodies
         self._times: Counter[bytes] = Counter()
@@ -142,10 +149,10 @@ class ScriptedServer:
         self.faults_sent: Counter[str] = Counter()
         """Faults so far, by kind."""
         self.bodies: list[dict[str, Any]] = []
-        """Bodies of the chat requests, if kept."""
+        """Bodies of the chat and embeddings requests, if kept."""
         self.in_flight = 0
         self.max_in_flight = 0
-        """Most chat requests under way at once."""
+        """Most of them under way at once."""
 
     @property
     def base_url(self) -> str:
@@ -213,18 +220,18 @@ class ScriptedServer:
         except ValueError:
             await _send(writer, 400, _error("the request body is no JSON"))
             return True
-        if (method, path) == ("POST", "/v1/chat/completions"):
-            return await self._chat(body, raw, writer)
+        models = {"/v1/chat/completions": self._completion, "/v1/embeddings": self._embeddings}
+        if method == "POST" and path in models:
+            return await self._ask(models[path], body, raw, writer)
         answers: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
             ("GET", "/v1/models"): self._list_models,
-            ("POST", "/v1/embeddings"): embeddings,
             ("POST", "/v1/moderations"): moderations,
         }
         answer = answers.get((method, path))
         await _send(writer, 200 if answer else 404, answer(body) if answer else _error(f"no such path: {path}"))
         return True
 
-    async def _chat(self, body: dict[str, Any], raw: bytes, writer: asyncio.StreamWriter) -> bool:
+    async def _ask(self, model: _Model, body: dict[str, Any], raw: bytes, writer: asyncio.StreamWriter) -> bool:
         if self._keep_bodies:
             self.bodies.append(body)
         key = hashlib.blake2b(raw, digest_size=8).digest()
@@ -239,7 +246,7 @@ class ScriptedServer:
             if fault is not None:
                 self.faults_sent[fault] += 1
                 return await self._misbehave(fault, body, writer)
-            status, answer = self._completion(body)
+            status, answer = model(body)
             await _send(writer, status, answer)
             return True
         finally:
@@ -294,6 +301,12 @@ class ScriptedServer:
         if self._structured in ("schema", "object") and kind == "json_object" and not _is_object(reply.text):
             reply = Reply(json.dumps({"reply": reply.text}))
         return 200, _chat_completion(body, reply)
+
+    def _embeddings(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        try:
+            return 200, self._embedder(body)
+        except StatusError as error:
+            return error.status, _error(str(error), error.code)
 
     def _list_models(self, body: dict[str, Any]) -> dict[str, Any]:
         del body

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,11 +49,11 @@ def build(
     if not config.templates.bank:
         raise ConfigError(f"{recipe}: no templates.bank; name the bank to index, or make one with 'templates build'")
     turned_away: dict[str, int] = {}
-    with reporter(as_json) as progress:
+    with reporter(as_json) as progress, _encoder(config) as encoder:
         progress.start("index", 1, 0)
         index = build_index(
             _templates(config, turned_away),
-            _encoder(config),
+            encoder,
             config.index,
             out,
             on_progress=lambda _, rows: progress.advance("index", rows),
@@ -81,9 +82,9 @@ def search(
     """The templates nearest to a text."""
     from fineinstructions.templates.index import open_index
 
-    encoder = _encoder(_config(config))
-    index = open_index(folder, encoder, verify=False)
-    vectors = encoder.encode_texts([sys.stdin.read() if text == "-" else text])
+    with _encoder(_config(config)) as encoder:
+        index = open_index(folder, encoder, verify=False)
+        vectors = encoder.encode_texts([sys.stdin.read() if text == "-" else text])
     (found,) = index.vectors.search(vectors, min_cosine, number)
     rows = [
         {
@@ -113,10 +114,13 @@ def bench(
 ) -> None:
     """Queries per processor second of this index, and of an exact FAISS search over the same vectors if they fit."""
     from fineinstructions.backends.vector_index.bench import compare
+    from fineinstructions.errors import ConfigError
     from fineinstructions.templates.index import open_index
 
     index = open_index(folder, verify=False)
     threshold = index.min_cosine if min_cosine is None else min_cosine
+    if threshold is None:
+        raise ConfigError(f"{folder}: no threshold is known for its encoder; give --min-cosine")
     _show(compare(index.vectors, queries, threshold, max_candidates), as_json)
 
 
@@ -133,7 +137,8 @@ def add(
     settings = _config(config)
     settings = settings.model_copy(update={"templates": settings.templates.model_copy(update={"bank": bank})})
     turned_away: dict[str, int] = {}
-    added = add_templates(_templates(settings, turned_away), _encoder(settings), folder, settings.index.batch_size)
+    with _encoder(settings) as encoder:
+        added = add_templates(_templates(settings, turned_away), encoder, folder, settings.index.batch_size)
     _show({"added": added, "turned_away": turned_away, **_facts(open_index(folder, verify=False))}, as_json)
 
 
@@ -157,10 +162,13 @@ def _config(recipe: Path | None) -> "RunConfig":
     return RunConfig() if recipe is None else load(recipe, RunConfig)
 
 
-def _encoder(config: "RunConfig") -> "Encoder":
+@contextmanager
+def _encoder(config: "RunConfig") -> Iterator["Encoder"]:
+    """The recipe's encoder; what it holds open is closed in the end."""
     from fineinstructions.phases import Models, Setup
 
-    return Models(Setup(config, Path())).encoder
+    with closing(Models(Setup(config, Path()))) as models:
+        yield models.encoder
 
 
 def _templates(config: "RunConfig", turned_away: dict[str, int]) -> Iterator["Template"]:

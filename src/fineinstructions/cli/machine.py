@@ -16,11 +16,18 @@ from fineinstructions.cli.runs import Json
 
 if TYPE_CHECKING:
     from fineinstructions.backends.endpoint import LlmConfig
+    from fineinstructions.recipe import RunConfig
     from fineinstructions.templates.bank import TemplatesConfig
 
 MIN_FREE_BYTES = 5 << 30
 CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fsspec")
-OPTIONAL = {"huggingface_hub": "hf", "s3fs": "s3"}
+OPTIONAL = {
+    "huggingface_hub": "hf",
+    "s3fs": "s3",
+    "torch": "embed",
+    "transformers": "embed",
+    "sentence-transformers": "embed",
+}
 
 
 def doctor(
@@ -73,6 +80,7 @@ def _disk(out: Path) -> tuple[str, bool, str]:
 
 
 def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
+    from fineinstructions.backends.llm import with_overrides
     from fineinstructions.errors import ConfigError
     from fineinstructions.inputs import list_inputs
     from fineinstructions.pipeline import as_config
@@ -91,10 +99,13 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
                 yield name, False, str(error)
     if config.templates.bank:
         yield _bank_check(config.templates)
+    yield _encoder_check(config)
     stages = [(s.model, s.llm) for s in (config.genericize, config.instantiate, config.judge)]
     asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
     if asked:
         yield from _server_checks(config.llm, asked)
+    if config.encoder.engine == "endpoint":
+        yield from _server_checks(with_overrides(config.llm, config.encoder.llm), [config.encoder.model])
 
 
 def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
@@ -107,6 +118,20 @@ def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
         return "bank", True, f"{number:,} templates in {config.bank}"
     except ConfigError as error:
         return "bank", False, str(error)
+
+
+def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:
+    """Whether the recipe's encoder can be opened and has a threshold; no weights are loaded and no server is asked."""
+    from fineinstructions.errors import ConfigError
+    from fineinstructions.phases import Models, Setup
+
+    try:
+        models = Models(Setup(config, Path()))
+        detail = f"{config.encoder.engine}: {models.encoder.encoder_id}"
+        min_cosine = models.retrieve.min_cosine
+    except ConfigError as error:
+        return "encoder", False, str(error)
+    return "encoder", True, f"{detail}, threshold {'the one of the gate' if min_cosine is None else min_cosine}"
 
 
 def _server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[tuple[str, bool, str]]:

@@ -83,6 +83,10 @@ class Bars:
             task = self._tasks[phase]
             self._progress.update(task, completed=self._progress.tasks[task].total)
 
+    def note(self, line: str) -> None:
+        """Print the line above the bars."""
+        self._progress.console.print(line, markup=False, highlight=False)
+
 
 class Lines:
     """Plain lines for logs and pipes: one when a phase starts and ends, and one every ten seconds between."""
@@ -124,6 +128,10 @@ class Lines:
         self._done[phase] = self._total[phase]
         if self._before[phase] < self._total[phase]:
             self._say(phase, "done")
+
+    def note(self, line: str) -> None:
+        """Say it."""
+        print(json.dumps({"event": "note", "line": line}) if self._as_json else line, file=sys.stderr, flush=True)
 
     def _say(self, phase: str, event: str) -> None:
         seconds = time.monotonic() - self._began[phase]

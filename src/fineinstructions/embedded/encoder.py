@@ -1,9 +1,9 @@
 """The embedded encoder: one vector per word, looked up, weighted and summed.
 
-In: texts. Out: token vectors with spans, or one unit vector per text. A vector has two parts: directions of meaning
-learned from which words share passages, and one dimension per relation (symptoms, ingredients, founding, ...) that a
-description can ask for and a document's headings and verbs answer. There is no context: a word means the same anywhere.
-Every text is encoded by itself, so that a batch never changes a bit of the result.
+In: texts. Out: pooled documents, token vectors with spans, or one unit vector per text. A vector has two parts:
+directions of meaning learned from which words share passages, and one dimension per relation (symptoms, ingredients,
+founding, ...) that a description can ask for and a document's headings and verbs answer. There is no context: a word
+means the same anywhere. Every text is encoded by itself, so that a batch never changes a bit of the result.
 """
 
 import hashlib
@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.encoder import TokenEmbeddings
+from fineinstructions.backends.encoder import PooledDocument, TokenEmbeddings
+from fineinstructions.backends.windows import pooled_by_windows
 from fineinstructions.embedded.words import stem
+from fineinstructions.pooling import Pooling
 
 # Shape legend: B texts, T tokens, D width, V vocabulary, S suffixes.
 
@@ -79,6 +81,12 @@ class EmbeddedEncoder:
             if norm > 0.0:
                 vectors_bd[number] = (total_d / norm).astype(np.float32)
         return vectors_bd
+
+    def encode_documents(self, texts: Sequence[str], pooling: Pooling) -> list[PooledDocument]:
+        """Vectors of each text and of its coverage chunks, in order."""
+        return [
+            pooled_by_windows(text, self.encode_tokens, self.window_tokens, self.dimension, pooling) for text in texts
+        ]
 
     def encode_tokens(self, texts: Sequence[str]) -> list[TokenEmbeddings]:
         """Weighted token vectors of each text, in order; the mean of a run of them is the meaning of that run."""

@@ -19,6 +19,7 @@ from pydantic import Field, PositiveInt
 
 from fineinstructions.backends.vector_index import Neighbours, VectorIndex
 from fineinstructions.config import Config
+from fineinstructions.errors import ConfigError
 from fineinstructions.matches.chunk import ChunkedDocument
 from fineinstructions.records import GLOBAL_CHUNK, Document, Match, Rejection, rejection
 
@@ -56,8 +57,8 @@ class SearchableTemplates(Protocol):
     vectors: VectorIndex
 
     @property
-    def min_cosine(self) -> float:
-        """The encoder's calibrated threshold."""
+    def min_cosine(self) -> float | None:
+        """The encoder's calibrated threshold; ``None`` where it is not known."""
         ...
 
     @property
@@ -111,6 +112,28 @@ class Candidates:
         return tuple(Match(self.document.document_id, *row) for row in zip(ids, *columns, strict=True))
 
 
+def threshold(config: RetrieveConfig, gate: Gate | None, calibrated: float | None) -> float:
+    """Lowest cosine of a candidate: the recipe's, else the gate's, else the encoder's own.
+
+    Args:
+        config: The recipe's setting.
+        gate: The gate that is used; ``None`` for none.
+        calibrated: The encoder's own threshold; ``None`` if nobody calibrated it.
+
+    Raises:
+        ConfigError: If there is none of them.
+    """
+    if config.min_cosine is not None:
+        return config.min_cosine
+    chosen = calibrated if gate is None else gate.min_cosine
+    if chosen is None:
+        raise ConfigError(
+            "retrieve.min_cosine: missing, and this encoder has no calibrated threshold; set it (0.865 belongs to the "
+            "authors' encoder), or calibrate the encoder"
+        )
+    return chosen
+
+
 def retrieve(
     chunked: Iterable[ChunkedDocument], index: SearchableTemplates, gate: Gate | None, config: RetrieveConfig
 ) -> Iterator[Candidates | Rejection]:
@@ -126,12 +149,13 @@ def retrieve(
         One item per document, in order: its candidates, or a rejection. The reason is ``no_candidate``, with the best
         cosine as value and its template in the record; or ``no_compatible_template`` if the gate allowed none.
 
+    Raises:
+        ConfigError: If there is no threshold.
+
     Source:
         arXiv:2601.22146, section 3.2: each of the K + 1 vectors searches by itself. The gate is ours.
     """
-    min_cosine = config.min_cosine
-    if min_cosine is None:
-        min_cosine = index.min_cosine if gate is None else gate.min_cosine
+    min_cosine = threshold(config, gate, index.min_cosine)
     stream = iter(chunked)
     # A gate allows other rows to every document; without one, many documents share one product.
     while batch := list(islice(stream, _BATCH_DOCUMENTS if gate is None else 1)):

@@ -46,6 +46,8 @@ from fineinstructions.templates.table import (
 
 _EMBEDDED_DIR = ".embedded"
 _SHARD_ROWS = 65_536
+PAPERS_MIN_COSINE = 0.865
+"""Threshold of the paper (section 3.2), for the authors' encoder."""
 
 
 class IndexConfig(Config):
@@ -69,14 +71,14 @@ class IndexConfig(Config):
     batch_size: PositiveInt = 1024
     """Descriptions encoded at once. Ours."""
 
-    def settings(self, count: int, min_cosine: float) -> Settings:
-        """What the vector index is told."""
+    def settings(self, count: int, min_cosine: float | None) -> Settings:
+        """What the vector index is told; recall is measured at the encoder's threshold, or else at the paper's."""
         return Settings(
             nlist=self.nlist,
             nprobe=self.nprobe,
             head_dims=self.head_dims,
             keeps_vectors=count <= 1_000_000 if self.keep_vectors is None else self.keep_vectors,
-            min_cosine=min_cosine,
+            min_cosine=PAPERS_MIN_COSINE if min_cosine is None else min_cosine,
         )
 
 
@@ -100,17 +102,8 @@ class TemplateIndex:
         return self.vectors.encoder_id
 
     @property
-    def min_cosine(self) -> float:
-        """The encoder's calibrated threshold, stored when the index was built or calibrated.
-
-        Raises:
-            ConfigError: If it is not known.
-        """
-        if self.vectors.manifest.min_cosine is None:
-            raise ConfigError(
-                f"{self.vectors.folder}: no threshold is known for encoder {self.encoder_id!r}; set "
-                "retrieve.min_cosine, or measure one with 'fineinstructions index calibrate'"
-            )
+    def min_cosine(self) -> float | None:
+        """The encoder's calibrated threshold, stored when the index was built or calibrated; ``None`` if not known."""
         return self.vectors.manifest.min_cosine
 
     @property
