@@ -4,8 +4,9 @@ r"""Hallway 1: queries and documents to judged pairs, in one run folder that can
                                               \
     documents --------------------> candidates -> popularity -> matches -> pairs -> assemble
 
-In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/rejected``. `phases` says what a unit of
-each phase does, `staleness` what makes a phase stale; here is the order in which the phases run.
+In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/rejected``, ``RUN/diagnostics.json``.
+`phases` says what a unit of each phase does, `staleness` what makes a phase stale; here is the order in which the
+phases run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from fineinstructions import phases as work
 from fineinstructions.config import from_mapping, load, to_plain
+from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
 from fineinstructions.engines.local import Progress as EngineProgress
 from fineinstructions.engines.local import SetAside, run_units
@@ -274,6 +276,7 @@ class _Driver:
         self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
         self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
         self._publish("rejected", Rejection, self._rejections(), "assemble")
+        write_diagnostics(self.folder, self._setup)
 
     def publish_bank_rejections(self) -> None:
         """Tell why queries gave no template, unless a whole run in the same folder has told more."""

@@ -155,7 +155,7 @@ def test_a_limit_that_cannot_hold_is_refused():
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_the_order_of_documents_does_not_matter(chance):
     index, items = bank(np.arange(60) % 5), corpus(150, 60, 12)
     shuffled = items.copy()
