@@ -230,8 +230,8 @@ def find_candidates(unit: Unit, models: Models, setup: Setup) -> None:
 
     def note_spans(chunked: Iterable[ChunkedDocument]) -> Iterator[ChunkedDocument]:
         for item in chunked:
-            starts, ends = zip(*item.chunk_spans, strict=True)
-            chunks.add(DocumentChunks(item.document.document_id, starts, ends))
+            starts, ends = ([span[side] for span in item.chunk_spans] for side in (0, 1))
+            chunks.add(DocumentChunks(item.document.document_id, tuple(starts), tuple(ends)))
             unit.count("tokens", item.num_tokens)
             yield item
 

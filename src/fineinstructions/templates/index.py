@@ -11,6 +11,7 @@ Files: ``templates.arrow``, uncompressed so that it can be mapped, beside those 
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import Template, from_table, to_table
 
 _TABLE_FILE = "templates.arrow"
+_MANIFEST_FILE = "manifest.json"
 _KEY_COLUMN = "key"
 _MIN_COSINE = b"min_cosine"
 
@@ -62,6 +64,11 @@ class TemplateIndex:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+    @property
+    def table(self) -> pa.Table:
+        """The templates and their keys."""
+        return self._table
 
     @property
     def encoder_id(self) -> str:
@@ -151,6 +158,27 @@ def build_index(templates: Sequence[Template], encoder: Encoder, config: IndexCo
         nprobe=config.nprobe,
     ).save(out_dir)
     return open_index(out_dir, encoder)
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds a template index."""
+    return (folder / _TABLE_FILE).is_file()
+
+
+def store_min_cosine(folder: Path, min_cosine: float) -> None:
+    """Store a calibrated threshold with an index.
+
+    Raises:
+        ConfigError: If there is no index.
+        DataError: If a file is corrupt.
+    """
+    table = open_index(folder).table.replace_schema_metadata({_MIN_COSINE: repr(min_cosine)})
+    manifest = folder / _MANIFEST_FILE
+    plain = json.loads(manifest.read_text(encoding="utf-8"))
+    plain["rows_digest"] = _write_table(table, folder / _TABLE_FILE)
+    temporary = manifest.with_name(f".{_MANIFEST_FILE}.tmp")
+    temporary.write_text(json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(manifest)
 
 
 def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = True) -> TemplateIndex:
