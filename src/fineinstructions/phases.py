@@ -248,7 +248,7 @@ def find_candidates(unit: Unit, models: Models, setup: Setup) -> None:
 def count_popularity(unit: Unit, models: Models, setup: Setup) -> None:
     """popularity: candidates of all documents -> how many documents found each template, and what follows from it."""
     config, seed = setup.config.sample, setup.config.seed
-    counts = np.zeros(len(models.templates), np.int64)
+    counts = np.zeros(len(models.templates.num_slots), np.int64)
     num_documents = sum(add_documents(counts, table) for table in unit.all_groups("candidates", "candidates", ["rows"]))
     log_weights, chances = log_damping(counts, config), None
     if config.max_sampled_share is not None:
