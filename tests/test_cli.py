@@ -104,7 +104,7 @@ def test_progress_is_json_lines_for_machines(tmp_path: Path, recipe: Path) -> No
     done = call("run", recipe, "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines()]
-    phases = ["input", "templates", "index", "matches", "pairs", "assemble"]
+    phases = ["input", "templates", "index", "candidates", "popularity", "matches", "pairs", "assemble"]
     assert [e["phase"] for e in events if e["event"] == "start"] == phases
     assert [e["phase"] for e in events if e["event"] == "done"] == phases
     assert all(e["units_done"] == e["units"] for e in events if e["event"] == "done")

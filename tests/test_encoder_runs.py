@@ -14,9 +14,10 @@ from fineinstructions.backends.model_folder import CALIBRATION_FILE
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.forecast import forecast
-from fineinstructions.phases import Models, Setup
+from fineinstructions.phases import Models
 from fineinstructions.pipeline import as_config, verify
 from fineinstructions.recipe import RunConfig
+from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases
 from fineinstructions.trial import EMBEDDED_BANK, try_document
 

@@ -21,7 +21,18 @@ TOOLS = {
     *("pooling", "progress", "readers", "staging", "backends", "embedded", "engines", "runs"),
 }
 ROOMS = {"templates", "matches", "pairs", "review"}
-HALLWAYS = {"forecast", "phases", "pipeline", "recipe", "staleness", "trial"}
+HALLWAYS = {
+    "calibration",
+    "diagnostics",
+    "documents",
+    "forecast",
+    "phases",
+    "pipeline",
+    "recipe",
+    "setup",
+    "staleness",
+    "trial",
+}
 FLOORS = {1: VOCABULARY, 2: TOOLS, 3: ROOMS, 4: HALLWAYS, 5: {"cli"}}
 FLOOR_1_LIBRARIES = {"numpy", "pyarrow"}
 BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "processor"}

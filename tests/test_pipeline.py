@@ -128,6 +128,7 @@ def test_bytes_do_not_depend_on_workers(tmp_path: Path, finished: Path, recipe: 
     assert call("run", recipe, "--out", tmp_path / "run", "--workers", str(workers)).returncode == 0
     for table in ("pairs", "matches", "templates", "rejected"):
         assert content(tmp_path / "run" / table) == content(finished / table)
+    assert (tmp_path / "run" / "diagnostics.json").read_bytes() == (finished / "diagnostics.json").read_bytes()
 
 
 def test_a_changed_recipe_names_fields_and_phases(tmp_path: Path, finished: Path, recipe: Path) -> None:

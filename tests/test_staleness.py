@@ -7,8 +7,9 @@ import pytest
 from fineinstructions.config import from_mapping
 from fineinstructions.embedded.relations import RelationGate
 from fineinstructions.errors import ConfigError
-from fineinstructions.phases import Models, Setup
+from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
+from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases
 
 
@@ -46,10 +47,36 @@ def test_a_word_list_that_is_gone_is_named(tmp_path: Path, config: RunConfig) ->
         digests(config, tmp_path)
 
 
-def test_other_rules_of_the_gate_make_the_matches_stale(
+def test_other_rules_of_the_gate_make_the_candidates_stale(
     tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digests(config, tmp_path)
     monkeypatch.setattr(RelationGate, "digest", "another")
     after = digests(config, tmp_path)
-    assert {phase for phase in before if before[phase] != after[phase]} == {"matches"}
+    assert {phase for phase in before if before[phase] != after[phase]} == {"candidates"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ({"templates_per_document": 3}, {"matches"}),
+        ({"hubness_damping": 0.5}, {"popularity", "matches"}),
+        ({"max_sampled_share": 0.01}, {"popularity", "matches"}),
+    ],
+)
+def test_sampling_anew_retrieves_nothing_anew(
+    tmp_path: Path, config: RunConfig, change: dict[str, float], stale: set[str]
+) -> None:
+    before = digests(config, tmp_path)
+    after = digests(config.model_copy(update={"sample": config.sample.model_copy(update=change)}), tmp_path)
+    assert {phase for phase in before if before[phase] != after[phase]} == stale
+
+
+def test_matches_depend_on_the_corpus_only_where_sampling_looks_at_it(tmp_path: Path, config: RunConfig) -> None:
+    def upstream(config: RunConfig) -> tuple[str, ...]:
+        phases = {phase.name: phase for phase in pair_phases(config, Models(Setup(config, tmp_path)))}
+        return phases["matches"].upstream
+
+    assert upstream(config) == ("candidates",)
+    sampled = config.sample.model_copy(update={"hubness_damping": 1.0})
+    assert upstream(config.model_copy(update={"sample": sampled})) == ("candidates", "popularity")

@@ -25,6 +25,7 @@ from fineinstructions.progress import Silent
 from fineinstructions.readers import DocumentsConfig, read_documents, read_rows
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Document, Pair, Rejection, as_dict, to_table
+from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.staging import StagedFile, stage_documents
 
 SAMPLE_DOCUMENTS = 200
@@ -191,7 +192,8 @@ def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
     rejected = {phase: sum(f.stat().st_size for f in (run / "units" / phase).rglob("rejected-*")) for phase in units}
     share = sum(rejected[phase] for phase in units if phase in BANK_PHASES) / max(1, sum(rejected.values()))
     merged = _size(run / "rejected")
-    bank = sum(units[phase] for phase in units if phase in BANK_PHASES) + _size(run / "templates") + share * merged
+    bank = sum(units[phase] for phase in units if phase in (*BANK_PHASES, "popularity"))  # a number per template
+    bank += _size(run / "templates") + round(share * merged) + (run / DIAGNOSTICS_FILE).stat().st_size
     return round(bank * query_scale + (_size(run) - bank) * scale)
 
 

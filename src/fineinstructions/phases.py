@@ -3,30 +3,36 @@
 In: a unit of the run folder. Out: its tables, its counts and its rejections. The order of the work is read here from
 top to bottom; `pipeline` says which phases there are and runs them.
 
-The decision a reader would question: the documents of a unit are read from the input again in `make_pairs`, because
-reading costs less than storing every text twice.
+The decision a reader would question: the corpus is passed over twice before anything is asked of a model. The first
+pass encodes and searches; the second chooses, with what the first has counted over all documents, and reads none.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fineinstructions.config import digest
+from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
+from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
-from fineinstructions.matches.retrieve import Candidates, Gate, RetrieveConfig, retrieve, threshold
-from fineinstructions.matches.sample import sample
+from fineinstructions.matches.popularity import (
+    add_documents,
+    find_chances,
+    log_damping,
+    open_popularity,
+    pilot,
+    save_popularity,
+)
+from fineinstructions.matches.retrieve import Gate, RetrieveConfig, retrieve, threshold
+from fineinstructions.matches.sample import Popularity, Sampler, sample, uses_popularity
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
 from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, surplus_pairs
-from fineinstructions.readers import DocumentsConfig, read_documents
-from fineinstructions.recipe import RunConfig
 from fineinstructions.records import (
     Document,
     Draft,
@@ -36,10 +42,10 @@ from fineinstructions.records import (
     Rejection,
     Template,
     TemplateDraft,
-    content_id,
+    from_table,
 )
-from fineinstructions.runs import Unit, UnitSpec, plan_units, single_unit
-from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
+from fineinstructions.runs import Unit
+from fineinstructions.setup import Setup
 from fineinstructions.templates.bank import read_bank
 from fineinstructions.templates.genericize import Genericizer, PromptedGenericizer, genericize
 from fineinstructions.templates.index import TemplateIndex, build_index, open_index
@@ -50,27 +56,8 @@ if TYPE_CHECKING:
     from fineinstructions.backends.encoder import Encoder
     from fineinstructions.backends.llm import ChatClient
 
-REPEATED_FILE = "repeated.npz"
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every worker is given: the recipe and where the run lies."""
-
-    config: RunConfig
-    root: Path
-
-    @property
-    def input_dir(self) -> Path:
-        """Converted input files and the rows with repeated ids."""
-        return self.root / "input"
-
-    @property
-    def index_dir(self) -> Path:
-        """The template index."""
-        if self.config.templates.index:
-            return Path(self.config.templates.index)
-        return self.root / "units" / "index" / single_unit().folder_name / "index"
+GROUP_DOCUMENTS = 512
+"""Documents whose candidates are written together."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +100,17 @@ class Models:
     def retrieve(self) -> RetrieveConfig:
         """Settings of retrieval with the threshold that holds.
 
-        The encoder is asked, not the index, so that an encoder can be calibrated without embedding a bank again.
+        The encoder is asked, not the run's index, so that an encoder can be calibrated without embedding a bank again.
+        An index that was made before has its own, which may be calibrated too.
 
         Raises:
-            ConfigError: If neither the recipe, nor the gate, nor the encoder has a threshold.
+            ConfigError: If neither the recipe, nor the gate, nor the encoder or the ready index has a threshold.
         """
         config = self._config.retrieve
         if config.min_cosine is not None or self._has_gate:
             return config
-        return config.model_copy(update={"min_cosine": threshold(config, None, self.encoder.min_cosine)})
+        calibrated = self.index.min_cosine if self._config.templates.index else self.encoder.min_cosine
+        return config.model_copy(update={"min_cosine": threshold(config, None, calibrated)})
 
     @cached_property
     def genericizer(self) -> Genericizer:
@@ -143,6 +132,13 @@ class Models:
     @property
     def _has_gate(self) -> bool:
         return self._config.instantiate.model != "openai"
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """Chooses the templates of documents."""
+        config = self._config.sample
+        popularity = open_popularity(self._setup.popularity_dir) if uses_popularity(config) else None
+        return Sampler(self.index, config, self._config.seed, popularity)
 
     @cached_property
     def gate(self) -> Gate | None:
@@ -245,18 +241,18 @@ def take_bank(unit: Unit, models: Models, setup: Setup) -> None:
 def index_templates(unit: Unit, models: Models, setup: Setup) -> None:
     """index: descriptions -> vectors -> template index; nothing to do where one was made before."""
     if setup.config.templates.index:
-        unit.count("indexed", len(models.index))
+        unit.count("indexed", len(open_index(setup.index_dir, models.encoder)))
         return
     templates = unit.read_all(Template, phase="templates")
     index = build_index(templates, models.encoder, setup.config.index, unit.folder / "index")
     unit.count("indexed", len(index))
 
 
-def find_matches(unit: Unit, models: Models, setup: Setup) -> None:
-    """matches: documents -> coverage chunks -> candidates -> sampled templates."""
+def find_candidates(unit: Unit, models: Models, setup: Setup) -> None:
+    """candidates: documents -> coverage chunks -> templates near them. The first and dear pass over the corpus."""
     config = setup.config
     chunks = unit.writer(DocumentChunks, "chunks")
-    matches = unit.writer(Match)
+    candidates = unit.writer(DocumentCandidates, "candidates")
 
     def note_spans(chunked: Iterable[ChunkedDocument]) -> Iterator[ChunkedDocument]:
         for item in chunked:
@@ -270,82 +266,47 @@ def find_matches(unit: Unit, models: Models, setup: Setup) -> None:
     found = unit.through(
         "retrieve", note_spans(chunked), lambda c: retrieve(c, models.index, models.gate, models.retrieve)
     )
-    for item in unit.through("sample", found, lambda c: _sampled(c, models, setup)):
-        for match in item.matches:
-            matches.add(match)
-            unit.count("candidates")
-            unit.count("sampled", int(match.sampled))
+    while items := list(islice(found, GROUP_DOCUMENTS)):
+        candidates.add_table(candidate_table(items))
+        unit.count("candidates", sum(len(item.rows) for item in items))
 
 
-def _sampled(candidates: Iterable[Candidates], models: Models, setup: Setup) -> Iterator[Candidates | Rejection]:
-    return sample(candidates, models.index, setup.config.sample, setup.config.seed)
+def count_popularity(unit: Unit, models: Models, setup: Setup) -> None:
+    """popularity: candidates of all documents -> how many documents found each template, and what follows from it."""
+    config, seed = setup.config.sample, setup.config.seed
+    counts = np.zeros(len(models.index.num_slots), np.int64)
+    num_documents = sum(add_documents(counts, table) for table in unit.all_groups("candidates", "candidates", ["rows"]))
+    log_weights, chances = log_damping(counts, config), None
+    if config.max_sampled_share is not None:
+        tables = unit.all_groups("candidates", "candidates")
+        documents = pilot((item for table in tables for item in read_candidates(table)), num_documents, seed)
+        chances = find_chances(documents, models.index, config, seed, log_weights)
+    save_popularity(counts, Popularity(log_weights, chances), unit.folder)
+    unit.count("templates_found", int(np.count_nonzero(counts)))
 
 
-def documents_of(spec: UnitSpec, setup: Setup) -> Iterator[Document | Rejection]:
-    """One item per input row of a unit."""
-    config = setup.config.documents
-    if config is None:
-        raise ConfigError("documents.path: missing; name the file with the documents")
-    repeated = np.empty(0, np.int64)
-    marks = setup.input_dir / REPEATED_FILE
-    if marks.exists():
-        with np.load(marks, allow_pickle=False) as rows:
-            repeated = rows.get(spec.path, repeated)
-    return read_documents(spec.path, spec.row_start, spec.row_stop, config, repeated)
-
-
-def document_units(setup: Setup) -> list[UnitSpec]:
-    """Row ranges of the documents; what is no Parquet is converted first.
-
-    Raises:
-        ConfigError: If a file cannot be read, or there is not one valid document.
-    """
-    config, engine = setup.config.documents, setup.config.engine
-    if config is None:
-        raise ConfigError("documents.path: missing; name the file with the documents")
-    staged = stage_documents(config, setup.input_dir)
-    found = _repeated_rows(staged, config, setup.input_dir / REPEATED_FILE)
-    repeated = {s.parquet.path: rows for s, rows in zip(staged, found, strict=True)}
-    files = [s.parquet for s in staged]
-    units = plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
-    return [_told_apart(unit, repeated[unit.path]) for unit in units]
-
-
-def _told_apart(unit: UnitSpec, repeated: NDArray[np.int64]) -> UnitSpec:
-    """A unit whose id tells which of its rows repeat an id, because that depends on the rows and files before it."""
-    rows = repeated[(unit.row_start <= repeated) & (repeated < unit.row_stop)].tolist()
-    return replace(unit, unit_id=content_id("u", unit.unit_id, *map(str, rows))) if rows else unit
-
-
-def _repeated_rows(staged: Sequence[StagedFile], config: DocumentsConfig, marks: Path) -> list[NDArray[np.int64]]:
-    """Rows of every file whose id occurred before; found once per input and kept for the workers."""
-    seen = [(s.parquet.path, s.parquet.fingerprint, s.num_rows) for s in staged]
-    key = digest(seen, config.model_copy(update={"limit": None}))  # the limit is in the rows of every file
-    arrays: dict[str, Any] = {}
-    if marks.exists():
-        with np.load(marks, allow_pickle=False) as found:
-            if str(found["key"]) == key:
-                return [found[s.parquet.path] for s in staged]
-            arrays = {name: found[name] for name in found.files if name != "key"}  # what is committed still needs them
-    marks.parent.mkdir(parents=True, exist_ok=True)
-    repeated = find_repeated_ids(staged, config)
-    arrays |= {s.parquet.path: rows for s, rows in zip(staged, repeated, strict=True)}
-    temporary = marks.with_suffix(".tmp.npz")
-    np.savez(temporary, key=np.array(key), **arrays)
-    temporary.replace(marks)
-    return repeated
+def find_matches(unit: Unit, models: Models, setup: Setup) -> None:
+    """matches: candidates -> sampled templates. The second pass, which reads no document."""
+    del setup
+    matches = unit.writer(Match)
+    candidates = (item for table in unit.groups("candidates", "candidates") for item in read_candidates(table))
+    sampled = unit.through("sample", candidates, lambda c: sample(c, models.sampler))
+    while items := list(islice(sampled, GROUP_DOCUMENTS)):
+        matches.add_table(match_table(items, models.index))
+        unit.count("matches", sum(len(item.rows) for item in items))
+        unit.count("sampled", sum(int(np.count_nonzero(item.sampled)) for item in items))
 
 
 def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
     """pairs: sampled matches -> drafts -> expanded drafts -> judged pairs, whatever their score."""
     config = setup.config
     documents = {d.document_id: d for d in documents_of(unit.spec, setup) if not isinstance(d, Rejection)}
-    spans = {c.document_id: c.spans for c in unit.read(DocumentChunks, phase="matches", name="chunks")}
+    spans = {c.document_id: c.spans for c in unit.read(DocumentChunks, phase="candidates", name="chunks")}
     templates: dict[str, Template] = {}
 
     def requests() -> Iterator[Request]:
-        for match in unit.read(Match, phase="matches"):
-            if match.sampled:
+        for table in unit.groups("matches", "match"):
+            for match in from_table(table.filter(table["sampled"]), Match):
                 document = documents[match.document_id]
                 if match.template_id not in templates:
                     templates[match.template_id] = models.index.template(match.template_id)

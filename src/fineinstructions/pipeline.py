@@ -1,11 +1,12 @@
 r"""Hallway 1: queries and documents to judged pairs, in one run folder that can be stopped and continued.
 
     queries -> genericize -> templates -> index
-                                            \
-    documents -----------------------------> matches -> pairs -> assemble
+                                              \
+    documents --------------------> candidates -> popularity -> matches -> pairs -> assemble
 
-In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/rejected``. `phases` says what a unit of
-each phase does, `staleness` what makes a phase stale; here is the order in which the phases run.
+In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/rejected``, ``RUN/diagnostics.json``.
+`phases` says what a unit of each phase does, `staleness` what makes a phase stale; here is the order in which the
+phases run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,12 @@ from typing import Any
 
 from fineinstructions import phases as work
 from fineinstructions.config import from_mapping, load, to_plain
+from fineinstructions.diagnostics import write_diagnostics
+from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
 from fineinstructions.engines.local import Progress as EngineProgress
 from fineinstructions.engines.local import SetAside, run_units
 from fineinstructions.errors import ConfigError
-from fineinstructions.phases import Models, Setup, build_models
+from fineinstructions.phases import Models, build_models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Match, Pair, Rejection, Template
@@ -36,6 +39,7 @@ from fineinstructions.runs import (
 )
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.verify import DocumentReader
+from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases
 
 __all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verify"]
@@ -55,7 +59,7 @@ LINKS = (
 )
 """What leaves the first figure enters the second: the completeness contract between stages."""
 
-PUBLISHED = {"templates": "merge", "matches": "candidates", "pairs": "select"}
+PUBLISHED = {"templates": "merge", "matches": "matches", "pairs": "select"}
 """Figure that equals the number of rows of every published table."""
 
 
@@ -183,7 +187,8 @@ def verify(path: str | Path) -> list[Finding]:
     if "genericize" not in names:
         links = [link for link in links if link[1] not in ("genericize", "merge")]
         published["templates"] = "banked"
-    return verify_folder(folder, links=links, published=published, documents=_reader(folder) if has_pairs else None)
+    documents = _reader(folder) if has_pairs else None
+    return verify_folder(folder, links=links, published=published, documents=documents, document_phase="candidates")
 
 
 def explain(path: str | Path, pair_id: str) -> Lineage:
@@ -203,7 +208,7 @@ def explain(path: str | Path, pair_id: str) -> Lineage:
 def _reader(folder: RunFolder) -> DocumentReader:
     """Reads the documents of a unit, as the run's own recipe says."""
     setup = Setup(from_mapping(folder.config, RunConfig, where=str(folder.recipe_file)), folder.root)
-    return lambda spec: (d for d in work.documents_of(spec, setup) if not isinstance(d, Rejection))
+    return lambda spec: (d for d in documents_of(spec, setup) if not isinstance(d, Rejection))
 
 
 def _check_sense(config: RunConfig, out: Path) -> None:
@@ -250,8 +255,8 @@ class _Driver:
 
         Found before anything else, so that a file that cannot be read is told before the queries have cost anything.
         """
-        self._progress.start("input", 1, int((self._setup.input_dir / work.REPEATED_FILE).exists()))
-        units = work.document_units(self._setup)
+        self._progress.start("input", 1, int((self._setup.input_dir / REPEATED_FILE).exists()))
+        units = document_units(self._setup)
         self._progress.advance("input", sum(unit.num_rows for unit in units))
         self._progress.finish("input")
         return units
@@ -270,12 +275,15 @@ class _Driver:
 
     def make_pairs(self, units: list[UnitSpec]) -> None:
         """Documents and the template index to judged pairs."""
+        self._do("candidates", work.find_candidates, units)
+        self._do("popularity", work.count_popularity, [single_unit()])
         self._do("matches", work.find_matches, units)
         self._do("pairs", work.make_pairs, units)
         self._do("assemble", work.select_pairs, [single_unit()])
         self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
         self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
         self._publish("rejected", Rejection, self._rejections(), "assemble")
+        write_diagnostics(self.folder, self._setup)
 
     def publish_bank_rejections(self) -> None:
         """Tell why queries gave no template, unless a whole run in the same folder has told more."""

@@ -1,7 +1,8 @@
 """Which phases a run has, and what makes each of them stale: the settings, inputs and models that decide its bytes.
 
 In: a recipe and its models. Out: `Phase` objects, each with a digest. The decision a reader would question: thresholds
-that are applied late belong to `assemble`, so moving one of them redoes nothing that asked a model.
+that are applied late belong to `assemble`, so moving one of them redoes nothing that asked a model; and candidates are
+a phase before matches, so that another way of sampling encodes and searches nothing again.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from fineinstructions import __version__
 from fineinstructions.config import Config, digest, to_plain
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
+from fineinstructions.matches.sample import uses_popularity
 from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs import Phase
@@ -73,13 +75,18 @@ def _bank_contents(bank: str) -> list[str]:
     return [file.content() for file in bank_files(bank)]
 
 
-def _gate(config: RunConfig) -> str:
-    """Digest of the gate's rules; empty where the tier has no gate."""
+def _gate(config: RunConfig) -> list[Any]:
+    """Digest of the gate's rules, and the seed it draws with; empty where the tier has no gate."""
     if config.instantiate.model == "openai":
-        return ""
+        return []
     from fineinstructions.embedded.relations import RelationGate
 
-    return RelationGate.digest
+    return [RelationGate.digest, config.seed]
+
+
+def _popularity(config: RunConfig) -> list[Any]:
+    """What decides more than the counts: nothing, as long as sampling does not look at them."""
+    return [config.sample, config.seed] if uses_popularity(config.sample) else []
 
 
 def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
@@ -88,22 +95,23 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     decides_replies = [models.instantiator.model, models.judge.model]
     return [
         Phase(
-            "matches",
-            _decides(
-                _without(config.documents, *UNITS_TELL),
-                config.chunk,
-                models.retrieve,
-                config.sample,
-                config.seed,
-                _gate(config),
-            ),
+            "candidates",
+            _decides(_without(config.documents, *UNITS_TELL), config.chunk, models.retrieve, *_gate(config)),
             upstream=("index",),
             entry="documents",
+        ),
+        Phase("popularity", _decides(*_popularity(config)), upstream=("candidates",)),
+        Phase(
+            "matches",
+            _decides(config.sample, config.seed),
+            upstream=("candidates", "popularity") if uses_popularity(config.sample) else ("candidates",),
+            entry="sample",
+            entry_figure="retrieve",
         ),
         Phase(
             "pairs",
             _decides(config.instantiate, config.excerpts, _without(config.judge, *late), decides_replies),
-            upstream=("matches",),
+            upstream=("candidates", "matches"),
             entry="instantiate",
             entry_figure="sampled",
         ),

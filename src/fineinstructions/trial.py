@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from fineinstructions.errors import ConfigError
+from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk
-from fineinstructions.matches.retrieve import Candidates, retrieve
-from fineinstructions.matches.sample import sample
+from fineinstructions.matches.retrieve import retrieve
+from fineinstructions.matches.sample import Sampler, sample
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
-from fineinstructions.phases import Models, Setup
+from fineinstructions.phases import Models
 from fineinstructions.pipeline import as_config
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import (
@@ -32,6 +33,7 @@ from fineinstructions.records import (
     as_dict,
     content_id,
 )
+from fineinstructions.setup import Setup
 from fineinstructions.templates.bank import TemplatesConfig, read_bank
 from fineinstructions.templates.genericize import genericize
 from fineinstructions.templates.index import TemplateIndex, build_index
@@ -152,8 +154,10 @@ def _matched(trial: Trial, models: Models, config: RunConfig, forced: bool) -> l
     limits = config.retrieve.model_copy(update={"min_cosine": -1.0}) if forced else models.retrieve
     found = list(retrieve(chunked, models.index, None if forced else models.gate, limits))
     candidates = [item for item in found if isinstance(item, Candidates)]
-    trial.take("retrieve", [m for c in candidates for m in c.matches] + [r for r in found if isinstance(r, Rejection)])
-    sampled = [m for c in sample(candidates, models.index, config.sample, config.seed) for m in c.sampled_matches]
+    rejected = [item for item in found if isinstance(item, Rejection)]
+    trial.take("retrieve", [match for c in candidates for match in c.matches(models.index)] + rejected)
+    sampler = Sampler(models.index, config.sample, config.seed)  # one document has no corpus to be popular in
+    sampled = [match for c in sample(candidates, sampler) for match in c.sampled_matches(models.index)]
     trial.take("sample", sampled)
     return [_request(match, models.index, chunked[0]) for match in sampled]
 

@@ -9,9 +9,10 @@ from hashed_encoder import HashedEncoder
 
 from fineinstructions.config import from_mapping
 from fineinstructions.errors import ConfigError
+from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkConfig, chunk
-from fineinstructions.matches.retrieve import Candidates, RetrieveConfig, retrieve, threshold
-from fineinstructions.matches.sample import SampleConfig, sample
+from fineinstructions.matches.retrieve import RetrieveConfig, retrieve, threshold
+from fineinstructions.matches.sample import SampleConfig, Sampler, sample
 from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, Template
 from fineinstructions.templates.index import IndexConfig, build_index
 
@@ -43,6 +44,11 @@ def chunked(documents):
     return list(chunk(documents, HashedEncoder(), ChunkConfig()))
 
 
+def comparable(items, index):
+    """Candidates as records, which can be compared; rejections as they are."""
+    return [item.matches(index) if isinstance(item, Candidates) else item for item in items]
+
+
 class EveryOther:
     """Allows a document only the templates of its parity; documents named `shut` none, `open` all."""
 
@@ -62,7 +68,7 @@ def test_candidates_are_what_each_vector_sees_above_the_threshold(index, gate):
     items = chunked(documents)
     vectors = index.vectors.vectors(np.arange(120)).astype(float)
     everything = list(retrieve(items, index, gate, config))
-    assert [c.document.document_id for c in everything] == [d.document_id for d in documents]
+    assert [c.document_id for c in everything] == [d.document_id for d in documents]
     for item, found in zip(items, everything, strict=True):
         assert isinstance(found, Candidates)
         expected = []
@@ -73,18 +79,18 @@ def test_candidates_are_what_each_vector_sees_above_the_threshold(index, gate):
                 above = np.intersect1d(above, gate.allowed(item.document))
             best = sorted(above.tolist(), key=lambda row: (-cosines[row], row))[:7]
             expected += [(f"t-{row:03}", number, cosines[row], len(above)) for row in best]
-        matches = found.matches
+        matches = found.matches(index)
         assert [(m.template_id, m.chunk, m.num_above) for m in matches] == [(t, c, n) for t, c, _, n in expected]
         np.testing.assert_allclose([m.cosine for m in matches], [c for _, _, c, _ in expected], atol=1.1e-6)
         assert not any(m.sampled for m in matches)
         assert {m.document_id for m in matches} == {item.document.document_id}
-        assert found.sampled_matches == ()
+        assert found.sampled_matches(index) == []
 
 
 def test_a_part_is_found_by_its_own_vector(index):
     text = "antarctic penguins " * 20 + "bread baking " * 60 + "violin concerto " * 20
     (found,) = retrieve(chunked([Document("d", text)]), index, None, RetrieveConfig(min_cosine=0.3))
-    first, last = ({m.template_id for m in found.matches if m.chunk == number} for number in (0, 4))
+    first, last = ({m.template_id for m in found.matches(index) if m.chunk == number} for number in (0, 4))
     assert "t-000" in first - last
     assert "t-006" in last - first
 
@@ -96,7 +102,7 @@ def test_nothing_found_is_a_rejection_with_the_best_cosine(index):
     )
     assert isinstance(found, Rejection)
     assert (found.stage, found.reason, found.record_id) == ("retrieve", "no_candidate", "dx")
-    nearest = max(kept.matches, key=lambda m: m.cosine)
+    nearest = max(kept.matches(index), key=lambda m: m.cosine)
     assert found.value == nearest.cosine
     assert json.loads(found.record) == {
         "document_id": "dx",
@@ -115,7 +121,7 @@ def test_gates_that_allow_nothing_or_everything(index):
     assert isinstance(closed, Rejection)
     assert (closed.reason, closed.value) == ("no_compatible_template", None)
     (free,) = retrieve([opened], index, None, config)
-    assert gated.matches == free.matches
+    assert gated.matches(index) == free.matches(index)
 
 
 def test_results_do_not_depend_on_company(index):
@@ -123,7 +129,7 @@ def test_results_do_not_depend_on_company(index):
     together = list(retrieve(iter(items), index, None, RetrieveConfig(min_cosine=0.2)))
     for item, found in zip(items, together, strict=True):
         (alone,) = retrieve([item], index, None, RetrieveConfig(min_cosine=0.2))
-        assert found == alone if isinstance(found, Rejection) else found.matches == alone.matches
+        assert found == alone if isinstance(found, Rejection) else found.matches(index) == alone.matches(index)
 
 
 def test_the_threshold_defaults_to_the_encoders_own(index):
@@ -131,7 +137,7 @@ def test_the_threshold_defaults_to_the_encoders_own(index):
     default, explicit = (
         list(retrieve(items, index, None, RetrieveConfig(min_cosine=cosine))) for cosine in (None, index.min_cosine)
     )
-    assert [getattr(a, "matches", a) for a in default] == [getattr(b, "matches", b) for b in explicit]
+    assert comparable(default, index) == comparable(explicit, index)
 
 
 def test_documents_without_known_words_are_rejected_with_cosine_zero(index):
@@ -152,7 +158,7 @@ def test_a_gate_brings_its_own_threshold(index):
     gated = [item for item in found if isinstance(item, Candidates)]
     given = retrieve(chunked([document(2), document(3)]), index, EveryOther(), RetrieveConfig(min_cosine=0.3))
     asked = [item for item in given if isinstance(item, Candidates)]
-    assert [item.matches for item in gated] == [item.matches for item in asked]
+    assert comparable(gated, index) == comparable(asked, index)
     assert index.min_cosine != EveryOther.min_cosine
 
 
@@ -173,9 +179,9 @@ def test_an_encoder_of_wholes_finds_by_the_whole_alone(index):
         item.span(0)
     (usual,) = retrieve(chunked([document(3)]), index, None, RetrieveConfig(min_cosine=0.3))
     (found,) = retrieve([item], index, None, RetrieveConfig(min_cosine=0.3))
-    assert found.matches == tuple(m for m in usual.matches if m.chunk == GLOBAL_CHUNK)
-    (sampled,) = sample([found], index, SampleConfig(templates_per_document=2), seed=0)
-    assert [m.chunk for m in sampled.sampled_matches] == [GLOBAL_CHUNK] * 2
+    assert found.matches(index) == [m for m in usual.matches(index) if m.chunk == GLOBAL_CHUNK]
+    (sampled,) = sample([found], Sampler(index, SampleConfig(templates_per_document=2), seed=0))
+    assert [m.chunk for m in sampled.sampled_matches(index)] == [GLOBAL_CHUNK] * 2
     (nothing,) = retrieve([item], index, None, RetrieveConfig(min_cosine=1.0))
     assert json.loads(nothing.record)["chunk"] == GLOBAL_CHUNK
 

@@ -1,65 +1,33 @@
 """Sampling: seeded, without repeats, indifferent to order, and true to the target's slot counts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_bank import CHI_SQUARE_99_9, Bank, bank, candidates, chi_square
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fineinstructions.config import from_mapping
 from fineinstructions.errors import ConfigError
-from fineinstructions.matches.retrieve import Candidates
+from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.sample import (
     ASSISTANT_SLOT_COUNTS,
     SampleConfig,
+    Sampler,
+    document_seeds,
     pool_distribution,
     sample,
     slot_weights,
+    uniform,
 )
-from fineinstructions.records import Document
-
-CHI_SQUARE_99_9 = {3: 16.27, 4: 18.47, 9: 27.88, 10: 29.59, 19: 43.82}
-"""Critical values at 0.1 % by degrees of freedom, from a printed table."""
-
-
-@dataclass
-class Bank:
-    """The two columns of a template index that sampling reads."""
-
-    num_slots: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-    vectors = None
-    min_cosine = 0.5
-
-    def template_ids(self, rows):
-        return [f"t-{row}" for row in rows.tolist()]
-
-
-def bank(num_slots, seed: int = 0) -> Bank:
-    slots = np.asarray(num_slots, dtype=np.int64)
-    keys = np.random.default_rng(seed).integers(0, 2**64, len(slots), dtype=np.uint64)
-    return Bank(slots, keys)
-
-
-def candidates(rows, chunks, cosines=None, document_id="d") -> Candidates:
-    rows, chunks = np.asarray(rows, dtype=np.int64), np.asarray(chunks, dtype=np.int64)
-    return Candidates(
-        document=Document(document_id, "text"),
-        template_ids=tuple(f"t-{row}" for row in rows.tolist()),
-        rows=rows,
-        chunks=chunks,
-        cosines=np.full(len(rows), 0.9) if cosines is None else np.asarray(cosines, dtype=np.float64),
-        num_above=np.full(len(rows), len(rows)),
-        sampled=np.zeros(len(rows), dtype=np.bool_),
-    )
 
 
 def chosen(item: Candidates, index: Bank, seed: int = 0, **settings) -> set[tuple[str, int]]:
-    (found,) = sample([item], index, SampleConfig(**settings), seed)
-    assert replace(found, sampled=item.sampled).matches == item.matches
-    return {(m.template_id, m.chunk) for m in found.sampled_matches}
+    (found,) = sample([item], Sampler(index, SampleConfig(**settings), seed))
+    assert found.marked(item.sampled).matches(index) == item.matches(index)
+    return {(m.template_id, m.chunk) for m in found.sampled_matches(index)}
 
 
 pairs_of_row_and_chunk = st.lists(
@@ -137,14 +105,12 @@ def test_fewer_templates_than_vectors_are_spread_over_all_vectors():
 def test_choices_are_seeded_by_run_and_document():
     index = bank([1] * 200)
     items = [candidates(np.arange(200), [0] * 200, document_id=name) for name in ("a", "b", "a")]
-    found = [{m.template_id for m in c.sampled_matches} for c in sample(items, index, SampleConfig(), seed=1)]
+    found = [
+        {m.template_id for m in c.sampled_matches(index)} for c in sample(items, Sampler(index, SampleConfig(), seed=1))
+    ]
     assert found[0] == found[2] != found[1]
     assert {name for name, _ in chosen(items[0], index, seed=2)} != found[0]
     assert {name for name, _ in chosen(items[0], index, seed=1)} == found[0]
-
-
-def chi_square(observed: NDArray, expected: NDArray) -> float:
-    return float((np.square(observed - expected) / expected).sum())
 
 
 def drawn_slots(index: Bank, per_document: int, config: SampleConfig, num_documents: int = 1500) -> NDArray[np.int64]:
@@ -154,7 +120,7 @@ def drawn_slots(index: Bank, per_document: int, config: SampleConfig, num_docume
         candidates(rng.choice(len(index.keys), per_document, replace=False), [0] * per_document, document_id=f"d{i}")
         for i in range(num_documents)
     )
-    slots = [index.num_slots[c.rows[c.sampled]] for c in sample(items, index, config, seed=5)]
+    slots = [index.num_slots[c.rows[c.sampled]] for c in sample(items, Sampler(index, config, 5))]
     return np.bincount(np.minimum(np.concatenate(slots), len(config.target) - 1), minlength=len(config.target))
 
 
@@ -178,14 +144,14 @@ def test_equal_templates_are_equally_likely():
     index = bank([1] * 20)
     items = (candidates(np.arange(20), [0] * 20, document_id=f"d{i}") for i in range(4000))
     config = SampleConfig(templates_per_document=1)
-    rows = [int(c.rows[c.sampled][0]) for c in sample(items, index, config, seed=9)]
+    rows = [int(c.rows[c.sampled][0]) for c in sample(items, Sampler(index, config, 9))]
     assert chi_square(np.bincount(rows, minlength=20), np.full(20, 200.0)) < CHI_SQUARE_99_9[19]
 
 
 def test_neighbouring_documents_and_keys_draw_independently():
     index = replace(bank([1] * 64), keys=np.arange(64, dtype=np.uint64))  # the least random keys there can be
     items = (candidates(np.arange(64), [0] * 64, document_id=str(i)) for i in range(3000))
-    marks = np.stack([c.sampled for c in sample(items, index, SampleConfig(templates_per_document=16), seed=0)])
+    marks = np.stack([c.sampled for c in sample(items, Sampler(index, SampleConfig(templates_per_document=16), 0))])
     np.testing.assert_allclose(marks.mean(axis=0), 0.25, atol=0.04)
     between = np.corrcoef(marks.T.astype(float)) - np.eye(64)
     assert np.abs(between).max() < 0.12  # 16 of 64 without replacement: -1/63 on average, noise 1/sqrt(3000)
@@ -205,3 +171,47 @@ def test_weights_stay_within_their_limits():
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match="recipe: "):
         from_mapping(wrong, SampleConfig)
+
+
+def slowly_chosen(item: Candidates, index: Bank, config: SampleConfig, seed: int) -> set[tuple[int, int]]:
+    """The rule in words: vectors in turn, those with few candidates first, then whatever is luckiest."""
+    (document_seed,) = document_seeds([item.document_id], seed, "sample")
+    weights = np.log(slot_weights(pool_distribution(index.num_slots, len(config.target)), config))
+
+    def noise(key: int) -> float:
+        return float(-np.log(-np.log(uniform(np.array([key], np.int64).astype(np.uint64), document_seed)))[0])
+
+    def luck(row: int) -> float:
+        slots = min(int(index.num_slots[row]), len(config.target) - 1)
+        drawn = uniform(index.keys[[row]], document_seed)
+        return float(weights[slots] - np.log(-np.log(drawn))[0])
+
+    found = list(zip(item.rows.tolist(), item.chunks.tolist(), item.cosines.tolist(), strict=True))
+    numbers = sorted({number for _, number, _ in found}, key=noise)[: config.templates_per_document]
+    numbers.sort(key=lambda number: sum(number == other for _, other, _ in found))
+    taken: dict[int, int] = {}
+    for number in numbers if config.one_per_vector else []:
+        free = {row for row, other, _ in found if other == number and row not in taken}
+        if free:
+            taken[max(free, key=luck)] = number
+    for row in sorted({row for row, _, _ in found} - set(taken), key=luck, reverse=True):
+        if len(taken) < config.templates_per_document:
+            mentions = [(-cosine, number) for other, number, cosine in found if other == row]
+            taken[row] = min(mentions)[1]
+    return set(taken.items())
+
+
+@given(st.lists(pairs_of_row_and_chunk, min_size=1, max_size=4), st.booleans(), st.integers(1, 9), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_many_documents_at_once_are_chosen_for_as_one_by_one(documents, one_per_vector, wanted, chance):
+    index = bank([i % 5 for i in range(30)])
+    config = SampleConfig(templates_per_document=wanted, one_per_vector=one_per_vector)
+    items = [
+        candidates([r for r, _ in pairs], [c for _, c in pairs], [chance.randint(0, 3) / 4 for _ in pairs], f"d{i}")
+        for i, pairs in enumerate(documents)
+    ]
+    for item, found in zip(items, sample(items, Sampler(index, config, 4)), strict=True):
+        marks = found.sampled
+        assert set(zip(item.rows[marks].tolist(), item.chunks[marks].tolist(), strict=True)) == slowly_chosen(
+            item, index, config, 4
+        )

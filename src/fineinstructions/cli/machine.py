@@ -123,7 +123,8 @@ def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
 def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:
     """Whether the recipe's encoder can be opened and has a threshold; no weights are loaded and no server is asked."""
     from fineinstructions.errors import ConfigError
-    from fineinstructions.phases import Models, Setup
+    from fineinstructions.phases import Models
+    from fineinstructions.setup import Setup
 
     try:
         models = Models(Setup(config, Path()))

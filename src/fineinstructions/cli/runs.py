@@ -173,26 +173,32 @@ def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:
 
 
 def status(folder: Folder, as_json: Json = False) -> None:
-    """Units, rates, time left and the funnel so far; safe while the run is going on."""
+    """Units, rates, time left and the funnel so far, and how matching went; safe while the run is going on."""
     import dataclasses
 
+    from fineinstructions.review.diagnostics import read_diagnostics
     from fineinstructions.runs import RunFolder
     from fineinstructions.runs import status as read_status
 
-    state = read_status(RunFolder.open(folder))
+    run = RunFolder.open(folder)
+    state, figures = read_status(run), read_diagnostics(run)
     if as_json:
         phases = [dataclasses.asdict(phase) for phase in state.phases]
         facts = {"holder": state.holder, "phases": phases, "rows": state.published}
-        print(json.dumps(facts | {"funnel": funnel_rows(list(state.funnel))}, indent=1))
+        funnel = {"funnel": funnel_rows(list(state.funnel))}
+        print(json.dumps(facts | funnel | {"diagnostics": figures}, indent=1))
         return
     from rich.console import Console
 
-    from fineinstructions.cli.show import funnel_table, status_table
+    from fineinstructions.cli.show import diagnostics_view, funnel_table, status_table
 
     console = Console()
     console.print(status_table(state))
     console.print()
     console.print(funnel_table(funnel_rows(list(state.funnel))))
+    if figures is not None:
+        console.print()
+        console.print(diagnostics_view(figures))
 
 
 def verify(folder: Folder, as_json: Json = False) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -27,6 +27,7 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u20
 """Characters that would steer the terminal or turn its writing direction."""
 _MAX_TRIAL_ROWS = 12
 _MAX_QUERIES = 10
+_MAX_SHOWN_HUBS = 5
 
 
 def quoted(pair: Pair, max_chars: int | None = None) -> Text:
@@ -142,6 +143,46 @@ def status_table(state: "RunStatus") -> Table:
         rows = f"{phase.num_rows_done:,}" if phase.num_rows else ""
         table.add_row(phase.name, units, rows, rate, left, str(phase.num_set_aside or ""))
     return table
+
+
+def diagnostics_view(figures: "dict[str, Any]") -> Group:
+    """How matching went: spread and coverage, slot counts against the target, the templates that come most often."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    vectors = figures["vectors"]
+    names = ["whole" if vector["chunk"] == GLOBAL_CHUNK else str(vector["chunk"]) for vector in vectors]
+    lines = {
+        "documents searched": f"{figures['num_documents']:,}, {figures['without_candidate_share']:.1%} found nothing",
+        "candidates per document": f"mean {figures['candidates_mean']:,.1f}; 5 % {figures['candidates_p5']:,}, "
+        f"50 % {figures['candidates_p50']:,}, 95 % {figures['candidates_p95']:,}",
+        "vectors that found any": ", ".join(
+            f"{name} {vector['found_share']:.0%}" for name, vector in zip(names, vectors, strict=True)
+        )
+        + f"; all of them {figures['all_vectors_share']:.0%}",
+        "sampled by vector": ", ".join(
+            f"{name} {vector['num_sampled']:,}" for name, vector in zip(names, vectors, strict=True)
+        ),
+        "slots, sampled (target)": ", ".join(_slot_shares(figures["slots"])),
+        "templates": f"{figures['num_templates']:,}; never found {figures['num_never_retrieved']:,}, "
+        f"never sampled {figures['num_never_sampled']:,}",
+        "hubness": f"top 1 % of templates take {figures['top_percent_share']:.1%} of all finds; "
+        f"skewness {figures['skewness']:.1f}",
+    }
+    for name, line in lines.items():
+        table.add_row(name, line)
+    hubs = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("found", "sampled", "most found templates"):
+        hubs.add_column(name, justify="left" if name.startswith("most") else "right", overflow="fold")
+    for hub in figures["hubs"][:_MAX_SHOWN_HUBS]:
+        hubs.add_row(f"{hub['num_documents']:,}", f"{hub['num_sampled']:,}", Text(flowing(hub["template"])))
+    return Group(Text("matching", style="bold underline"), table, Text(""), hubs)
+
+
+def _slot_shares(slots: "list[dict[str, Any]]") -> Iterator[str]:
+    for slot in slots:
+        more = "+" if slot is slots[-1] else ""
+        yield f"{slot['num_slots']}{more}: {slot['sampled_share']:.0%} ({slot['target_share']:.0%})"
 
 
 def forecast_view(figures: "Forecast") -> Group:

@@ -5,11 +5,10 @@ In: chunked documents and the template index. Out: `Candidates`, or a rejection 
 The decision to question: a template that several vectors find is a candidate of each of them, because sampling wants
 one template per vector; `sample` chooses it only once all the same.
 
-Shapes: N templates, C candidates.
+Shapes: N templates.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Protocol
 
@@ -20,8 +19,9 @@ from pydantic import Field, PositiveInt
 from fineinstructions.backends.vector_index import Neighbours, VectorIndex
 from fineinstructions.config import Config
 from fineinstructions.errors import ConfigError
+from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument
-from fineinstructions.records import GLOBAL_CHUNK, Document, Match, Rejection, rejection
+from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, rejection
 
 _BATCH_DOCUMENTS = 1024
 """Searched together where there is no gate: the more at once, the less each costs."""
@@ -74,42 +74,6 @@ class SearchableTemplates(Protocol):
     def template_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Ids of the templates in some rows."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The templates that a document's vectors found; one entry per template and vector.
-
-    Entries are in the order of their chunks, the whole document first, then from the highest cosine downward.
-    """
-
-    document: Document
-    template_ids: tuple[str, ...]
-    rows: NDArray[np.int64]
-    """Row of each candidate's template in the index, shape (C,)."""
-    chunks: NDArray[np.int64]
-    """Coverage chunk that found it, shape (C,); `GLOBAL_CHUNK` for the whole document."""
-    cosines: NDArray[np.float64]
-    """Shape (C,), rounded to six decimals."""
-    num_above: NDArray[np.int64]
-    """Templates at or above the threshold for the same vector, before `max_candidates` cut them; shape (C,)."""
-    sampled: NDArray[np.bool_]
-    """Whether the candidate was chosen; shape (C,)."""
-
-    @property
-    def matches(self) -> tuple[Match, ...]:
-        """The candidates as records, chosen or not."""
-        return self._records(np.arange(len(self.rows)))
-
-    @property
-    def sampled_matches(self) -> tuple[Match, ...]:
-        """The chosen ones as records."""
-        return self._records(np.flatnonzero(self.sampled))
-
-    def _records(self, places: NDArray[np.int64]) -> tuple[Match, ...]:
-        columns = (c[places].tolist() for c in (self.chunks, self.cosines, self.sampled, self.num_above))
-        ids = [self.template_ids[place] for place in places.tolist()]
-        return tuple(Match(self.document.document_id, *row) for row in zip(ids, *columns, strict=True))
 
 
 def threshold(config: RetrieveConfig, gate: Gate | None, calibrated: float | None) -> float:
@@ -166,17 +130,16 @@ def retrieve(
         empty = [not any(len(n.ids) for n in ns) for ns in neighbours]
         turned_away = iter(_none_found([b for b, none in zip(batch, empty, strict=True) if none], index, allowed))
         for item, none, found_here in zip(batch, empty, neighbours, strict=True):
-            yield next(turned_away) if none else _candidates(item, found_here, index)
+            yield next(turned_away) if none else _candidates(item, found_here)
 
 
-def _candidates(item: ChunkedDocument, neighbours: list[Neighbours], index: SearchableTemplates) -> Candidates:
+def _candidates(item: ChunkedDocument, neighbours: list[Neighbours]) -> Candidates:
     *local, whole = neighbours
     ordered = [whole, *local]
     counts = [len(n.ids) for n in ordered]
     rows = np.concatenate([n.ids for n in ordered])
     return Candidates(
-        document=item.document,
-        template_ids=tuple(index.template_ids(rows)),
+        document_id=item.document.document_id,
         rows=rows,
         chunks=np.repeat(np.arange(GLOBAL_CHUNK, len(local)), counts),
         cosines=np.concatenate([n.cosines for n in ordered]),

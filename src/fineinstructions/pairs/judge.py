@@ -68,7 +68,8 @@ class JudgeConfig(Config):
     min_score: int = Field(default=4, ge=1, le=5)
     """Lowest score that is kept. Paper, section 3.4."""
     max_template_share: float = Field(default=0.05, gt=0, le=1)
-    """Largest share of the kept pairs that one template may have; 1 for no limit. Ours."""
+    """Largest share of the kept pairs that one template may have; 1 for no limit. Applied last, to pairs that are made
+    and judged; `sample.max_sampled_share` limits the matches before a model is asked. Ours."""
     template_cap_floor: int = Field(default=20, ge=0)
     """Pairs that a template may keep whatever its share, so that a small run is not thinned out. Ours."""
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import yaml
 
 from fineinstructions.config import digest
@@ -15,7 +16,7 @@ from fineinstructions.records import Rejection
 from fineinstructions.runs.durable import write_text
 from fineinstructions.runs.ledger import Manifest, load_manifest
 from fineinstructions.runs.plan import UnitSpec
-from fineinstructions.runs.tables import read_table, table_name
+from fineinstructions.runs.tables import read_groups, read_table, table_name
 
 R = TypeVar("R")
 
@@ -113,16 +114,37 @@ class Layout:
         Raises:
             DataError: If the unit is not committed, has no such table, or is damaged.
         """
+        for path in self._unit_tables(phase, spec, name or table_name(record_type)):
+            yield from read_table(path, record_type)
+
+    def unit_groups(
+        self, phase: str, spec: UnitSpec, name: str, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Row groups of a table of one committed unit, as they are; none where the unit was set aside.
+
+        Args:
+            phase: Phase that wrote it.
+            spec: The unit.
+            name: Table name.
+            columns: Columns to read; ``None`` reads all.
+
+        Raises:
+            DataError: If the unit is not committed, has no such table, or is damaged.
+        """
+        for path in self._unit_tables(phase, spec, name):
+            yield from read_groups(path, columns)
+
+    def _unit_tables(self, phase: str, spec: UnitSpec, name: str) -> Iterator[Path]:
+        """Path of a unit's table; nothing where the unit was set aside."""
         folder = self.unit_folder(phase, spec)
         manifest = load_manifest(folder)
         if manifest is None:
             raise DataError(f"{folder}: not committed, but its records are needed; run again to make it")
         if manifest.set_aside:
             return
-        file_name = f"{name or table_name(record_type)}.parquet"
-        if file_name not in {entry.name for entry in manifest.files}:
-            raise DataError(f"{folder}: has no {file_name}; phase {phase!r} does not write that table")
-        yield from read_table(folder / file_name, record_type)
+        if f"{name}.parquet" not in {entry.name for entry in manifest.files}:
+            raise DataError(f"{folder}: has no {name}.parquet; phase {phase!r} does not write that table")
+        yield folder / f"{name}.parquet"
 
     def records(self, phase: str, record_type: type[R], name: str | None = None) -> Iterator[R]:
         """Records of all units of a phase in plan order; see `unit_records`."""

@@ -5,7 +5,7 @@ the records. Pages carry checksums that are checked on reading.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -56,6 +56,15 @@ class TableWriter(Generic[R]):
         self._pending_chars += sum(len(getattr(record, name)) for name in self._texts)
         if len(self._pending) >= ROW_GROUP_ROWS or self._pending_chars >= ROW_GROUP_CHARS:
             self._flush()
+
+    def add_table(self, table: pa.Table) -> None:
+        """Write many rows at once, as a row group of their own; their columns are those of the record type."""
+        if self._pending:
+            self._flush()
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self.num_rows += table.num_rows
+            self.num_bytes += table.nbytes
 
     def _flush(self) -> None:
         table = to_table(self._pending, self._record_type)
@@ -119,6 +128,26 @@ def write_parts(
     return rows
 
 
+def read_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Stream a Parquet file as Arrow tables, one per row group.
+
+    Args:
+        path: Parquet file.
+        columns: Names of the columns to read; ``None`` reads all.
+
+    Raises:
+        DataError: If the file is missing or corrupt.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.metadata.num_row_groups):
+                yield file.read_row_group(group, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
 def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: int | None = None) -> Iterator[R]:
     """Stream the records of a Parquet file, or of a row range of it.
 
@@ -138,8 +167,12 @@ def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: i
             for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
                 yield from from_table(pa.Table.from_batches([batch]), record_type)
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: cannot be read ({reason}); run verify to see what else is damaged") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(f"{path}: cannot be read ({reason}); run verify to see what else is damaged")
 
 
 def _row_range(file: Any, row_start: int, row_stop: int) -> Iterator[pa.RecordBatch]:

@@ -8,10 +8,12 @@ that ask a model run ahead of each other and one common file would depend on tim
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import pyarrow as pa
 
 from fineinstructions.errors import DataError
 from fineinstructions.records import Rejection
@@ -80,6 +82,19 @@ class Unit:
     def read_all(self, record_type: type[R], *, phase: str, name: str | None = None) -> Iterator[R]:
         """What an upstream phase wrote, all units in plan order; otherwise like `read`."""
         return self.layout.records(phase, record_type, name)
+
+    def groups(self, phase: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Like `read`, as Arrow tables: for work on whole columns.
+
+        Raises:
+            DataError: If the upstream unit is not committed or damaged.
+        """
+        return self.layout.unit_groups(phase, self.spec, name, columns)
+
+    def all_groups(self, phase: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Like `read_all`, as Arrow tables; otherwise like `groups`."""
+        for spec in self.layout.planned(phase) or ():
+            yield from self.layout.unit_groups(phase, spec, name, columns)
 
     def keep(self, stage: str, items: Iterable[R | Rejection]) -> Iterator[R]:
         """Good records of a source that has no input records (a reader); files the rejections.

@@ -244,6 +244,11 @@ def remove_templates(template_ids: Iterable[str], folder: Path) -> int:
     return remove_vectors(folder, np.array(rows, dtype=np.int64))
 
 
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds a template index."""
+    return (folder / TABLE_FILE).is_file()
+
+
 def store_min_cosine(folder: Path, min_cosine: float) -> None:
     """Store a calibrated threshold with an index.
 
