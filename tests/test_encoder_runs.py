@@ -81,7 +81,7 @@ def test_another_encoder_makes_the_index_stale_another_threshold_the_matches(
     assert after(model=moved, batch_tokens=10) == set()
     assert after(model=model, special_tokens=False) == {"index"}
     (model / CALIBRATION_FILE).write_text('{"min_cosine": 0.6}', encoding="utf-8")
-    assert after(model=model) == {"matches"}
+    assert after(model=model) == {"candidates"}
     (model / CALIBRATION_FILE).unlink()
     with pytest.raises(ConfigError, match=r"retrieve\.min_cosine: missing"):
         after(model=model)
