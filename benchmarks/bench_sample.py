@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fineinstructions.matches.candidates import Candidates, candidate_table, match_table, read_candidates
 from fineinstructions.matches.popularity import add_documents, log_damping
@@ -33,12 +34,14 @@ class Bank:
 
     num_slots: Any
     keys: Any
+    ids: Any
     vectors: Any = None
     min_cosine: float = 0.5
 
     def template_ids(self, rows: Any) -> list[str]:
-        """Ids of the templates in some rows."""
-        return [f"t-{row:016x}" for row in rows.tolist()]
+        """Ids of the templates in some rows, as the template index looks them up."""
+        ids: list[str] = self.ids.take(pa.array(rows)).to_pylist()
+        return ids
 
 
 def make_candidates(rng: Any, number: int, num_templates: int, per_document: int) -> list[Candidates]:
@@ -90,7 +93,8 @@ def main() -> None:
     ]
     for num_templates in options.templates:
         keys = rng.integers(0, 2**64, num_templates, dtype=np.uint64)
-        bank = Bank(rng.integers(0, 12, num_templates), keys)
+        ids = pa.array(np.arange(10**15, 10**15 + num_templates)).cast(pa.string())
+        bank = Bank(rng.integers(0, 12, num_templates), keys, ids)
         for per_document in (40, 440):
             items = make_candidates(rng, options.documents, num_templates, per_document)
             lines.append(measured(bank, items))
@@ -100,9 +104,10 @@ def main() -> None:
 
 def measured(bank: Bank, items: list[Candidates]) -> str:
     """One row of the table."""
-    table = candidate_table(items)
+    tables = [candidate_table(items[start : start + 512]) for start in range(0, len(items), 512)]
     counts = np.zeros(len(bank.keys), np.int64)
-    add_documents(counts, table)
+    for table in tables:
+        add_documents(counts, table)
     damped = SampleConfig(hubness_damping=0.5)
     factors = log_damping(counts, damped)
     limited = SampleConfig(max_sampled_share=0.001)
@@ -114,8 +119,8 @@ def measured(bank: Bank, items: list[Candidates]) -> str:
     ):
         sampler = Sampler(bank, config, 0, known)
         works.append(lambda sampler=sampler: list(sample(items, sampler)))
-    works.append(lambda: add_documents(counts, table))
-    works.append(lambda: list(read_candidates(table)))
+    works.append(lambda: [add_documents(counts, table) for table in tables])
+    works.append(lambda: [list(read_candidates(table)) for table in tables])
     works.append(lambda: match_table(items, bank))
     times = [f"{best_seconds(work) / len(items) * 1e6:.1f}" for work in works]
     mean = np.mean([len(item.rows) for item in items])

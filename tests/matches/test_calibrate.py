@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hashed_encoder import HashedEncoder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fineinstructions.config import from_mapping
@@ -25,6 +25,7 @@ def worth(pairs: list[ScoredPair], threshold: float) -> tuple[int, float, float,
 
 
 @given(scored_pairs)
+@settings(deadline=None)
 def test_figures_are_those_of_every_threshold_by_itself(pairs):
     found = calibrate(pairs, CalibrateConfig(num_rows=100))
     assert [t.min_cosine for t in found.thresholds] == sorted({pair.cosine for pair in pairs})
@@ -42,6 +43,7 @@ def test_figures_are_those_of_every_threshold_by_itself(pairs):
 
 
 @given(scored_pairs, st.sampled_from([0.3, 0.6, 0.9, 1.0]))
+@settings(deadline=None)
 def test_the_lowest_threshold_of_a_precision_is_chosen(pairs, wanted):
     reaching = [t for t in sorted({p.cosine for p in pairs}) if worth(pairs, t)[1] >= wanted]
     if not reaching:

@@ -62,7 +62,7 @@ found_pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(-1, 4)), min_siz
 
 
 @given(st.lists(found_pairs, max_size=6), st.integers(1, 3))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_documents_are_counted_once_however_they_are_cut_into_tables(documents, cut):
     items = [candidates([r for r, _ in pairs], [c for _, c in pairs]) for pairs in documents]
     counts = np.zeros(10, np.int64)
@@ -72,7 +72,7 @@ def test_documents_are_counted_once_however_they_are_cut_into_tables(documents, 
 
 
 @given(st.lists(found_pairs, max_size=4))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_stored_candidates_come_back(documents):
     items = [candidates([r for r, _ in p], [c for _, c in p], document_id=f"d{i}") for i, p in enumerate(documents)]
     index = bank([1] * 10)

@@ -48,9 +48,11 @@ def add_documents(counts: NDArray[np.int64], table: pa.Table) -> int:
         How many documents there were.
     """
     documents, rows = rows_by_document(table)
-    once = np.unique(documents * len(counts) + rows) % len(counts)  # several vectors may have found a template
-    found, times = np.unique(once, return_counts=True)
-    counts[found] += times
+    keys = np.sort(documents * len(counts) + rows)
+    is_first = np.concatenate(
+        [np.ones(min(len(keys), 1), np.bool_), np.diff(keys) != 0]
+    )  # several vectors may have found a template
+    np.add.at(counts, keys[is_first] % len(counts), 1)
     return int(table.num_rows)
 
 

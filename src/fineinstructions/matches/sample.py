@@ -251,8 +251,8 @@ class _Round:
             batch.cosines,
         )
         self._luck, self._seeds = luck, seeds
-        self._free = np.ones(len(batch.rows), dtype=np.bool_)
-        """Candidates whose template the document does not have yet."""
+        self._taken: list[NDArray[np.int64]] = []
+        """For every turn the row of the template that each document took, shape (B,); -1 where it took none."""
         self.sampled = np.zeros(len(batch.rows), dtype=np.bool_)
 
     def choose_by_vector(self, most: int) -> None:
@@ -271,23 +271,28 @@ class _Round:
         for turn in range(int(turns.max()) + 1):
             vectors = kept[turns == turn]
             places = _ranges(starts_g[vectors], lengths_g[vectors])
-            self._take(places[_firsts_of_best(self._documents[places], self._free_luck(places))])
+            documents, rows, luck = self._documents[places], self._rows[places], self._luck[places]
+            for taken in self._taken:
+                luck[rows == taken[documents]] = -np.inf
+            best = _firsts_of_best(documents, luck)
+            self._take(places[best[luck[best] > -np.inf]])
 
     def fill_up(self, most: int) -> None:
         """Give every document its luckiest templates until it has enough, each by the vector that is nearest to it."""
         left = most - np.bincount(self._documents[self.sampled], minlength=len(self._seeds))
-        for _ in range(most):
-            places = np.flatnonzero((left > 0)[self._documents] & self._free)
-            if not len(places):
-                return
+        if not (left > 0).any():
+            return
+        places = np.flatnonzero((left > 0)[self._documents])
+        for taken in self._taken:
+            places = places[self._rows[places] != taken[self._documents[places]]]
+        while len(places):
             chosen = self._rows_of(places[_firsts_of_best(self._documents[places], self._luck[places])])
-            mentions = places[self._rows[places] == chosen[self._documents[places]]]
+            is_chosen = self._rows[places] == chosen[self._documents[places]]
+            mentions = places[is_chosen]
             nearest = mentions[_firsts_of_best(self._documents[mentions], self._cosines[mentions])]
             self._take(nearest)
             left[self._documents[nearest]] -= 1
-
-    def _free_luck(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.where(self._free[places], self._luck[places], -np.inf)
+            places = places[~is_chosen & (left[self._documents[places]] > 0)]
 
     def _rows_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The template at one place of some documents, by document; -1 for the others."""
@@ -297,9 +302,8 @@ class _Round:
 
     def _take(self, places: NDArray[np.int64]) -> None:
         """Choose the candidates at these places, at most one per document."""
-        places = places[self._free[places]]
         self.sampled[places] = True
-        self._free &= self._rows != self._rows_of(places)[self._documents]
+        self._taken.append(self._rows_of(places))
 
 
 def _rank(groups: NDArray[np.int64]) -> NDArray[np.int64]:
