@@ -1,0 +1,103 @@
+"""`index build`, `info`, `search`, `bench`, `add`, `remove` over the command line, and a run over a ready index."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pipeline_inputs import call, content, take_documents
+
+import fineinstructions
+
+ROOT = Path(__file__).parent.parent
+EMBEDDED_BANK = ROOT / "src" / "fineinstructions" / "embedded" / "data" / "bank.parquet"
+
+
+def recipe(folder: Path, **sections) -> Path:
+    path = folder / f"{'-'.join(sections)}.yaml"
+    path.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A list-major index of the bank that ships, built over the command line."""
+    folder = tmp_path_factory.mktemp("verbs")
+    path = recipe(folder, templates={"bank": str(EMBEDDED_BANK)}, index={"kind": "ivf", "nlist": 12, "nprobe": 12})
+    built = call("index", "build", path, "--out", folder / "index", "--json")
+    assert built.returncode == 0, built.stderr
+    facts = json.loads(built.stdout)
+    assert (facts["kind"], facts["lists"], facts["turned_away"]) == ("ivf", 12, {})
+    assert facts["recall"]["at_10"] > 0.99
+    return folder
+
+
+def test_info_and_bench_tell_what_it_is_worth(folder: Path) -> None:
+    shown = call("index", "info", folder / "index").stdout
+    for words in ("kind                 ivf", "recall", "at_10", "bytes per vector"):
+        assert words in shown
+    measured = json.loads(call("index", "bench", folder / "index", "--queries", "50", "--json").stdout)
+    assert measured["queries"] == 50
+    assert measured["queries_per_cpu_second"] > 0
+    nowhere = call("index", "info", folder)
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (2, 1)
+    assert "there is no index here" in nowhere.stderr
+
+
+def test_search_shows_the_nearest_templates(folder: Path) -> None:
+    found = json.loads(call("index", "search", folder / "index", "symptoms of a disease", "-n", "5", "--json").stdout)
+    assert len(found) == 5
+    cosines = [row["cosine"] for row in found]
+    assert cosines == sorted(cosines, reverse=True)
+    assert any("disease" in row["description"] or "symptom" in row["description"] for row in found)
+    assert "no template at or above" in call("index", "search", folder / "index", "x", "--min-cosine", "0.999").stdout
+
+
+def test_templates_come_and_go(folder: Path, tmp_path: Path) -> None:
+    bank, index = tmp_path / "more.parquet", tmp_path / "index"
+    path = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)}, index={"kind": "ivf", "nlist": 12, "nprobe": 12})
+    assert call("index", "build", path, "--out", index).returncode == 0
+    description = "a page about zeppelin airship mooring masts"
+    columns = {
+        "id": ["new-1", "new-2"],
+        "template": ["Where is <fi>a mast</fi>?"] * 2,
+        "description": [description] * 2,
+    }
+    pq.write_table(pa.table(columns), bank)
+    added = json.loads(call("index", "add", index, bank, "--json").stdout)
+    assert added["added"] == 2
+
+    def nearest() -> list[str]:
+        found = json.loads(call("index", "search", index, description, "-n", "2", "--json").stdout)
+        return [row["template_id"] for row in found]
+
+    assert nearest() == ["new-1", "new-2"]
+    twice = call("index", "add", index, bank)
+    assert (twice.returncode, twice.stderr) == (
+        1,
+        "fineinstructions: template new-1 occurs twice in the bank; an id must be unique\n",
+    )
+    assert nearest() == ["new-1", "new-2"]
+    assert json.loads(call("index", "remove", index, "new-1", "--json").stdout)["removed"] == 1
+    assert "new-1" not in nearest()
+    unknown = call("index", "remove", index, "nobody")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+
+
+def test_a_run_over_a_ready_index_equals_one_over_its_bank(folder: Path, tmp_path: Path) -> None:
+    documents = {"path": str(take_documents(tmp_path / "documents.parquet", 30, every=10))}
+    for name, templates in (("bank", {"bank": str(EMBEDDED_BANK)}), ("index", {"index": str(folder / "index")})):
+        path = recipe(tmp_path, templates=templates, documents=documents)
+        ended = call("run", path, "--out", tmp_path / name)
+        assert ended.returncode == 0, ended.stderr
+        assert fineinstructions.verify(tmp_path / name) == []
+    for table in ("templates", "pairs"):
+        assert content(tmp_path / "bank" / table) == content(tmp_path / "index" / table)
+    assert list((tmp_path / "index" / "pairs").glob("*.parquet"))
+    again = call("run", path, "--out", tmp_path / "index")
+    assert "nothing to do" in (again.stdout + again.stderr).replace("\n", " ")
+    both = recipe(tmp_path, templates={"index": str(folder / "index"), "bank": str(EMBEDDED_BANK)}, documents=documents)
+    refused = call("run", both, "--out", tmp_path / "both")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
