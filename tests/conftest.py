@@ -4,6 +4,10 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # machines are shared: no test may depend on speed
+settings.load_profile("untimed")
 
 REQUIRE_EXTRAS = "FINEINSTRUCTIONS_REQUIRE_EXTRAS"
 

@@ -218,7 +218,7 @@ def test_no_room_is_told_before(vectors, tmp_path, monkeypatch):
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(-1, 1), st.integers(1, 9))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_shape_equals_the_exact_search(tmp_path_factory, count, dimension, seed, min_cosine, lists):
     rng = np.random.default_rng(seed)
     vectors = unit(rng.integers(-2, 3, (count, dimension)) + 0.01)
