@@ -155,10 +155,10 @@ def test_a_damaged_page(tmp_path: Path, recipe: Path, has_checksums: bool) -> No
         assert finish(recipe, tmp_path / "run", path, *words) == {("documents", "invalid_utf8"): 1}
 
 
-def bank_of(folder: Path, *templates: tuple[str, str], same_id: bool = False) -> Path:
+def bank_of(folder: Path, *templates: tuple[str, str]) -> Path:
     """A bank file; every template claims to have one slot."""
     records = [
-        Template(f"t-{0 if same_id else i}", text, description, 1, (f"q{i}",), "hand", "CC0-1.0")
+        Template(f"t-{i}", text, description, 1, (f"q{i}",), "hand", "CC0-1.0")
         for i, (text, description) in enumerate(templates)
     ]
     pq.write_table(to_table(records, Template), folder / "b.parquet")
@@ -168,15 +168,23 @@ def bank_of(folder: Path, *templates: tuple[str, str], same_id: bool = False) ->
 BAD_BANKS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "absent": (lambda t: t / "nowhere", "no template bank; make one with"),
     "empty file": (lambda t: raw(t / "b.parquet", b""), "not a readable Parquet file"),
-    "other columns": (lambda t: parquet(t / "b.parquet", a=["x"]), "no column 'template_id'; columns found: a"),
+    "other columns": (
+        lambda t: parquet(t / "b.parquet", a=["x"]),
+        "no column 'template' or 'instruction_template'; columns found: a",
+    ),
     "other types": (
         lambda t: parquet(t / "b.parquet", **{name: ["x"] for name in schema_of(Template).names}),
-        "is string, not int64; make the bank again",
+        "holds no usable template (no_slot 1)",
     ),
-    "no template": (bank_of, "holds no template"),
-    "slot left open": (lambda t: bank_of(t, ("What is <fi>a thing?", "A text.")), "<fi> is never closed"),
-    "no description": (lambda t: bank_of(t, ("What is <fi>a thing</fi>?", " ")), "has no description"),
-    "id twice": (lambda t: bank_of(t, TEMPLATES[0], TEMPLATES[1], same_id=True), "is there twice"),
+    "no template": (bank_of, "holds no usable template (no rows)"),
+    "slot left open": (
+        lambda t: bank_of(t, ("What is <fi>a thing?", "A text.")),
+        "holds no usable template (broken_template 1)",
+    ),
+    "no description": (
+        lambda t: bank_of(t, ("What is <fi>a thing</fi>?", " ")),
+        "holds no usable template (missing_description 1)",
+    ),
 }
 
 

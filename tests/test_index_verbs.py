@@ -1,6 +1,7 @@
 """`index build`, `info`, `search`, `bench`, `add`, `remove` over the command line, and a run over a ready index."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,15 +76,52 @@ def test_templates_come_and_go(folder: Path, tmp_path: Path) -> None:
 
     assert nearest() == ["new-1", "new-2"]
     twice = call("index", "add", index, bank)
-    assert (twice.returncode, twice.stderr) == (
-        1,
-        "fineinstructions: template new-1 occurs twice in the bank; an id must be unique\n",
-    )
+    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
+    assert "template 'new-1' is there already; remove it first" in twice.stderr
     assert nearest() == ["new-1", "new-2"]
     assert json.loads(call("index", "remove", index, "new-1", "--json").stdout)["removed"] == 1
     assert "new-1" not in nearest()
+    pq.write_table(pa.table({name: values[:1] for name, values in columns.items()}), bank)
+    assert json.loads(call("index", "add", index, bank, "--json").stdout)["added"] == 1  # a removed id may come again
+    assert nearest() == ["new-2", "new-1"]
     unknown = call("index", "remove", index, "nobody")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+
+
+def test_an_index_of_a_run_and_a_foreign_encoders_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    documents = {"path": str(take_documents(tmp_path / "documents.parquet", 4, every=10))}
+    path = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)}, documents=documents)
+    assert call("run", path, "--out", tmp_path / "run").returncode == 0
+    (sealed,) = (tmp_path / "run" / "units" / "index").glob("*/index")
+    for words in (("remove", sealed, "x"), ("add", sealed, EMBEDDED_BANK), ("build", path, "--out", sealed)):
+        refused = call("index", *words)
+        assert (refused.returncode, "belongs to a run" in refused.stderr) == (2, True)
+    foreign = tmp_path / "foreign"
+    shutil.copytree(folder / "index", foreign)
+    manifest = json.loads((foreign / "manifest.json").read_text())
+    (foreign / "manifest.json").write_text(json.dumps(manifest | {"encoder_id": "other-1"}))
+    text = tmp_path / "text.txt"
+    text.write_text("Asthma is a disease of the airways.")
+    path = recipe(tmp_path, templates={"index": str(foreign)}, documents=documents)
+    for words in (("run", path, "--out", tmp_path / "new"), ("try", text, "--recipe", path)):
+        refused = call(*words)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert "built with encoder 'other-1'" in refused.stderr
+
+
+def test_removed_templates_are_dead_to_the_gate_too(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(folder / "index", index)
+    documents = {"path": str(take_documents(tmp_path / "documents.parquet", 30, every=10))}
+    path = recipe(tmp_path, templates={"index": str(index)}, documents=documents)
+    run = fineinstructions.run(str(path), out=tmp_path / "before", overrides=["engine.workers=0"])
+    used = sorted({pair.template_id for pair in run.pairs()})
+    assert used
+    assert call("index", "remove", index, *used).returncode == 0
+    run = fineinstructions.run(str(path), out=tmp_path / "after", overrides=["engine.workers=0"])
+    assert run.set_aside == []
+    assert not set(used) & {pair.template_id for pair in run.pairs()}
+    assert fineinstructions.verify(tmp_path / "after") == []
 
 
 def test_a_run_over_a_ready_index_equals_one_over_its_bank(folder: Path, tmp_path: Path) -> None:

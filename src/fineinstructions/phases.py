@@ -125,9 +125,10 @@ class Models:
     def index(self) -> TemplateIndex:
         """The run's template index.
 
-        What makes the index stale holds it to the encoder, so that whoever only looks templates up needs none.
+        What makes the index stale holds it to the encoder (`staleness`), so that whoever only looks templates up needs
+        none.
         """
-        return open_index(self._setup.index_dir, verify=False)
+        return open_index(self._setup.index_dir, verify=False, nprobe=self._config.index.nprobe)
 
     @property
     def _has_gate(self) -> bool:
@@ -147,7 +148,7 @@ class Models:
             return None
         from fineinstructions.embedded.relations import RelationGate
 
-        return RelationGate(list(self.index.templates()), self._config.seed)
+        return RelationGate(list(self.index.live_templates()), self._config.seed, self.index.live_rows)
 
     @cached_property
     def instantiator(self) -> Instantiator:
@@ -241,7 +242,7 @@ def take_bank(unit: Unit, models: Models, setup: Setup) -> None:
 def index_templates(unit: Unit, models: Models, setup: Setup) -> None:
     """index: descriptions -> vectors -> template index; nothing to do where one was made before."""
     if setup.config.templates.index:
-        unit.count("indexed", len(open_index(setup.index_dir, models.encoder)))
+        unit.count("indexed", len(open_index(setup.index_dir, models.encoder).live_rows))
         return
     templates = unit.read_all(Template, phase="templates")
     index = build_index(templates, models.encoder, setup.config.index, unit.folder / "index")

@@ -301,8 +301,9 @@ class _Driver:
             return
         if self._config.templates.is_ready_made:
             bank = self._config.templates.index or self._config.templates.bank
-            turned_away = sum(f.account.num_turned_away for f in self.result.funnel() if f.stage == "templates")
-            raise ConfigError(f"{bank}: holds no usable template ({turned_away:,} were turned away); make it again")
+            accounts = [f.account for f in self.result.funnel() if f.stage == "templates"]
+            why = ", ".join(f"{reason} {n:,}" for account in accounts for reason, n in account.rejected.items())
+            raise ConfigError(f"{bank}: holds no usable template ({why or 'no rows'}); make the bank again")
         lost = [
             f"{f.stage} turned away {f.account.num_turned_away:,} of {f.account.num_in:,}" for f in self.result.funnel()
         ]

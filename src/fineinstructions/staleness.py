@@ -35,9 +35,10 @@ def _without(config: Config | None, *names: str) -> dict[str, Any]:
 
 def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases that make the template index, each with what decides its bytes."""
-    index = Phase("index", _decides(config.index, models.encoder.encoder_id), upstream=("templates",))
+    built_by = _without(config.index, "batch_size", "nprobe")
+    index = Phase("index", _decides(built_by, models.encoder.encoder_id), upstream=("templates",))
     if config.templates.index:
-        made_before = _decides(index_fingerprint(Path(config.templates.index)))
+        made_before = _decides(index_fingerprint(Path(config.templates.index), models.encoder.encoder_id))
         return [Phase("templates", made_before), Phase("index", made_before, upstream=("templates",))]
     if config.templates.bank:
         decides = _decides(_without(config.templates, "bank", "index"), _bank_contents(config.templates.bank))
@@ -96,7 +97,13 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     return [
         Phase(
             "candidates",
-            _decides(_without(config.documents, *UNITS_TELL), config.chunk, models.retrieve, *_gate(config)),
+            _decides(
+                _without(config.documents, *UNITS_TELL),
+                config.chunk,
+                models.retrieve,
+                config.index.nprobe,
+                *_gate(config),
+            ),
             upstream=("index",),
             entry="documents",
         ),

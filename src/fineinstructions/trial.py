@@ -36,7 +36,7 @@ from fineinstructions.records import (
 from fineinstructions.setup import Setup
 from fineinstructions.templates.bank import TemplatesConfig, read_bank
 from fineinstructions.templates.genericize import genericize
-from fineinstructions.templates.index import TemplateIndex, build_index
+from fineinstructions.templates.index import TemplateIndex, build_index, open_index
 from fineinstructions.templates.merge import merge
 
 EMBEDDED_BANK = Path(__file__).parent / "embedded" / "data" / "bank.parquet"
@@ -116,6 +116,8 @@ def try_document(
             elif not config.templates.index:
                 templates = _templates_of_bank(bank, config.templates)
                 build_index(templates, models.encoder, config.index, setup.index_dir)
+            else:
+                open_index(setup.index_dir, models.encoder, verify=False)  # refuses another encoder's
             requests = _matched(trial, models, config, forced=query is not None)
             _answered(trial, requests, models, config)
     return trial

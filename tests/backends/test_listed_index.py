@@ -15,9 +15,12 @@ from fineinstructions.backends.vector_index import (
     ArraySource,
     Settings,
     VectorIndex,
+    add_vectors,
     build_vectors,
     building,
     listed,
+    open_vectors,
+    remove_vectors,
     segments,
 )
 from fineinstructions.backends.vector_index.neighbours import merged_shards
@@ -188,8 +191,6 @@ def test_a_build_that_was_killed_goes_on(vectors, tmp_path):
     assert len(done) >= 9  # three files for each of three blocks
     assert not (killed / "manifest.json").exists()
     with pytest.raises(ConfigError, match="no index here"):
-        from fineinstructions.backends.vector_index import open_vectors
-
         open_vectors(killed)
     subprocess.run([*command, str(killed)], check=True, stdout=subprocess.DEVNULL)
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
@@ -205,6 +206,67 @@ def test_a_build_uses_no_block_of_another_build(vectors, tmp_path):
     (work / "block-00000-done.npz").write_bytes(b"no")
     build(tmp_path, vectors)
     assert not work.exists()
+
+
+def test_vectors_of_an_earlier_build_are_not_served(vectors, queries, tmp_path):
+    build(tmp_path, vectors[::-1].copy(), part_bytes=100_000)
+    index = build(tmp_path, vectors, keeps_vectors=False)
+    assert not list(tmp_path.glob("vectors-*"))
+    assert len(list(tmp_path.glob("part-*"))) == len(index.manifest.segments[0])
+    decoded = index.vectors(np.arange(50))
+    assert np.einsum("ij,ij->i", decoded, vectors[:50]).min() > 0.995
+    everything = index.search(queries, 0.8, 50, np.arange(len(vectors)))
+    for a, b in zip(index.search(queries, 0.8, 50), everything, strict=True):
+        assert len(np.setxor1d(a.ids, b.ids)) <= 2  # at the place where 50 are cut
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_vectors_unlike_the_sample_are_found_too(vectors, tmp_path, added, monkeypatch):
+    """A stretch of another topic that training does not see, inside the bank or added to it."""
+    rng = np.random.default_rng(5)
+    direction = unit(rng.standard_normal((1, 48)))
+    strange = unit(direction + 0.4 * unit(rng.standard_normal((300, 48))) * np.linspace(0, 1, 48)[::-1])
+    monkeypatch.setattr(building, "_SAMPLE_RUNS", 4)
+    monkeypatch.setattr(building, "_MAX_SAMPLE", 1000)
+    whole = np.concatenate([vectors[:600], strange, vectors[600:]])
+    first = vectors if added else whole
+    index = build(tmp_path, first, keeps_vectors=False)
+    if added:
+        add_vectors(tmp_path, ArraySource([strange]))
+        index, whole = open_vectors(tmp_path), np.concatenate([vectors, strange])
+    exact = build_vectors(ArraySource([whole]), tmp_path / "exact", "e", kind="exact")
+    wanted = found = 0
+    for a, b in zip(exact.search(strange[:60], 0.8, 400), index.search(strange[:60], 0.8, 10_000), strict=True):
+        wanted, found = wanted + len(a.ids), found + len(np.intersect1d(a.ids, b.ids))
+    assert wanted > 500
+    assert found == wanted
+    assert index.manifest.scores.margin < 0.02
+
+
+def test_a_list_of_removed_rows_hides_nothing(vectors, queries, tmp_path):
+    build(tmp_path, vectors)
+    gone = open_vectors(tmp_path).search(queries[:1], 0.0, 3000)[0].ids
+    remove_vectors(tmp_path, gone)
+    rows, cosines = open_vectors(tmp_path).best(queries[:1])
+    assert rows[0] not in gone
+    assert np.isfinite(cosines).all()
+    remove_vectors(tmp_path, np.arange(len(vectors)))
+    with pytest.raises(ValueError, match="every row was removed"):
+        open_vectors(tmp_path).best(queries)
+
+
+def test_an_empty_shard_finds_nothing(coded, queries):
+    assert sum(len(n.ids) for n in coded.search(queries, 0.2, 10, lists=range(5, 5))) == 0
+    with pytest.raises(ValueError, match="either some rows or some lists"):
+        coded.search(queries, 0.2, 10, np.arange(5), lists=range(3))
+
+
+def test_the_best_is_the_same_in_any_company(kept, coded, queries):
+    for index in (kept, coded):
+        rows, cosines = index.best(queries)
+        alone = [index.best(query[None]) for query in queries]
+        np.testing.assert_array_equal(rows, [row[0] for row, _ in alone])
+        np.testing.assert_array_equal(cosines, [cosine[0] for _, cosine in alone])
 
 
 def test_no_room_is_told_before(vectors, tmp_path, monkeypatch):

@@ -264,5 +264,7 @@ def test_added_vectors_are_found_and_removed_ones_are_not(kind, tmp_path):
             np.testing.assert_array_equal(a.ids, b.ids)
             np.testing.assert_array_equal(a.cosines, b.cosines)
     np.testing.assert_array_equal(index.best(vectors[gone[:50]])[0] % 7 == 0, False)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {*index.manifest.files, "manifest.json"}  # nothing of an earlier state is left
     with pytest.raises(ValueError, match="between 0 and 2999"):
         remove_vectors(tmp_path, np.array([3000]))

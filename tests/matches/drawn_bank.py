@@ -18,6 +18,7 @@ class Bank:
     num_slots: NDArray[np.int64]
     keys: NDArray[np.uint64]
     vectors = None
+    removed = np.empty(0, np.int64)
     min_cosine = 0.5
 
     def template_ids(self, rows):

@@ -108,7 +108,7 @@ def test_a_vector_belongs_to_the_description_of_its_row(built):
 def test_batches_do_not_change_the_bytes(built, tmp_path):
     folder, _ = built
     build_index(bank(300), WordEncoder(), IndexConfig(batch_size=1000), tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.faiss", "manifest.json", "templates.arrow"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["index-300.faiss", "manifest.json", "templates.arrow"]
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
 

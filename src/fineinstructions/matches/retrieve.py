@@ -23,8 +23,8 @@ from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument
 from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, rejection
 
-_BATCH_DOCUMENTS = 1024
-"""Searched together where there is no gate: the more at once, the less each costs."""
+_BATCH_VECTORS = 65_536
+"""Searched together where there is no gate, as far as the unit goes: the more at once, the less each costs."""
 
 
 class RetrieveConfig(Config):
@@ -59,6 +59,11 @@ class SearchableTemplates(Protocol):
     @property
     def min_cosine(self) -> float | None:
         """The encoder's calibrated threshold; ``None`` where it is not known."""
+        ...
+
+    @property
+    def removed(self) -> NDArray[np.int64]:
+        """Row numbers that are never found, ascending."""
         ...
 
     @property
@@ -122,7 +127,7 @@ def retrieve(
     min_cosine = threshold(config, gate, index.min_cosine)
     stream = iter(chunked)
     # A gate allows other rows to every document; without one, many documents share one product.
-    while batch := list(islice(stream, _BATCH_DOCUMENTS if gate is None else 1)):
+    while batch := _batch(stream, _BATCH_VECTORS if gate is None else 1):
         allowed = None if gate is None else gate.allowed(batch[0].document)
         vectors = np.concatenate([item.vectors for item in batch])
         found = iter(index.vectors.search(vectors, min_cosine, config.max_candidates, allowed))
@@ -131,6 +136,17 @@ def retrieve(
         turned_away = iter(_none_found([b for b, none in zip(batch, empty, strict=True) if none], index, allowed))
         for item, none, found_here in zip(batch, empty, neighbours, strict=True):
             yield next(turned_away) if none else _candidates(item, found_here)
+
+
+def _batch(stream: Iterator[ChunkedDocument], num_vectors: int) -> list[ChunkedDocument]:
+    """The next documents, until they have so many vectors; empty at the end."""
+    batch: list[ChunkedDocument] = []
+    for item in stream:
+        batch.append(item)
+        num_vectors -= len(item.vectors)
+        if num_vectors <= 0:
+            break
+    return batch
 
 
 def _candidates(item: ChunkedDocument, neighbours: list[Neighbours]) -> Candidates:
@@ -152,7 +168,7 @@ def _none_found(
     items: list[ChunkedDocument], index: SearchableTemplates, allowed: NDArray[np.int64] | None
 ) -> Iterator[Rejection]:
     """Rejections of documents without a candidate, each with the nearest template there was."""
-    if allowed is not None and len(allowed) == 0:
+    if allowed is not None and np.isin(allowed, index.removed).all():
         for item in items:
             name = item.document.document_id
             yield rejection("retrieve", "no_compatible_template", name, {"document_id": name})

@@ -173,7 +173,8 @@ class Sampler:
         self._index, self._config, self._seed = index, config, seed
         self._popularity = popularity or Popularity()
         self._last_s = len(config.target) - 1
-        self._log_weights = np.log(slot_weights(pool_distribution(index.num_slots, len(config.target)), config))
+        live_slots = np.delete(index.num_slots, index.removed)
+        self._log_weights = np.log(slot_weights(pool_distribution(live_slots, len(config.target)), config))
 
     def choose(self, batch: CandidateBatch) -> NDArray[np.bool_]:
         """Marks of the chosen candidates, shape (C,).

@@ -9,7 +9,6 @@ names are settings with a few common names as defaults, and a file that has none
 those that it has. The number of slots is always counted, never believed.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fineinstructions.inputs import InputFile, list_inputs, open_bytes
 from fineinstructions.markup import slot_names
 from fineinstructions.parquet import open_parquet
 from fineinstructions.records import Rejection, Template, content_id, rejection
+from fineinstructions.templates.table import key_of
 
 Columns = str | tuple[str, ...]
 
@@ -59,6 +59,8 @@ def bank_files(bank: str) -> list[InputFile]:
         ConfigError: If there is none.
     """
     own = Path(bank) / "templates"
+    if "://" not in bank and not any(c in bank for c in "*?[") and not Path(bank).exists():
+        raise ConfigError(f"{bank}: no template bank; make one with 'fineinstructions templates build RECIPE --out'")
     files = list_inputs(str(own) if own.is_dir() else bank, "templates.bank")
     other = next((file for file in files if file.format != "parquet"), None)
     if other is not None:
@@ -132,7 +134,7 @@ def _checked(row: dict[str, Any], place: str, has_ids: bool, seen: set[int]) -> 
         return turned_away("broken_template")
     if not slots:
         return turned_away("no_slot")
-    key = int.from_bytes(hashlib.blake2b(template_id.encode(), digest_size=8).digest(), "little")
+    key = key_of(template_id)
     if key in seen:
         return turned_away("repeated_id")
     seen.add(key)

@@ -11,6 +11,7 @@ behind, and removed ones keep their row, so no number ever changes.
 Files: those of `templates.table` beside those of `backends.vector_index`.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from fineinstructions.backends.vector_index import (
     VectorIndex,
     add_vectors,
     build_vectors,
+    forget_manifest,
     open_vectors,
     read_manifest,
     remove_vectors,
@@ -60,8 +62,9 @@ class IndexConfig(Config):
     """Largest number of templates for which ``auto`` is exact. Ours."""
     nlist: PositiveInt | None = None
     """Number of lists of an IVF index; ``None`` for four times the square root of the number of templates. Ours."""
-    nprobe: PositiveInt = 64
-    """Lists that a query looks into. Ours; the authors' helper has 150 for 18 million templates."""
+    nprobe: PositiveInt | None = None
+    """Lists that a query looks into, of a ready index too; ``None`` for what the index was built with, which is 64
+    unless set. Another number redoes the search, not the index. Ours; the authors' helper has 150 for 18 million."""
     head_dims: PositiveInt = 256
     """Coordinates whose products are always taken; the others only bound the cosine where the threshold is out of
     reach. Changes speed, not results. Ours."""
@@ -75,7 +78,7 @@ class IndexConfig(Config):
         """What the vector index is told; recall is measured at the encoder's threshold, or else at the paper's."""
         return Settings(
             nlist=self.nlist,
-            nprobe=self.nprobe,
+            nprobe=self.nprobe or 64,
             head_dims=self.head_dims,
             keeps_vectors=count <= 1_000_000 if self.keep_vectors is None else self.keep_vectors,
             min_cosine=PAPERS_MIN_COSINE if min_cosine is None else min_cosine,
@@ -125,9 +128,20 @@ class TemplateIndex:
         return self._table.templates(rows)
 
     def live_templates(self) -> Iterator[Template]:
-        """Templates that were not removed, in order."""
-        removed = set(self.vectors.removed.tolist())
-        return (template for row, template in enumerate(self.templates()) if row not in removed)
+        """Templates that were not removed, in order; `live_rows` has their row numbers."""
+        live = np.ones(len(self), np.bool_)
+        live[self.vectors.removed] = False
+        return itertools.compress(self.templates(), live.tolist())
+
+    @property
+    def removed(self) -> NDArray[np.int64]:
+        """Row numbers that were removed and are never found, ascending."""
+        return self.vectors.removed
+
+    @property
+    def live_rows(self) -> NDArray[np.int64]:
+        """Row numbers of the templates that were not removed, ascending."""
+        return np.setdiff1d(np.arange(len(self)), self.vectors.removed, assume_unique=True)
 
     def template(self, template_id: str) -> Template:
         """The template of an id.
@@ -138,12 +152,19 @@ class TemplateIndex:
         return next(self.templates(np.array([self.row(template_id)])))
 
     def row(self, template_id: str) -> int:
-        """Row number of a template's id.
+        """Row number of a template's id, removed ones left out.
 
         Raises:
             KeyError: If the index has no such template.
         """
-        return self._table.row(template_id)
+        live = [row for row in self._table.rows(template_id) if not self._is_removed(row)]
+        if not live:
+            raise KeyError(template_id)
+        return live[0]
+
+    def _is_removed(self, row: int) -> bool:
+        place = int(np.searchsorted(self.vectors.removed, row))
+        return place < len(self.vectors.removed) and int(self.vectors.removed[place]) == row
 
 
 def build_index(
@@ -172,10 +193,14 @@ def build_index(
         ConfigError: If there is no template, or no room on the disk.
         DataError: If an id occurs twice.
     """
+    _require_unsealed(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
+    forget_manifest(out_dir)  # else a build that is stopped here would leave old vectors beside new templates
     count = write_table(templates, out_dir / TABLE_FILE)
     table = TemplateTable([out_dir / TABLE_FILE])
-    table.require_unique_ids()
+    repeated = table.repeated_id()
+    if repeated is not None:
+        raise DataError(f"template {repeated} occurs twice in the bank; an id must be unique")
     rows_digest = table_digest([out_dir / TABLE_FILE])
     source = _embedded(table, 0, count, encoder, config.batch_size, out_dir, rows_digest, on_progress)
     build_vectors(
@@ -190,6 +215,8 @@ def build_index(
         on_progress=None if on_progress is None else lambda rows: on_progress("index", rows),
     )
     _forget_embedded(out_dir)
+    for path in out_dir.glob("templates-*.arrow"):
+        path.unlink()
     return open_index(out_dir, encoder)
 
 
@@ -197,7 +224,7 @@ def add_templates(templates: Iterable[Template], encoder: Encoder, folder: Path,
     """Add templates to an index; their rows follow the last one.
 
     Args:
-        templates: New ones; an id that the index has already is refused.
+        templates: New ones; the id of a template that is there already, and was not removed, is refused.
         encoder: The encoder that made the index.
         folder: The index.
         batch_size: Descriptions encoded at once.
@@ -206,14 +233,20 @@ def add_templates(templates: Iterable[Template], encoder: Encoder, folder: Path,
         How many were added.
 
     Raises:
-        ConfigError: If there is no index, another encoder made it, or there is no template.
-        DataError: If an id occurs twice, or a file is corrupt.
+        ConfigError: If there is no index, another encoder made it, it belongs to a run, there is no template, or an id
+            is there already.
+        DataError: If a file is corrupt.
     """
+    _require_unsealed(folder)
     before = open_index(folder, encoder)
     files = table_files(folder, before.vectors.manifest.num_additions + 1)
     count = write_table(templates, files[-1])
     table = TemplateTable(files)
-    table.require_unique_ids()
+    repeated = table.repeated_id(before.vectors.removed)
+    if repeated is not None:
+        raise ConfigError(
+            f"{folder}: template {repeated!r} is there already; remove it first, or leave it out of the bank"
+        )
     rows_digest = table_digest(files)
     source = _embedded(table, len(before), len(table), encoder, batch_size, folder, rows_digest, None)
     add_vectors(folder, source, rows_digest)
@@ -232,8 +265,9 @@ def remove_templates(template_ids: Iterable[str], folder: Path) -> int:
         How many were there.
 
     Raises:
-        ConfigError: If there is no index, or it has no such template.
+        ConfigError: If there is no index, it belongs to a run, or it has no such template.
     """
+    _require_unsealed(folder)
     index = open_index(folder, verify=False)
     rows = []
     for template_id in template_ids:
@@ -258,13 +292,16 @@ def store_min_cosine(folder: Path, min_cosine: float) -> None:
     set_min_cosine(folder, min_cosine)
 
 
-def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = True) -> TemplateIndex:
+def open_index(
+    folder: Path, encoder: Encoder | None = None, *, verify: bool = True, nprobe: int | None = None
+) -> TemplateIndex:
     """Open a saved template index, memory-mapped.
 
     Args:
         folder: Where `build_index` wrote it.
         encoder: The encoder that will embed the documents; ``None`` to only look templates up.
         verify: Compare digests; reads the files once.
+        nprobe: Lists that a query looks into; ``None`` for what the index was built with.
 
     Returns:
         The index.
@@ -278,6 +315,7 @@ def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = T
         encoder_id=None if encoder is None else encoder.encoder_id,
         dimension=None if encoder is None else encoder.dimension,
         verify=verify,
+        nprobe=nprobe,
     )
     files = table_files(folder, vectors.manifest.num_additions)
     missing = [path for path in files if not path.is_file()]
@@ -290,13 +328,20 @@ def open_index(folder: Path, encoder: Encoder | None = None, *, verify: bool = T
     return TemplateIndex(table, vectors)
 
 
-def index_fingerprint(folder: Path) -> str:
-    """What changes when an index changes: its templates, vectors, removals or threshold.
+def index_fingerprint(folder: Path, encoder_id: str) -> str:
+    """What changes when the content of an index changes: its templates, vectors or removals.
 
     Raises:
-        ConfigError: If there is no index.
+        ConfigError: If there is no index, or another encoder made it.
     """
-    return digest(read_manifest(folder).model_dump())
+    manifest = read_manifest(folder)
+    manifest.require(folder, encoder_id, None)
+    return digest(manifest.model_dump(exclude={"min_cosine", "recall"}))
+
+
+def _require_unsealed(folder: Path) -> None:
+    if is_index(folder) and (folder.parent / "manifest.json").exists():
+        raise ConfigError(f"{folder}: belongs to a run, whose files are sealed; build an index of its bank elsewhere")
 
 
 def _embedded(

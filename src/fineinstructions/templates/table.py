@@ -85,35 +85,27 @@ class TemplateTable:
                 found[place] = template
         yield from (template for template in found if template is not None)
 
-    def row(self, template_id: str) -> int:
-        """Row number of a template's id.
-
-        Raises:
-            KeyError: If there is no such template.
-        """
+    def rows(self, template_id: str) -> list[int]:
+        """Row numbers of a template's id: several where it was removed and added again."""
         wanted = np.uint64(key_of(template_id))
         first = np.searchsorted(self.keys, wanted, side="left", sorter=self._rows_by_key)
         last = np.searchsorted(self.keys, wanted, side="right", sorter=self._rows_by_key)
         rows = self._rows_by_key[first:last]
-        for row, found in zip(rows.tolist(), self.template_ids(rows), strict=True):
-            if found == template_id:
-                return int(row)
-        raise KeyError(template_id)
+        found = zip(rows.tolist(), self.template_ids(rows), strict=True)
+        return sorted(row for row, found_id in found if found_id == template_id)
 
-    def require_unique_ids(self) -> None:
-        """Refuse a bank in which an id stands twice.
-
-        Raises:
-            DataError: If so, with the id.
-        """
+    def repeated_id(self, removed: NDArray[np.int64] | None = None) -> str | None:
+        """An id that stands twice, if there is one; rows that were removed do not count."""
         ordered = self.keys[self._rows_by_key]
         alike = np.flatnonzero(ordered[1:] == ordered[:-1])
         rows = np.unique(np.concatenate([alike, alike + 1]))
         seen: set[str] = set()
-        for template_id in self.template_ids(np.sort(self._rows_by_key[rows])):
+        doubtful = np.sort(self._rows_by_key[rows])
+        for template_id in self.template_ids(doubtful if removed is None else np.setdiff1d(doubtful, removed)):
             if template_id in seen:
-                raise DataError(f"template {template_id} occurs twice in the bank; an id must be unique")
+                return template_id
             seen.add(template_id)
+        return None
 
     def descriptions(self, start: int, stop: int) -> list[str]:
         """Compatible document descriptions of a row range."""

@@ -7,8 +7,8 @@ In: vectors by row range (`VectorSource`). Out: a folder as `listed` opens it. T
    for a few sample queries;
 3. merge: ranges of lists are gathered from all blocks, one part file a range.
 
-Every file is put in place in one step, so a build that was killed repeats at most one block. Memory is bounded by a
-block or a part, whichever is larger.
+Every file is put in place in one step, so a build that was killed repeats at most one block. Memory is bounded by a few
+times the sample, a block or a part, whichever is largest.
 
 Shapes: N vectors, D width, L lists, Q sample queries, n rows of a block.
 """
@@ -24,7 +24,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.vector_index.coding import MIN_VECTORS_PER_LIST, Coding, train
+from fineinstructions.backends.vector_index.coding import (
+    MIN_VECTORS_PER_LIST,
+    Coding,
+    record_type,
+    records_of,
+    train,
+)
 from fineinstructions.backends.vector_index.manifest import Manifest, ScoreRule, note
 from fineinstructions.backends.vector_index.neighbours import checked_vectors
 from fineinstructions.backends.vector_index.truth import Truth, merged, nearest
@@ -44,7 +50,8 @@ CODE_MARGIN = 0.003
 """Code scores of 1,024-dimensional sentence vectors lie within this of the cosine; a larger error that is measured at
 build time takes its place."""
 _MAX_SAMPLE = 262_144
-_SAMPLE_RUNS = 64
+_SAMPLE_RUNS = 1024
+_MEASURED_ROWS = 64
 
 
 class VectorSource(Protocol):
@@ -85,21 +92,6 @@ class Settings:
         """Number of lists to train."""
         wanted = self.nlist or min(round(4 * math.sqrt(count)), 16_384)
         return max(1, min(wanted, count // MIN_VECTORS_PER_LIST))
-
-
-def record_type(dimension: int) -> np.dtype[Any]:
-    """One indexed vector on disk: its share along the mean, the length of its tail, its codes."""
-    return np.dtype([("along", "<f4"), ("tail", "<f4"), ("codes", "i1", (dimension,))])
-
-
-def records_of(along: NDArray[np.float32], codes: NDArray[np.int8], coding: Coding) -> NDArray[Any]:
-    """Records of encoded vectors, shape (n,)."""
-    records = np.empty(len(along), record_type(coding.dimension))
-    records["along"], records["codes"] = along, codes
-    tail = codes[:, coding.head_dims :].astype(np.float32)
-    # A little longer than it is, so that rounding can never make the bound too low.
-    records["tail"] = np.sqrt(np.einsum("ij,ij->i", tail, tail)) * np.float32(coding.scales[1] * (1 + 1e-6))
-    return records
 
 
 def build_listed(
@@ -145,7 +137,7 @@ def build_listed(
         head_dims=coding.head_dims,
         keeps_vectors=settings.keeps_vectors,
         segments=(tuple(parts),),
-        scores=_score_rule(coding, sample),
+        scores=score_rule(work, num_blocks),
     )
     return manifest, _truth(work, num_blocks, sample, settings.min_cosine)
 
@@ -248,8 +240,8 @@ def _spill_block(
     along, coordinates = coding.coordinates(vectors)
     lists = coding.nearest_lists(along, coordinates, 1)[:, 0]
     order = np.argsort(lists, kind="stable")
-    codes = coding.codes(coordinates)
-    save_array(_block_records(work, block), records_of(along[order], codes[order], coding))
+    records = records_of(along, coordinates, coding)
+    save_array(_block_records(work, block), records[order])
     if settings.keeps_vectors:
         save_array(_block_vectors(work, block), vectors[order])
     near_rows, near_cosines = nearest(queries, vectors, first_row)
@@ -261,6 +253,7 @@ def _spill_block(
             counts=np.bincount(lists, minlength=coding.nlist),
             near_rows=near_rows,
             near_cosines=near_cosines,
+            errors=_code_errors(vectors, records, coding),
         )
     sync_file(temporary)
     temporary.replace(done)
@@ -285,7 +278,7 @@ def merge_blocks(
     rows = np.empty(int(offsets[-1]), np.int64)
     kinds = [(PART_FILE, _block_records)] + ([(VECTORS_FILE, _block_vectors)] if settings.keeps_vectors else [])
     parts, files = [], [OFFSETS_FILE.format(segment=segment), ROWS_FILE.format(segment=segment)]
-    for part, (low, high) in enumerate(_list_ranges(offsets, coding, settings.part_bytes)):
+    for part, (low, high) in enumerate(_list_ranges(offsets, coding, settings)):
         bounds = [(int(starts[low]), int(starts[high])) for starts in starts_bl]
         lists = np.concatenate([np.repeat(np.arange(low, high), counts[low:high]) for counts in counts_bl])
         order = np.argsort(lists, kind="stable")  # blocks come in row order, so rows ascend within a list
@@ -305,9 +298,10 @@ def merge_blocks(
     return parts, files
 
 
-def _list_ranges(offsets: NDArray[np.int64], coding: Coding, part_bytes: int) -> Iterator[tuple[int, int]]:
-    """Ranges of lists whose records come to about `part_bytes`; at least one range, and one list each."""
-    rows = max(1, part_bytes // record_type(coding.dimension).itemsize)
+def _list_ranges(offsets: NDArray[np.int64], coding: Coding, settings: Settings) -> Iterator[tuple[int, int]]:
+    """Ranges of lists that come to about `part_bytes`, float vectors included; each has one list at least."""
+    per_row = record_type(coding.dimension).itemsize + (4 * coding.dimension if settings.keeps_vectors else 0)
+    rows = max(1, settings.part_bytes // per_row)
     low = 0
     while low < coding.nlist:
         high = int(np.searchsorted(offsets, offsets[low] + rows, side="right")) - 1
@@ -316,14 +310,27 @@ def _list_ranges(offsets: NDArray[np.int64], coding: Coding, part_bytes: int) ->
         low = high
 
 
-def _score_rule(coding: Coding, vectors: NDArray[np.float32]) -> ScoreRule:
-    """How far code scores lie from cosines, among the sample vectors."""
-    vectors = vectors[:500]
-    along, coordinates = coding.coordinates(vectors)
-    errors = vectors @ (coding.decoded(along, coding.codes(coordinates)) - vectors).T
-    largest = float(np.abs(errors).max())
+def _code_errors(vectors: NDArray[np.float32], records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
+    """Code score less cosine, for some vectors of a block with each other."""
+    some = np.linspace(0, len(vectors) - 1, min(_MEASURED_ROWS, len(vectors))).astype(int)
+    errors: NDArray[np.float32] = vectors[some] @ (coding.decoded(records[some]) - vectors[some]).T
+    return errors.ravel()
+
+
+def score_rule(work: Path, num_blocks: int) -> ScoreRule:
+    """How far code scores lie from cosines, measured in every block."""
+    errors = []
+    for block in range(num_blocks):
+        with np.load(_block_done(work, block), allow_pickle=False) as arrays:
+            errors.append(arrays["errors"])
+    largest = max(float(np.abs(e).max()) for e in errors)
     margin = max(CODE_MARGIN, math.ceil(1000 * largest) / 1000)
-    return ScoreRule(margin=margin, error_sd=float(errors.std()), error_max=largest)
+    return ScoreRule(margin=margin, error_sd=float(np.concatenate(errors).std()), error_max=largest)
+
+
+def vectors_file(part_file: str) -> str:
+    """Name of the file with the float vectors of a part."""
+    return part_file.replace("part-", "vectors-")
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

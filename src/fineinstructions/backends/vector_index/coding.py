@@ -8,7 +8,7 @@ rest to describe. The basis of the rest starts with the directions of greatest v
 coordinates carry nearly all of a product, and by Cauchy and Schwarz the others add at most the product of the two tail
 lengths. A search takes the head's product, adds that bound, and looks at the tail only where the sum reaches the
 threshold: nothing is lost by it. Inside the head and inside the tail the basis is turned at random, which makes all
-coordinates alike, so that one scale serves each.
+coordinates alike; every vector has a code step of its own for each, so none is cut off, however unlike the sample.
 
 The decision to question: lists are made, and chosen, on the first `list_dims` coordinates only. That costs an eighth of
 what all 1,024 would cost, and neighbours at a high cosine agree in them.
@@ -37,7 +37,7 @@ MIN_VECTORS_PER_LIST = 39
 
 @dataclass(frozen=True)
 class Coding:
-    """A trained basis with its scales and lists."""
+    """A trained basis with its lists."""
 
     axis_d: NDArray[np.float32]
     """Mean direction, unit length, shape (D,)."""
@@ -47,8 +47,6 @@ class Coding:
     """H."""
     list_dims: int
     """C."""
-    scales: tuple[float, float]
-    """Value of one code step in the head and in the tail."""
     centroids_lc: NDArray[np.float32]
     """Centres of the lists: the share along the mean, then C coordinates; shape (L, C + 1)."""
 
@@ -62,13 +60,6 @@ class Coding:
         """Number of lists (L)."""
         return len(self.centroids_lc)
 
-    @property
-    def steps_d(self) -> NDArray[np.float32]:
-        """Value of one code step in every coordinate, shape (D,)."""
-        steps = np.full(self.dimension, self.scales[1], np.float32)
-        steps[: self.head_dims] = self.scales[0]
-        return steps
-
     def coordinates(self, vectors: NDArray[F]) -> tuple[NDArray[F], NDArray[F]]:
         """Share along the mean direction, shape (N,), and coordinates of the rest, shape (N, D); in their precision."""
         axis, basis = self.axis_d.astype(vectors.dtype), self.basis_dd.astype(vectors.dtype)
@@ -77,27 +68,34 @@ class Coding:
         coordinates -= along[:, None] * (basis @ axis)
         return along, coordinates
 
-    def codes(self, coordinates: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Coordinates as 8-bit codes, shape (N, D); what lies beyond the scale is cut off."""
-        steps = np.rint(coordinates / self.steps_d)
-        codes: NDArray[np.int8] = np.clip(steps, -127, 127).astype(np.int8)
-        return codes
+    def codes(
+        self, coordinates: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+        """Coordinates as 8-bit codes, shape (N, D), and the value of one step in head and tail, both of shape (N,)."""
+        codes = np.empty(coordinates.shape, np.int8)
+        steps = []
+        for part in (slice(0, self.head_dims), slice(self.head_dims, None)):
+            largest = np.abs(coordinates[:, part]).max(axis=1, initial=0.0)
+            step = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+            codes[:, part] = np.rint(coordinates[:, part] / step[:, None])
+            steps.append(step)
+        return codes, steps[0], steps[1]
 
-    def decoded(self, along: NDArray[np.float32], codes: NDArray[np.int8]) -> NDArray[np.float32]:
-        """Vectors that codes stand for, shape (N, D)."""
-        vectors = along[:, None] * self.axis_d + (codes * self.steps_d) @ self.basis_dd
+    def decoded(self, records: NDArray[Any]) -> NDArray[np.float32]:
+        """Vectors that records stand for, shape (N, D)."""
+        coordinates = np.concatenate([head_of(records, self.head_dims), tail_of(records, self.head_dims)], axis=1)
+        vectors = records["along"][:, None] * self.axis_d + coordinates @ self.basis_dd
         return vectors.astype(np.float32)
 
-    def nearest_lists(
-        self, along: NDArray[np.float32], coordinates: NDArray[np.float32], number: int
-    ) -> NDArray[np.int64]:
+    def nearest_lists(self, along: NDArray[F], coordinates: NDArray[F], number: int) -> NDArray[np.int64]:
         """Nearest lists of every vector by Euclidean distance, nearest first where it is one, shape (N, number)."""
         places_nc = np.column_stack([along, coordinates[:, : self.list_dims]])
-        offsets_l = np.square(self.centroids_lc).sum(axis=1)
+        centroids_lc = self.centroids_lc.astype(places_nc.dtype)
+        offsets_l = np.square(centroids_lc).sum(axis=1)
         nearest = np.empty((len(along), number), np.int64)
         for start in range(0, len(along), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            distances = offsets_l - 2.0 * (places_nc[part] @ self.centroids_lc.T)
+            distances = offsets_l - 2.0 * (places_nc[part] @ centroids_lc.T)
             if number == 1:
                 nearest[part, 0] = distances.argmin(axis=1)
             elif number < self.nlist:
@@ -115,7 +113,6 @@ class Coding:
                 axis=self.axis_d,
                 basis=self.basis_dd,
                 dims=np.array([self.head_dims, self.list_dims]),
-                scales=np.array(self.scales),
                 centroids=self.centroids_lc,
             )
         sync_file(temporary)
@@ -130,19 +127,48 @@ class Coding:
         """
         with np.load(path, allow_pickle=False) as arrays:
             head_dims, list_dims = arrays["dims"].tolist()
-            head_scale, tail_scale = arrays["scales"].tolist()
             return cls(
                 axis_d=arrays["axis"],
                 basis_dd=arrays["basis"],
                 head_dims=head_dims,
                 list_dims=list_dims,
-                scales=(head_scale, tail_scale),
                 centroids_lc=arrays["centroids"],
             )
 
 
+def record_type(dimension: int) -> np.dtype[Any]:
+    """One indexed vector on disk: its share along the mean, the length of its tail, its code steps, its codes."""
+    floats = [(name, "<f4") for name in ("along", "tail", "head_step", "tail_step")]
+    return np.dtype([*floats, ("codes", "i1", (dimension,))])
+
+
+def head_of(records: NDArray[Any], head_dims: int) -> NDArray[np.float32]:
+    """Head coordinates of records, shape (N, H)."""
+    head = records["codes"][:, :head_dims].astype(np.float32)
+    head *= records["head_step"][:, None]
+    return head
+
+
+def tail_of(records: NDArray[Any], head_dims: int) -> NDArray[np.float32]:
+    """Tail coordinates of records, shape (N, D - H)."""
+    tail = records["codes"][:, head_dims:].astype(np.float32)
+    tail *= records["tail_step"][:, None]
+    return tail
+
+
+def records_of(along: NDArray[np.float32], coordinates: NDArray[np.float32], coding: Coding) -> NDArray[Any]:
+    """Records of vectors, shape (N,)."""
+    records = np.empty(len(along), record_type(coding.dimension))
+    records["along"] = along
+    records["codes"], records["head_step"], records["tail_step"] = coding.codes(coordinates)
+    tail = tail_of(records, coding.head_dims)
+    # A little longer than it is, so that rounding can never make the bound too low.
+    records["tail"] = np.sqrt(np.einsum("ij,ij->i", tail, tail)) * np.float32(1 + 1e-6)
+    return records
+
+
 def train(sample: NDArray[np.float32], nlist: int, head_dims: int, list_dims: int, threads: int = 1) -> Coding:
-    """Learn the basis, the scales and the lists from a sample.
+    """Learn the basis and the lists from a sample.
 
     Args:
         sample: Unit vectors, shape (n, D).
@@ -152,7 +178,7 @@ def train(sample: NDArray[np.float32], nlist: int, head_dims: int, list_dims: in
         threads: For k-means.
 
     Returns:
-        The coding; the same for the same sample, bit for bit, where `threads` is 1.
+        The coding; the same for the same sample where the numeric libraries run in one thread.
     """
     dimension = sample.shape[1]
     head_dims, list_dims = min(head_dims, dimension), min(list_dims, head_dims, dimension)
@@ -161,13 +187,11 @@ def train(sample: NDArray[np.float32], nlist: int, head_dims: int, list_dims: in
     axis = (mean / length if length > 1e-6 else np.eye(dimension)[0]).astype(np.float32)
     rest = sample - (sample @ axis)[:, None] * axis
     basis = _basis(rest, list_dims, head_dims)
-    half_trained = Coding(axis, basis, head_dims, list_dims, (1.0, 1.0), np.zeros((1, list_dims + 1), np.float32))
+    half_trained = Coding(axis, basis, head_dims, list_dims, np.zeros((1, list_dims + 1), np.float32))
     along, coordinates = half_trained.coordinates(sample)
-    head = float(np.abs(coordinates[:, :head_dims]).max()) / 127
-    tail = float(np.abs(coordinates[:, head_dims:]).max(initial=0.0)) / 127
     nlist = max(1, min(nlist, len(sample) // MIN_VECTORS_PER_LIST))
     centroids = _centroids(np.column_stack([along, coordinates[:, :list_dims]]), nlist, threads)
-    return Coding(axis, basis, head_dims, list_dims, (head or 1.0, tail or 1.0), centroids)
+    return Coding(axis, basis, head_dims, list_dims, centroids)
 
 
 def _basis(rest: NDArray[np.float32], list_dims: int, head_dims: int) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Exact search through FAISS, for banks of up to about a hundred thousand templates.
 
-In: unit vectors. Out: a folder with ``index.faiss``, opened memory-mapped, so that workers share its pages. FAISS only
-proposes; what it returns near a border is scored again (see `neighbours`).
+In: unit vectors. Out: a FAISS file in the index folder, opened memory-mapped, so that workers share its pages. FAISS
+only proposes; what it returns near a border is scored again (see `neighbours`).
 
 Shapes: N indexed vectors, Q queries, D width.
 """
@@ -27,7 +27,8 @@ from fineinstructions.backends.vector_index.neighbours import (
 from fineinstructions.errors import DataError
 from fineinstructions.runs.durable import sync_file
 
-INDEX_FILE = "index.faiss"
+INDEX_FILE = "index-{count}.faiss"
+"""Of another name for every number of vectors, so that an addition replaces nothing before the manifest does."""
 _QUERIES_AT_ONCE = 64
 _MAX_GATHERED = 50_000
 """Up to this many allowed rows a plain product over just those rows is both simplest and fastest."""
@@ -38,7 +39,7 @@ class ExactIndex(VectorIndex):
 
     def __init__(self, folder: Path, manifest: Manifest, removed: NDArray[np.int64]) -> None:
         super().__init__(folder, manifest, removed)
-        path = folder / INDEX_FILE
+        path = folder / INDEX_FILE.format(count=manifest.count)
         faiss = load_faiss()
         try:
             self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -124,8 +125,8 @@ def write_exact(vectors: NDArray[np.float32], folder: Path) -> dict[str, FileNot
     faiss = load_faiss()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    target = folder / INDEX_FILE
-    temporary = folder / f"tmp-{os.getpid()}-{INDEX_FILE}"
+    target = folder / INDEX_FILE.format(count=len(vectors))
+    temporary = folder / f"tmp-{os.getpid()}-{target.name}"
     try:
         faiss.write_index(index, str(temporary))
     except RuntimeError as error:  # faiss says so whatever the system's reason was
@@ -133,7 +134,7 @@ def write_exact(vectors: NDArray[np.float32], folder: Path) -> dict[str, FileNot
         raise OSError(errno.ENOSPC if is_full else errno.EIO, f"the index cannot be written: {error}") from None
     sync_file(temporary)
     temporary.replace(target)
-    return {INDEX_FILE: note(target)}
+    return {target.name: note(target)}
 
 
 def load_faiss() -> Any:

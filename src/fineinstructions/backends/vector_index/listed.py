@@ -9,13 +9,15 @@ the bound on the tail and the share along the mean, so the product itself says w
 only where it can, the tail is looked at. Nothing above the threshold in a probed list is lost.
 
 A score that decides is taken from the codes row by row, so it does not depend on which queries were asked together;
-where float vectors are kept, they decide instead.
+where float vectors are kept, they decide instead. "Lost" means: by code score, which lies within the margin of the
+cosine that every build and addition measures.
 
 Shapes: Q queries, D width, H head dims, L lists, P probed lists per query, n rows of a list, m queries of a list.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.building import CODING_FILE
-from fineinstructions.backends.vector_index.coding import Coding
+from fineinstructions.backends.vector_index.coding import Coding, head_of, tail_of
 from fineinstructions.backends.vector_index.manifest import Manifest
 from fineinstructions.backends.vector_index.neighbours import (
     DECIMALS,
@@ -31,6 +33,7 @@ from fineinstructions.backends.vector_index.neighbours import (
     ROUNDING_MARGIN,
     Neighbours,
     VectorIndex,
+    exact_cosines,
     ranked,
 )
 from fineinstructions.backends.vector_index.segments import open_segment, read_lists
@@ -49,7 +52,7 @@ _MAX_HITS = 20_000_000
 
 @dataclass(frozen=True)
 class _Asked:
-    """Queries in the coordinates of the index, code steps multiplied in."""
+    """Queries in the coordinates of the index."""
 
     head: NDArray[np.float32]
     """Head coordinates, tail length, share along the mean; shape (Q, H + 2)."""
@@ -66,34 +69,53 @@ class _Hits:
     queries: list[NDArray[np.int64]]
     positions: list[NDArray[np.int64]]
     scores: list[NDArray[np.float32]]
-    dropped: NDArray[np.int64]
-    """Rows per query that are certain and counted, but too far behind to be kept; shape (Q,)."""
+    num_above: NDArray[np.int64]
+    """Rows per query that were found with a code score that counts, kept or not; shape (Q,)."""
+    num_found: NDArray[np.int64]
+    """Rows per query that were found at all, kept or not; shape (Q,)."""
     held: int = 0
+
+    def take(
+        self,
+        queries: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        counts_from: float,
+    ) -> None:
+        """Add hits and count them."""
+        self.queries.append(queries)
+        self.positions.append(positions)
+        self.scores.append(scores)
+        self.held += len(queries)
+        np.add.at(self.num_found, queries, 1)
+        np.add.at(self.num_above, queries[scores >= counts_from], 1)
 
 
 class ListedIndex(VectorIndex):
     """See the module."""
 
-    def __init__(self, folder: Path, manifest: Manifest, removed: NDArray[np.int64]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, removed: NDArray[np.int64], nprobe: int | None = None) -> None:
         super().__init__(folder, manifest, removed)
         try:
             self.coding = Coding.load(folder / CODING_FILE)
-            self._segments = [open_segment(folder, number, names) for number, names in enumerate(manifest.segments)]
+            self._segments = [
+                open_segment(folder, number, names, manifest.keeps_vectors)
+                for number, names in enumerate(manifest.segments)
+            ]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: the index cannot be read ({error}); build it again") from None
         if any(len(s.offsets) != self.coding.nlist + 1 for s in self._segments):
             raise DataError(f"{folder}: lists and offsets do not belong together; build the index again")
         if sum(len(s.rows) for s in self._segments) != manifest.count:
             raise DataError(f"{folder}: holds another number of vectors than its manifest says; build the index again")
-        self.nprobe = manifest.nprobe
+        self.nprobe = nprobe or manifest.nprobe
         self._places: NDArray[np.int64] | None = None
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Indexed vectors by row number, shape (len(ids), D); decoded from codes where no float vectors are kept."""
         if self._places is None:
-            rows = np.concatenate([s.rows for s in self._segments])
-            self._places = np.empty(len(rows), np.int64)
-            self._places[rows] = np.arange(len(rows))
+            self._places = np.empty(len(self), np.int64)
+            self._places[self._all_rows] = np.arange(len(self))
         return self._at(self._places[ids])
 
     def search(
@@ -122,37 +144,70 @@ class ListedIndex(VectorIndex):
         queries = self._checked(queries)
         rows = self._checked_rows(allowed)
         if rows is not None:
-            return self._search_rows(queries, rows, min_cosine, max_candidates)
+            if lists is not None:
+                raise ValueError("search either some rows or some lists, not both")
+            return self._search_rows(queries, rows, min_cosine - self._code_margin, max_candidates)
         found: list[Neighbours] = []
         for start in range(0, len(queries), QUERIES_PER_PASS):
             part = queries[start : start + QUERIES_PER_PASS]
-            found += self._pass(part, min_cosine, max_candidates, lists or range(self.coding.nlist))
+            found += self._pass(part, min_cosine, max_candidates, range(self.coding.nlist) if lists is None else lists)
         return found
 
     def best(
         self, queries: NDArray[np.float32], allowed: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `VectorIndex.best`; looks into the few nearest lists only."""
+        """See `VectorIndex.best`; by code scores, in the few nearest lists that hold anything."""
         queries = self._checked(queries)
         rows = self._checked_rows(allowed)
         if rows is not None:
             return self._best_row(queries, rows)
-        asked = self._asked(queries, _BEST_LISTS)
-        scores = np.full(len(queries), -np.inf, np.float32)
-        positions = np.zeros(len(queries), np.int64)
-        for base, first, records, which in self._lists(asked, range(self.coding.nlist)):
-            head, tail = _head(records, self.coding), _tail(records, self.coding)
-            products = asked.head[which] @ head.T + asked.tail[which] @ tail.T
-            products -= asked.head[which, -2, None] * head[:, -2]
-            if len(self.removed):
-                rows_here = self._rows(np.arange(base + first, base + first + len(records)))
-                products[:, np.isin(rows_here, self.removed)] = -np.inf
-            places = products.argmax(axis=1)
-            nearest = products[np.arange(len(which)), places]
-            better = nearest > scores[which]
-            scores[which[better]] = nearest[better]
-            positions[which[better]] = base + first + places[better]
-        return self._rows(positions), _rounded(scores)
+        if len(self) == len(self.removed):
+            raise ValueError("every row was removed, so none is nearest")
+        best_rows = np.full(len(queries), -1, np.int64)
+        best = np.full(len(queries), -np.inf)
+        open_queries, nprobe = np.arange(len(queries)), min(_BEST_LISTS, self.coding.nlist)
+        while len(open_queries):
+            asked = self._asked(queries[open_queries], nprobe)
+            for base, first, records, which in self._lists(asked, range(self.coding.nlist)):
+                places, rows, scores = self._nearest_in(base + first, records, asked, which)
+                here = open_queries[which[places]]
+                better = (scores > best[here]) | ((scores == best[here]) & (rows < best_rows[here]))
+                best[here[better]], best_rows[here[better]] = scores[better], rows[better]
+            open_queries, nprobe = np.flatnonzero(best_rows < 0), self.coding.nlist
+        if self.manifest.keeps_vectors:
+            best = exact_cosines(self.vectors(best_rows), queries)
+        return best_rows, best
+
+    def _nearest_in(
+        self, first: int, records: NDArray[Any], asked: _Asked, which: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Nearest record of a list for each of its queries: place in `which`, row, rounded code score.
+
+        A query is missing where all records were removed. Ties go to the lowest row, whatever the batch.
+        """
+        rows = self._rows(np.arange(first, first + len(records)))
+        live = np.flatnonzero(np.isin(rows, self.removed, invert=True))
+        order = live[np.argsort(rows[live], kind="stable")]
+        if not len(order):
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
+        head, tail = _head(records[order], self.coding), tail_of(records[order], self.coding.head_dims)
+        products = asked.head[which] @ head.T + asked.tail[which] @ tail.T
+        products -= asked.head[which, -2, None] * head[:, -2]
+        near = products >= products.max(axis=1, keepdims=True) - ROUNDING_MARGIN
+        places, found = np.nonzero(near)
+        q, x = asked.head[which[places]], head[found]
+        tails = np.einsum("ij,ij->i", asked.tail[which[places]], tail[found])
+        scores = _rounded(np.einsum("ij,ij->i", q[:, :-2], x[:, :-2]) + q[:, -1] * x[:, -1] + tails)
+        ranked_first = np.lexsort((found, -scores, places))
+        places, found, scores = places[ranked_first], found[ranked_first], scores[ranked_first]
+        _, firsts = np.unique(places, return_index=True)
+        return places[firsts], rows[order[found[firsts]]], scores[firsts]
+
+    @property
+    def _code_margin(self) -> float:
+        """How far below the threshold a code score still counts; 0 where float vectors decide."""
+        rule = self.manifest.scores
+        return 0.0 if self.manifest.keeps_vectors or rule is None else rule.margin
 
     def _pass(
         self, queries: NDArray[np.float32], min_cosine: float, max_candidates: int, lists: range
@@ -160,29 +215,27 @@ class ListedIndex(VectorIndex):
         rule = self.manifest.scores
         cut = min_cosine - (rule.margin if rule else 0.0)
         asked = self._asked(queries, self.nprobe)
-        hits = _Hits([], [], [], np.zeros(len(queries), np.int64))
+        counts_from = min_cosine if self.manifest.keeps_vectors else cut
+        hits = _Hits([], [], [], np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64))
         for base, first, records, which in self._lists(asked, lists):
             for places, rows, scores in _above(records, asked, which, self.coding, cut):
-                hits.queries.append(which[places])
-                hits.positions.append(rows + (base + first))
-                hits.scores.append(scores)
-                hits.held += len(rows)
+                positions = rows + (base + first)
+                live = np.isin(self._rows(positions), self.removed, invert=True) if len(self.removed) else slice(None)
+                hits.take(which[places][live], positions[live], scores[live], counts_from)
             if hits.held > _MAX_HITS:
-                self._settle(hits, len(queries), min_cosine, max_candidates)
-        self._settle(hits, len(queries), min_cosine, max_candidates)
+                self._settle(hits, queries, max_candidates)
+        self._settle(hits, queries, max_candidates)
         return self._neighbours(queries, hits, min_cosine, max_candidates)
 
     def _asked(self, queries: NDArray[np.float32], nprobe: int) -> _Asked:
         # In double precision, so that a query's coordinates do not depend on those it is asked with.
         along_64, coordinates_64 = self.coding.coordinates(queries.astype(np.float64))
         along, coordinates = along_64.astype(np.float32), coordinates_64.astype(np.float32)
-        lists = self.coding.nearest_lists(along, coordinates, min(nprobe, self.coding.nlist))
+        lists = self.coding.nearest_lists(along_64, coordinates_64, min(nprobe, self.coding.nlist))
         split = self.coding.head_dims
         tail = coordinates[:, split:]
         lengths = np.sqrt(np.einsum("ij,ij->i", tail, tail))
-        head_scale, tail_scale = (np.float32(scale) for scale in self.coding.scales)
-        head = np.column_stack([coordinates[:, :split] * head_scale, lengths, along])
-        return _Asked(head, tail * tail_scale, lists)
+        return _Asked(np.column_stack([coordinates[:, :split], lengths, along]), np.ascontiguousarray(tail), lists)
 
     def _lists(self, asked: _Asked, lists: range) -> Iterator[tuple[int, int, NDArray[Any], NDArray[np.int64]]]:
         """Every probed list of every segment: the segment's first position, the list's, its records, its queries."""
@@ -201,62 +254,77 @@ class ListedIndex(VectorIndex):
                 yield base, int(segment.offsets[number]), records, wanted[number]
             base += len(segment.rows)
 
-    def _settle(self, hits: _Hits, num_queries: int, min_cosine: float, max_candidates: int) -> None:
-        """Sort the hits by query, drop removed rows, and those too far behind to be among the best."""
+    def _settle(self, hits: _Hits, asked: NDArray[np.float32], max_candidates: int) -> None:
+        """Drop the hits that are too far behind to be among the best of their query."""
         if not hits.queries:
             return
         queries, positions = np.concatenate(hits.queries), np.concatenate(hits.positions)
         scores = np.concatenate(hits.scores)
-        if len(self.removed):
-            stays = np.isin(self._rows(positions), self.removed, invert=True)
-            queries, positions, scores = queries[stays], positions[stays], scores[stays]
-        order = np.lexsort((self._rows(positions), -_rounded(scores), queries))
-        queries, positions, scores = queries[order], positions[order], scores[order]
-        counts = np.bincount(queries, minlength=num_queries)
-        starts = np.cumsum(counts) - counts
-        place = np.arange(len(queries)) - starts[queries]
-        stays = place < max_candidates
-        counts_as_above = np.ones(len(queries), np.bool_)
-        if self.manifest.keeps_vectors and self.manifest.scores and len(queries):
-            counts_as_above = scores >= min_cosine
-            # Float vectors may still change the order: keep what can reach the last place.
-            last = np.minimum(starts + max_candidates, starts + counts) - 1
-            borders = scores[np.clip(last, 0, len(scores) - 1)]
-            stays |= scores >= borders[queries] - 2 * self.manifest.scores.margin
-        hits.dropped += np.bincount(queries[~stays & counts_as_above], minlength=num_queries)
+        rule = self.manifest.scores if self.manifest.keeps_vectors else None
+        stays = self._stay(queries, positions, scores, len(asked), max_candidates, 2 * rule.margin if rule else 0.0)
+        if rule and int(stays.sum()) > _MAX_HITS // 2:  # many lie within the margin: let the floats decide now
+            for start in range(0, len(scores), _PAIRS_AT_ONCE):
+                part = slice(start, start + _PAIRS_AT_ONCE)
+                scores[part] = exact_cosines(self._at(positions[part]), asked[queries[part]])
+            stays = self._stay(queries, positions, scores, len(asked), max_candidates, 0.0)
         hits.queries, hits.positions, hits.scores = [queries[stays]], [positions[stays]], [scores[stays]]
         hits.held = int(stays.sum())
+
+    def _stay(
+        self,
+        queries: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        num_queries: int,
+        max_candidates: int,
+        margin: float,
+    ) -> NDArray[np.bool_]:
+        """Which hits are among the best of their query, or within a margin of the last that is."""
+        order = np.lexsort((self._rows(positions), -_rounded(scores), queries))
+        counts = np.bincount(queries, minlength=num_queries)
+        starts = np.cumsum(counts) - counts
+        stays = np.zeros(len(queries), np.bool_)
+        stays[order] = np.arange(len(queries)) - starts[queries[order]] < max_candidates
+        if margin and len(queries):
+            last = np.clip(np.minimum(starts + max_candidates, starts + counts) - 1, 0, len(queries) - 1)
+            stays |= scores >= scores[order][last][queries] - margin
+        return stays
 
     def _neighbours(
         self, queries: NDArray[np.float32], hits: _Hits, min_cosine: float, max_candidates: int
     ) -> list[Neighbours]:
         if not hits.queries:
             return [NOTHING] * len(queries)
-        positions, scores = hits.positions[0], hits.scores[0]
+        order = np.lexsort((self._rows(hits.positions[0]), -_rounded(hits.scores[0]), hits.queries[0]))
+        positions, scores = hits.positions[0][order], hits.scores[0][order]
         counts = np.bincount(hits.queries[0], minlength=len(queries))
         ends = np.cumsum(counts)
         rows = self._rows(positions)
         cosines = _rounded(scores)
         found = []
-        for number, (first, last, dropped) in enumerate(
-            zip((ends - counts).tolist(), ends.tolist(), hits.dropped.tolist(), strict=True)
-        ):
+        bounds = zip((ends - counts).tolist(), ends.tolist(), hits.num_above.tolist(), strict=True)
+        for number, (first, last, num_above) in enumerate(bounds):
             if first == last:
                 found.append(NOTHING)
             elif self.manifest.keeps_vectors and self.manifest.scores:
                 margin = self.manifest.scores.margin
                 here, near = rows[first:last], scores[first:last]
                 exact = ranked(queries[number], here, near, self.vectors, min_cosine, max_candidates, margin)
-                found.append(replace(exact, num_above=exact.num_above + dropped))
+                everything_is_here = hits.num_found[number] <= max_candidates
+                found.append(exact if everything_is_here else replace(exact, num_above=num_above))
             else:
-                found.append(Neighbours(rows[first:last], cosines[first:last], last - first + dropped))
+                found.append(Neighbours(rows[first:last], cosines[first:last], num_above))
         return found
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row numbers at positions that count through all segments."""
+        return np.asarray(self._all_rows[positions])
+
+    @cached_property
+    def _all_rows(self) -> NDArray[np.int64]:
         if len(self._segments) == 1:
-            return np.asarray(self._segments[0].rows[positions])
-        return np.concatenate([s.rows for s in self._segments])[positions]
+            return self._segments[0].rows
+        return np.concatenate([segment.rows for segment in self._segments])
 
     def _at(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors at positions that count through all segments, shape (len(positions), D)."""
@@ -270,7 +338,7 @@ class ListedIndex(VectorIndex):
                     vectors[here] = segment.take(segment.vectors, places)
                 else:
                     records = segment.take(segment.parts, places)
-                    vectors[here] = self.coding.decoded(records["along"], records["codes"])
+                    vectors[here] = self.coding.decoded(records)
             base += len(segment.rows)
         return vectors
 
@@ -281,23 +349,16 @@ def _rounded(scores: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _head(records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
-    """Head codes, tail length, share along the mean, as floats; shape (n, H + 2)."""
-    head = np.empty((len(records), coding.head_dims + 2), np.float32)
-    head[:, :-2] = records["codes"][:, : coding.head_dims]
-    head[:, -2], head[:, -1] = records["tail"], records["along"]
-    return head
-
-
-def _tail(records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
-    """Tail codes as floats, shape (n, D - H)."""
-    return records["codes"][:, coding.head_dims :].astype(np.float32)
+    """Head coordinates, tail length, share along the mean; shape (n, H + 2)."""
+    sides = np.column_stack([records["tail"], records["along"]])
+    return np.concatenate([head_of(records, coding.head_dims), sides], axis=1)
 
 
 def _above(
     records: NDArray[Any], asked: _Asked, which: NDArray[np.int64], coding: Coding, cut: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Pairs at or above the cut: place in `which`, place in `records`, code score."""
-    head_x, tail_x = _head(records, coding), _tail(records, coding)
+    head_x, tail_x = _head(records, coding), tail_of(records, coding.head_dims)
     num = len(records)
     tile = max(1, _TILE_SCORES // num)
     low = np.float32(cut - ROUNDING_MARGIN)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.vector_index.building import OFFSETS_FILE, ROWS_FILE
+from fineinstructions.backends.vector_index.building import OFFSETS_FILE, ROWS_FILE, vectors_file
 from fineinstructions.errors import DataError
 
 _READ_BYTES = 16 << 20
@@ -52,20 +52,21 @@ class Segment:
         return taken
 
 
-def open_segment(folder: Path, number: int, names: Sequence[str]) -> Segment:
+def open_segment(folder: Path, number: int, names: Sequence[str], keeps_vectors: bool) -> Segment:
     """Open the part files of a segment.
 
     Args:
         folder: Index folder.
         number: Number of the segment.
         names: Its part files.
+        keeps_vectors: Whether float vectors lie beside them.
 
     Raises:
         OSError: If a file cannot be read, or ValueError if it is something else.
     """
     parts = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in names]
-    vector_files = [folder / name.replace("part-", "vectors-") for name in names]
-    kept = [np.load(path, mmap_mode="r", allow_pickle=False) for path in vector_files if path.is_file()]
+    vector_files = [folder / vectors_file(name) for name in names] if keeps_vectors else []
+    kept = [np.load(path, mmap_mode="r", allow_pickle=False) for path in vector_files]
     handles = [os.open(folder / name, os.O_RDONLY) for name in names]
     segment = Segment(
         offsets=np.load(folder / OFFSETS_FILE.format(segment=number), allow_pickle=False),
@@ -73,7 +74,7 @@ def open_segment(folder: Path, number: int, names: Sequence[str]) -> Segment:
         parts=parts,
         handles=handles,
         starts=np.concatenate([[0], np.cumsum([len(part) for part in parts])]),
-        vectors=kept if len(kept) == len(parts) else [],
+        vectors=kept,
     )
     for handle in handles:
         weakref.finalize(segment, os.close, handle)

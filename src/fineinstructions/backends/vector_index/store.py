@@ -15,25 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.building import (
+    CODING_FILE,
     Settings,
     VectorSource,
     build_listed,
     merge_blocks,
     remove_work,
     save_array,
+    score_rule,
     spill,
     work_folder,
 )
 from fineinstructions.backends.vector_index.coding import Coding
 from fineinstructions.backends.vector_index.exact import ExactIndex, write_exact
 from fineinstructions.backends.vector_index.listed import ListedIndex
-from fineinstructions.backends.vector_index.manifest import Manifest, note, read_manifest, write_manifest
+from fineinstructions.backends.vector_index.manifest import MANIFEST_FILE, Manifest, note, read_manifest, write_manifest
 from fineinstructions.backends.vector_index.neighbours import VectorIndex, checked_vectors
 from fineinstructions.backends.vector_index.truth import measure
 
 IndexKind = Literal["auto", "exact", "ivf"]
 
-REMOVED_FILE = "removed.npy"
+REMOVED_FILE = "removed-{number}.npy"
+"""Row numbers that were removed, of a name that no earlier list had: the manifest says which one holds."""
+_OWN_FILES = ("index-*.faiss", "*-*.npy", "coding.npz")
 DEFAULTS = Settings()
 
 
@@ -101,7 +105,7 @@ def build_vectors(
     if source.count < 1:
         raise ValueError("there must be at least one vector")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / REMOVED_FILE).unlink(missing_ok=True)
+    forget_manifest(folder)
     if kind == "exact" or (kind == "auto" and source.count <= exact_up_to):
         vectors = checked_vectors(source.read(0, source.count))
         manifest = Manifest(
@@ -113,17 +117,21 @@ def build_vectors(
             files=write_exact(vectors, folder),
             min_cosine=min_cosine,
         )
-        write_manifest(folder, manifest)
+        finish(folder, manifest)
         return open_vectors(folder, verify=False)
     manifest, truth = build_listed(source, folder, settings, encoder_id, rows_digest, on_progress)
     recall = measure(ListedIndex(folder, manifest, np.empty(0, np.int64)), truth)
-    write_manifest(folder, manifest.model_copy(update={"recall": recall, "min_cosine": min_cosine}))
-    remove_work(folder)
+    finish(folder, manifest.model_copy(update={"recall": recall, "min_cosine": min_cosine}))
     return open_vectors(folder, verify=False)
 
 
 def open_vectors(
-    folder: Path, *, encoder_id: str | None = None, dimension: int | None = None, verify: bool = True
+    folder: Path,
+    *,
+    encoder_id: str | None = None,
+    dimension: int | None = None,
+    verify: bool = True,
+    nprobe: int | None = None,
 ) -> VectorIndex:
     """Open an index folder, memory-mapped.
 
@@ -132,6 +140,7 @@ def open_vectors(
         encoder_id: Encoder that will make the queries; ``None`` to take any.
         dimension: Width of its vectors; ``None`` to take any.
         verify: Compare the files' digests with the manifest; reads everything once.
+        nprobe: Lists that a query of an ``ivf`` index looks into; ``None`` for what it was built with.
 
     Returns:
         The index.
@@ -143,8 +152,10 @@ def open_vectors(
     manifest = read_manifest(folder)
     manifest.require(folder, encoder_id, dimension)
     manifest.check_files(folder, digests=verify)
-    removed = np.load(folder / REMOVED_FILE, allow_pickle=False) if manifest.num_removed else np.empty(0, np.int64)
-    return (ExactIndex if manifest.kind == "exact" else ListedIndex)(folder, manifest, removed)
+    removed = _removed(folder, manifest)
+    if manifest.kind == "exact":
+        return ExactIndex(folder, manifest, removed)
+    return ListedIndex(folder, manifest, removed, nprobe)
 
 
 def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", settings: Settings = DEFAULTS) -> None:
@@ -167,7 +178,7 @@ def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", setti
         there = open_vectors(folder).vectors(np.arange(manifest.count))
         added = checked_vectors(source.read(0, source.count))
         files = write_exact(np.concatenate([there, added]), folder)
-        kept = {name: n for name, n in manifest.files.items() if name not in files}
+        kept = {name: n for name, n in manifest.files.items() if not name.startswith("index-")}
         changes: dict[str, Any] = {"files": kept | files}
     else:
         segment = len(manifest.segments)
@@ -175,29 +186,30 @@ def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", setti
             keeps_vectors=manifest.keeps_vectors, threads=settings.threads, part_bytes=settings.part_bytes
         )
         work = work_folder(folder, source, settings, manifest.encoder_id, f"{rows_digest} {segment}")
-        coding = Coding.load(folder / "coding.npz")
+        coding = Coding.load(folder / CODING_FILE)
         num_blocks = spill(source, manifest.count, work, coding, settings, np.empty((0, source.dimension), np.float32))
         parts, names = merge_blocks(work, num_blocks, coding, folder, segment, settings)
+        added_scores = score_rule(work, num_blocks)
+        scores = manifest.scores if manifest.scores and manifest.scores.margin >= added_scores.margin else added_scores
         changes = {
             "files": manifest.files | {name: note(folder / name) for name in names},
             "segments": (*manifest.segments, tuple(parts)),
+            "scores": scores,
         }
     changes |= {
         "count": manifest.count + source.count,
         "rows_digest": rows_digest,
         "num_additions": manifest.num_additions + 1,
     }
-    write_manifest(folder, manifest.model_copy(update=changes))
-    remove_work(folder)
+    finish(folder, manifest.model_copy(update=changes))
 
 
-def remove_vectors(folder: Path, rows: NDArray[np.int64], rows_digest: str | None = None) -> int:
+def remove_vectors(folder: Path, rows: NDArray[np.int64]) -> int:
     """Mark rows as removed: they are never found again, and keep their numbers.
 
     Args:
         folder: An index folder.
         rows: Row numbers.
-        rows_digest: New digest of the table, if it changed.
 
     Returns:
         How many were not removed before.
@@ -210,15 +222,38 @@ def remove_vectors(folder: Path, rows: NDArray[np.int64], rows_digest: str | Non
     rows = np.unique(np.asarray(rows, dtype=np.int64))
     if len(rows) and (rows[0] < 0 or rows[-1] >= manifest.count):
         raise ValueError(f"rows must lie between 0 and {manifest.count - 1}")
-    before = np.load(folder / REMOVED_FILE, allow_pickle=False) if manifest.num_removed else np.empty(0, np.int64)
+    before = _removed(folder, manifest)
     removed = np.union1d(before, rows)
-    save_array(folder / REMOVED_FILE, removed)
-    changes = {
-        "num_removed": len(removed),
-        "files": manifest.files | {REMOVED_FILE: note(folder / REMOVED_FILE)},
-    } | ({} if rows_digest is None else {"rows_digest": rows_digest})
-    write_manifest(folder, manifest.model_copy(update=changes))
+    if len(removed) == len(before):
+        return 0
+    name = REMOVED_FILE.format(number=len(removed))
+    save_array(folder / name, removed)
+    files = {n: kept for n, kept in manifest.files.items() if n != REMOVED_FILE.format(number=len(before))}
+    changes = {"num_removed": len(removed), "files": files | {name: note(folder / name)}}
+    finish(folder, manifest.model_copy(update=changes))
     return len(removed) - len(before)
+
+
+def forget_manifest(folder: Path) -> None:
+    """Make a folder none that holds an index, before anything in it is replaced."""
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+
+
+def finish(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, with which the folder is an index, and then remove what is none of it."""
+    write_manifest(folder, manifest)
+    remove_work(folder)
+    for pattern in _OWN_FILES:
+        for path in folder.glob(pattern):
+            if path.name not in manifest.files:
+                path.unlink()
+
+
+def _removed(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
+    if not manifest.num_removed:
+        return np.empty(0, np.int64)
+    removed: NDArray[np.int64] = np.load(folder / REMOVED_FILE.format(number=manifest.num_removed), allow_pickle=False)
+    return removed
 
 
 def set_min_cosine(folder: Path, min_cosine: float) -> None:

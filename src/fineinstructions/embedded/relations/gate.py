@@ -65,6 +65,7 @@ class RelationGate:
     Args:
         templates: The template bank, in index order.
         seed: Seed of the run.
+        rows: Row numbers of the templates in the index, where they do not simply count from 0.
     """
 
     digest = code_digest(*RELATIONS)
@@ -72,7 +73,8 @@ class RelationGate:
     min_cosine = 0.0
     """Measured (docs/LOG.md, 2026-11-23): among gated pairs, readers accept as many below a cosine of 0.2 as above."""
 
-    def __init__(self, templates: Sequence[Template], seed: int = 0) -> None:
+    def __init__(self, templates: Sequence[Template], seed: int = 0, rows: NDArray[np.int64] | None = None) -> None:
+        self._row_numbers = np.arange(len(templates)) if rows is None else rows
         self._seed = seed
         self._rows: dict[str, dict[Wanted, list[int]]] = defaultdict(lambda: defaultdict(list))
         self._ids = [template.template_id for template in templates]
@@ -93,7 +95,7 @@ class RelationGate:
             ]
             if fitting:
                 drawn.add(max(fitting, key=lambda row: self._luck(row, document.document_id)))
-        return np.array(sorted(drawn), dtype=np.int64)
+        return self._row_numbers[np.array(sorted(drawn), dtype=np.int64)]
 
     def _luck(self, row: int, document_id: str) -> tuple[float, int]:
         """Weight plus Gumbel noise that depends on seed, document and template alone: drawing by weight."""
