@@ -120,7 +120,7 @@ def test_a_whole_run_with_a_server_of_embeddings(tmp_path: Path, recipe: Path) -
 def test_a_forecast_over_a_ready_index_of_another_encoder(tmp_path: Path, recipe: Path) -> None:
     index = tmp_path / "index"
     with ScriptedServer() as server:
-        settings = [w for w in served(server) if w != "--set"]
+        settings = ["engine.workers=0", *(w for w in served(server) if w != "--set")]
         code, _, said = in_process("index", "build", recipe, "--out", index, *served(server))
         assert code == 0, said
         removed = next(open_index(index).templates()).template_id
