@@ -17,6 +17,7 @@ from fineinstructions.forecast import forecast
 from fineinstructions.phases import Models
 from fineinstructions.pipeline import as_config, verify
 from fineinstructions.recipe import RunConfig
+from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases
 from fineinstructions.templates.index import open_index, remove_templates
@@ -114,6 +115,10 @@ def test_a_whole_run_with_a_server_of_embeddings(tmp_path: Path, recipe: Path) -
     assert "every match is one of the whole document (chunk -1)" in done.stderr
     assert verify(run) == []
     assert {row["chunk"] for row in rows(run, "matches")} == {-1}
+    figures = json.loads((run / DIAGNOSTICS_FILE).read_text(encoding="utf-8"))
+    assert [vector["chunk"] for vector in figures["vectors"]] == [-1]
+    assert figures["all_vectors_share"] == figures["vectors"][0]["found_share"] > 0
+    assert "all of them" not in in_process("status", run)[1]
     assert len(rows(run, "pairs")) > 0
 
 
