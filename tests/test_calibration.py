@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline_inputs import EXAMPLES, in_process, take_documents, write_recipe
 
+from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
+from fineinstructions.calibration import store
 from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Template
@@ -99,14 +101,29 @@ def test_a_threshold_is_stored_beside_a_model(tmp_path: Path, pairs: Path) -> No
     model.mkdir()
     assert "neither a template index nor a model" in in_process("index", "calibrate", pairs, "--write", model)[2]
     (model / "config.json").write_text("{}", encoding="utf-8")
-    (model / "fineinstructions.json").write_text('{"note": "mine"}', encoding="utf-8")
-    code, out, errors = in_process("index", "calibrate", pairs, "--write", model, "--json")
-    assert code == 0, errors
-    known = json.loads((model / "fineinstructions.json").read_text(encoding="utf-8"))
-    assert known == {"note": "mine", "min_cosine": json.loads(out)["chosen"]["min_cosine"]}
-    (model / "fineinstructions.json").write_text("{", encoding="utf-8")
+    (model / CALIBRATION_FILE).write_text('{"note": "mine"}', encoding="utf-8")
+    encoder_id = f"{ModelFolder(str(model)).identity} float32 window=own with-specials mean"
+    assert store(model, 0.75, encoder_id) == model / CALIBRATION_FILE
+    known = json.loads((model / CALIBRATION_FILE).read_text(encoding="utf-8"))
+    assert known == {"note": "mine", "min_cosine": 0.75}
+    assert ModelFolder(str(model)).min_cosine == 0.75
+    store(model, 0.5, encoder_id)
+    assert ModelFolder(str(model)).min_cosine == 0.5
+    for damaged in ("{", "[]"):
+        (model / CALIBRATION_FILE).write_text(damaged, encoding="utf-8")
+        with pytest.raises(ConfigError, match=CALIBRATION_FILE) as caught:
+            store(model, 0.5, encoder_id)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_threshold_is_not_stored_beside_another_model(tmp_path: Path, pairs: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}", encoding="utf-8")
     code, _, errors = in_process("index", "calibrate", pairs, "--write", model)
     assert (code, errors.count("\n")) == (2, 1)
+    assert "calibrated was the encoder 'embedded-static-" in errors
+    assert not (model / CALIBRATION_FILE).exists()
 
 
 def test_judged_pairs_of_a_run_are_labels(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.backends.model_folder import ModelFolder
 from fineinstructions.config import from_mapping
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
@@ -131,7 +132,8 @@ def store(folder: Path, min_cosine: float, encoder_id: str) -> Path:
         The folder or file that holds it now.
 
     Raises:
-        ConfigError: If the index is another encoder's, or what is known of the model cannot be read.
+        ConfigError: If another encoder made the index or is the model, or what is known of the model cannot be read.
+        DataError: If the index is damaged.
     """
     check_place(folder)
     if is_index(folder):
@@ -140,6 +142,12 @@ def store(folder: Path, min_cosine: float, encoder_id: str) -> Path:
             raise ConfigError(f"{folder}: made by encoder {made_by!r}, calibrated was {encoder_id!r}; use the same")
         store_min_cosine(folder, min_cosine)
         return folder
+    model = ModelFolder(str(folder))
+    if encoder_id.partition(" ")[0] != model.identity:
+        raise ConfigError(
+            f"{folder}: is the model {model.identity!r}, calibrated was the encoder {encoder_id!r}; name this "
+            "folder as encoder.model in the recipe that is calibrated with"
+        )
     path = folder / MODEL_FILE
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
