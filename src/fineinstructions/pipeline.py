@@ -218,6 +218,11 @@ def _check_sense(config: RunConfig, out: Path) -> None:
         raise ConfigError("templates.index: takes the place of templates.bank; name only one of the two")
     if bank and Path(bank).resolve() == out.resolve():
         raise ConfigError(f"{out}: is the bank of the recipe too; choose another --out, or the bank would be replaced")
+    index = config.templates.index
+    if index and Path(index).resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"{index}: lies inside the run folder {out}, which replaces its own index; choose another --out"
+        )
     for name in ("genericize", "instantiate", "judge"):
         stage = getattr(config, name)
         if stage.model == "openai" and not (stage.llm.get("model") or config.llm.model):
