@@ -15,7 +15,7 @@ from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.forecast import forecast
 from fineinstructions.phases import Models
-from fineinstructions.pipeline import as_config, verify
+from fineinstructions.pipeline import _asks_a_server, as_config, verify
 from fineinstructions.recipe import RunConfig
 from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.setup import Setup
@@ -120,6 +120,17 @@ def test_a_whole_run_with_a_server_of_embeddings(tmp_path: Path, recipe: Path) -
     assert figures["all_vectors_share"] == figures["vectors"][0]["found_share"] > 0
     assert "all of them" not in in_process("status", run)[1]
     assert len(rows(run, "pairs")) > 0
+
+
+def test_units_wait_for_a_server_of_embeddings_together(recipe: Path) -> None:
+    for settings, phases in (
+        ([], set()),
+        (["encoder.model=m", "encoder.backend=endpoint"], {"candidates"}),
+        (["judge.model=openai"], {"pairs"}),
+    ):
+        config = as_config(recipe, settings)
+        names = ("queries", "genericize", "templates", "index", "candidates", "popularity", "matches", "pairs")
+        assert {name for name in names if _asks_a_server(config, name)} == phases
 
 
 def test_a_forecast_over_a_ready_index_of_another_encoder(tmp_path: Path, recipe: Path) -> None:
