@@ -9,7 +9,7 @@ import pytest
 from pipeline_inputs import EXAMPLES, in_process, take_documents, write_recipe
 
 from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
-from fineinstructions.calibration import store
+from fineinstructions.calibration import labelled_in_file, store
 from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Template
@@ -64,6 +64,21 @@ def test_parquet_with_columns_of_other_names(tmp_path: Path) -> None:
     code, out, errors = in_process("index", "calibrate", tmp_path / "pairs.parquet", *words)
     assert code == 0, errors
     assert json.loads(out)["num_good"] == 3
+
+
+def test_labels_are_words_or_numbers(tmp_path: Path) -> None:
+    labels = {"1": True, "0": False, "true": True, "False": False, " TRUE ": True}
+    path = tmp_path / "pairs.csv"
+    path.write_text("description,document,label\n" + "".join(f"a,b,{label}\n" for label in labels), encoding="utf-8")
+    assert [pair.is_good for pair in labelled_in_file(str(path))] == list(labels.values())
+    path.write_text("description,document,label\na,b,yes\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="label is 'yes' instead of 0 or 1, true or false"):
+        list(labelled_in_file(str(path)))
+    plain = [1, 0, True, False, 1.0]
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"description": "a", "document": "b", "label": label} for label in plain]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [pair.is_good for pair in labelled_in_file(str(path))] == list(map(bool, plain))
 
 
 @pytest.mark.parametrize(

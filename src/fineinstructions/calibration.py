@@ -29,6 +29,7 @@ from fineinstructions.templates.index import is_index, open_index, store_min_cos
 MODEL_FILE = "fineinstructions.json"
 """File beside a local model with what is known of it here, among it ``min_cosine``."""
 _MODEL_MARKS = ("config.json", "modules.json", "tokenizer.json", MODEL_FILE)
+_GOOD, _BAD = (1, "1", "true"), (0, "0", "false")
 _DESCRIPTIONS = ("description", "template_description", "compatible_document_description")
 
 
@@ -42,7 +43,7 @@ def labelled_in_file(
         description_column: Column with the description; ``None`` for the first of ``description``,
             ``template_description`` and ``compatible_document_description`` that a row has.
         document_column: Column with the document's text.
-        label_column: Column with 1 or true for a good pair, 0 or false for a bad one.
+        label_column: Column with 1 or true for a good pair, 0 or false for a bad one; words in any case.
 
     Raises:
         ConfigError: If the file or a row cannot be read.
@@ -58,9 +59,12 @@ def labelled_in_file(
             raise ConfigError(f"{place}: no text in {' or '.join(names)}; name the column with --description-column")
         if not isinstance(document, str):
             raise ConfigError(f"{place}: no text in {document_column}; name the column with --document-column")
-        if label not in (0, 1, "0", "1"):
-            raise ConfigError(f"{place}: {label_column} is {label!r} instead of 0 or 1; see --label-column")
-        yield LabelledPair(description, document, int(label) == 1)
+        word = label.strip().lower() if isinstance(label, str) else label
+        if word not in _GOOD and word not in _BAD:
+            raise ConfigError(
+                f"{place}: {label_column} is {label!r} instead of 0 or 1, true or false; see --label-column"
+            )
+        yield LabelledPair(description, document, word in _GOOD)
 
 
 def labelled_in_run(run: RunFolder, min_score: int) -> Iterator[LabelledPair]:
