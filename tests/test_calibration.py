@@ -121,9 +121,10 @@ def test_a_threshold_is_stored_beside_a_model(tmp_path: Path, pairs: Path) -> No
     assert store(model, 0.75, encoder_id) == model / CALIBRATION_FILE
     known = json.loads((model / CALIBRATION_FILE).read_text(encoding="utf-8"))
     assert known == {"note": "mine", "min_cosine": 0.75}
-    assert ModelFolder(str(model)).min_cosine == 0.75
-    store(model, 0.5, encoder_id)
-    assert ModelFolder(str(model)).min_cosine == 0.5
+    known_model = ModelFolder(str(model))
+    assert known_model.min_cosine == 0.75
+    assert known_model.store_min_cosine(0.5) == model / CALIBRATION_FILE
+    assert known_model.min_cosine == ModelFolder(str(model)).min_cosine == 0.5
     for damaged in ("{", "[]"):
         (model / CALIBRATION_FILE).write_text(damaged, encoding="utf-8")
         with pytest.raises(ConfigError, match=CALIBRATION_FILE) as caught:

@@ -5,13 +5,12 @@ of a model. The decision a reader would question: a run only holds pairs that it
 threshold calibrated on it can be raised with confidence and lowered with none.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fineinstructions.backends.model_folder import ModelFolder
+from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
 from fineinstructions.config import from_mapping
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
@@ -22,13 +21,10 @@ from fineinstructions.readers import SourceConfig, read_rows
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Document, Pair, Template
 from fineinstructions.runs import RunFolder
-from fineinstructions.runs.durable import write_text
 from fineinstructions.setup import Setup
 from fineinstructions.templates.index import is_index, open_index, store_min_cosine
 
-MODEL_FILE = "fineinstructions.json"
-"""File beside a local model with what is known of it here, among it ``min_cosine``."""
-_MODEL_MARKS = ("config.json", "modules.json", "tokenizer.json", MODEL_FILE)
+_MODEL_MARKS = ("config.json", "modules.json", "tokenizer.json", CALIBRATION_FILE)
 _GOOD, _BAD = (1, "1", "true"), (0, "0", "false")
 _DESCRIPTIONS = ("description", "template_description", "compatible_document_description")
 
@@ -152,15 +148,7 @@ def store(folder: Path, min_cosine: float, encoder_id: str) -> Path:
             f"{folder}: is the model {model.identity!r}, calibrated was the encoder {encoder_id!r}; name this "
             "folder as encoder.model in the recipe that is calibrated with"
         )
-    path = folder / MODEL_FILE
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); mend or remove it") from None
-    if not isinstance(known, dict):
-        raise ConfigError(f"{path}: no JSON object; mend or remove it")
-    write_text(path, json.dumps(known | {"min_cosine": min_cosine}, ensure_ascii=False, indent=1) + "\n")
-    return path
+    return model.store_min_cosine(min_cosine)
 
 
 def _setup(run: RunFolder) -> Setup:

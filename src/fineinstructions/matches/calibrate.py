@@ -32,7 +32,7 @@ class CalibrateConfig(Config):
 
     min_precision: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Share of good pairs that is wanted among those at or above the threshold: the lowest threshold that has it is
-    chosen. ``None`` for the threshold with the best F1. Ours; the paper's 0.865 was chosen by hand (section 6.3)."""
+    chosen. ``None`` for the threshold with the best F1. Ours; the paper's was chosen by hand (section 6.3)."""
     num_rows: PositiveInt = 20
     """About how many thresholds the table shows. Ours."""
     bin_width: PositiveFloat = 0.05
