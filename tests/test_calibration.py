@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline_inputs import EXAMPLES, in_process, take_documents, write_recipe
 
+from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
+from fineinstructions.calibration import labelled_in_file, store
 from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Template
@@ -64,6 +66,21 @@ def test_parquet_with_columns_of_other_names(tmp_path: Path) -> None:
     assert json.loads(out)["num_good"] == 3
 
 
+def test_labels_are_words_or_numbers(tmp_path: Path) -> None:
+    labels = {"1": True, "0": False, "true": True, "False": False, " TRUE ": True}
+    path = tmp_path / "pairs.csv"
+    path.write_text("description,document,label\n" + "".join(f"a,b,{label}\n" for label in labels), encoding="utf-8")
+    assert [pair.is_good for pair in labelled_in_file(str(path))] == list(labels.values())
+    path.write_text("description,document,label\na,b,yes\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="label is 'yes' instead of 0 or 1, true or false"):
+        list(labelled_in_file(str(path)))
+    plain = [1, 0, True, False, 1.0]
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"description": "a", "document": "b", "label": label} for label in plain]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [pair.is_good for pair in labelled_in_file(str(path))] == list(map(bool, plain))
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -99,14 +116,30 @@ def test_a_threshold_is_stored_beside_a_model(tmp_path: Path, pairs: Path) -> No
     model.mkdir()
     assert "neither a template index nor a model" in in_process("index", "calibrate", pairs, "--write", model)[2]
     (model / "config.json").write_text("{}", encoding="utf-8")
-    (model / "fineinstructions.json").write_text('{"note": "mine"}', encoding="utf-8")
-    code, out, errors = in_process("index", "calibrate", pairs, "--write", model, "--json")
-    assert code == 0, errors
-    known = json.loads((model / "fineinstructions.json").read_text(encoding="utf-8"))
-    assert known == {"note": "mine", "min_cosine": json.loads(out)["chosen"]["min_cosine"]}
-    (model / "fineinstructions.json").write_text("{", encoding="utf-8")
+    (model / CALIBRATION_FILE).write_text('{"note": "mine"}', encoding="utf-8")
+    encoder_id = f"{ModelFolder(str(model)).identity} float32 window=own with-specials mean"
+    assert store(model, 0.75, encoder_id) == model / CALIBRATION_FILE
+    known = json.loads((model / CALIBRATION_FILE).read_text(encoding="utf-8"))
+    assert known == {"note": "mine", "min_cosine": 0.75}
+    known_model = ModelFolder(str(model))
+    assert known_model.min_cosine == 0.75
+    assert known_model.store_min_cosine(0.5) == model / CALIBRATION_FILE
+    assert known_model.min_cosine == ModelFolder(str(model)).min_cosine == 0.5
+    for damaged in ("{", "[]"):
+        (model / CALIBRATION_FILE).write_text(damaged, encoding="utf-8")
+        with pytest.raises(ConfigError, match=CALIBRATION_FILE) as caught:
+            store(model, 0.5, encoder_id)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_threshold_is_not_stored_beside_another_model(tmp_path: Path, pairs: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}", encoding="utf-8")
     code, _, errors = in_process("index", "calibrate", pairs, "--write", model)
     assert (code, errors.count("\n")) == (2, 1)
+    assert "calibrated was the encoder 'embedded-static-" in errors
+    assert not (model / CALIBRATION_FILE).exists()
 
 
 def test_judged_pairs_of_a_run_are_labels(tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_a_bank_is_never_its_own_output(tmp_path: Path) -> None:
     assert "is the bank of the recipe too" in err
 
 
+@pytest.mark.parametrize("place", ["run", "run/units/index/unit/index", "elsewhere/../run/index"])
+def test_an_index_inside_the_run_folder_is_refused(tmp_path: Path, place: str) -> None:
+    recipe = {"templates": {"index": str(tmp_path / place)}, "documents": {"path": str(EXAMPLES / "documents.parquet")}}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    code, _, err = in_process("run", tmp_path / "r.yaml", "--out", tmp_path / "run", "--redo")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "lies inside the run folder" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_server_stage_without_a_model_is_refused_at_once(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, EXAMPLES / "documents.parquet", judge={"model": "openai"})
     code, _, err = in_process("run", recipe, "--out", tmp_path / "run")

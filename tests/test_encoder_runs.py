@@ -15,10 +15,12 @@ from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.forecast import forecast
 from fineinstructions.phases import Models
-from fineinstructions.pipeline import as_config, verify
+from fineinstructions.pipeline import _asks_a_server, as_config, verify
 from fineinstructions.recipe import RunConfig
+from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases
+from fineinstructions.templates.index import open_index, remove_templates
 from fineinstructions.trial import EMBEDDED_BANK, try_document
 
 pytestmark = pytest.mark.xdist_group("torch")
@@ -113,7 +115,42 @@ def test_a_whole_run_with_a_server_of_embeddings(tmp_path: Path, recipe: Path) -
     assert "every match is one of the whole document (chunk -1)" in done.stderr
     assert verify(run) == []
     assert {row["chunk"] for row in rows(run, "matches")} == {-1}
+    figures = json.loads((run / DIAGNOSTICS_FILE).read_text(encoding="utf-8"))
+    assert [vector["chunk"] for vector in figures["vectors"]] == [-1]
+    assert figures["all_vectors_share"] == figures["vectors"][0]["found_share"] > 0
+    assert "all of them" not in in_process("status", run)[1]
     assert len(rows(run, "pairs")) > 0
+
+
+def test_units_wait_for_a_server_of_embeddings_together(recipe: Path) -> None:
+    for settings, phases in (
+        ([], set()),
+        (["encoder.model=m", "encoder.backend=endpoint"], {"candidates"}),
+        (["judge.model=openai"], {"pairs"}),
+    ):
+        config = as_config(recipe, settings)
+        names = ("queries", "genericize", "templates", "index", "candidates", "popularity", "matches", "pairs")
+        assert {name for name in names if _asks_a_server(config, name)} == phases
+
+
+def test_a_forecast_over_a_ready_index_of_another_encoder(tmp_path: Path, recipe: Path) -> None:
+    index = tmp_path / "index"
+    with ScriptedServer() as server:
+        settings = ["engine.workers=0", *(w for w in served(server) if w != "--set")]
+        code, _, said = in_process("index", "build", recipe, "--out", index, *served(server))
+        assert code == 0, said
+        removed = next(open_index(index).templates()).template_id
+        remove_templates([removed], index)
+        asked = sum(server.requests.values())
+        of_bank = forecast(recipe, overrides=settings)
+        found = forecast(recipe, overrides=[*settings, "templates.bank=null", f"templates.index={index}"])
+        assert sum(server.requests.values()) == asked
+    assert found.num_templates == of_bank.num_templates - 1
+    assert found.num_matches > 0
+    assert found.bytes_on_disk < of_bank.bytes_on_disk
+    (call,), (with_templates,) = found.calls, of_bank.calls
+    assert call.num_calls < with_templates.num_calls
+    assert call.prompt_tokens < with_templates.prompt_tokens
 
 
 def test_what_is_asked_of_an_encoder_nobody_calibrated(tmp_path: Path, recipe: Path) -> None:

@@ -5,12 +5,12 @@ of a model. The decision a reader would question: a run only holds pairs that it
 threshold calibrated on it can be raised with confidence and lowered with none.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
 from fineinstructions.config import from_mapping
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
@@ -21,13 +21,11 @@ from fineinstructions.readers import SourceConfig, read_rows
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Document, Pair, Template
 from fineinstructions.runs import RunFolder
-from fineinstructions.runs.durable import write_text
 from fineinstructions.setup import Setup
 from fineinstructions.templates.index import is_index, open_index, store_min_cosine
 
-MODEL_FILE = "fineinstructions.json"
-"""File beside a local model with what is known of it here, among it ``min_cosine``."""
-_MODEL_MARKS = ("config.json", "modules.json", "tokenizer.json", MODEL_FILE)
+_MODEL_MARKS = ("config.json", "modules.json", "tokenizer.json", CALIBRATION_FILE)
+_GOOD, _BAD = (1, "1", "true"), (0, "0", "false")
 _DESCRIPTIONS = ("description", "template_description", "compatible_document_description")
 
 
@@ -41,7 +39,7 @@ def labelled_in_file(
         description_column: Column with the description; ``None`` for the first of ``description``,
             ``template_description`` and ``compatible_document_description`` that a row has.
         document_column: Column with the document's text.
-        label_column: Column with 1 or true for a good pair, 0 or false for a bad one.
+        label_column: Column with 1 or true for a good pair, 0 or false for a bad one; words in any case.
 
     Raises:
         ConfigError: If the file or a row cannot be read.
@@ -57,9 +55,12 @@ def labelled_in_file(
             raise ConfigError(f"{place}: no text in {' or '.join(names)}; name the column with --description-column")
         if not isinstance(document, str):
             raise ConfigError(f"{place}: no text in {document_column}; name the column with --document-column")
-        if label not in (0, 1, "0", "1"):
-            raise ConfigError(f"{place}: {label_column} is {label!r} instead of 0 or 1; see --label-column")
-        yield LabelledPair(description, document, int(label) == 1)
+        word = label.strip().lower() if isinstance(label, str) else label
+        if word not in _GOOD and word not in _BAD:
+            raise ConfigError(
+                f"{place}: {label_column} is {label!r} instead of 0 or 1, true or false; see --label-column"
+            )
+        yield LabelledPair(description, document, word in _GOOD)
 
 
 def labelled_in_run(run: RunFolder, min_score: int) -> Iterator[LabelledPair]:
@@ -131,7 +132,8 @@ def store(folder: Path, min_cosine: float, encoder_id: str) -> Path:
         The folder or file that holds it now.
 
     Raises:
-        ConfigError: If the index is another encoder's, or what is known of the model cannot be read.
+        ConfigError: If another encoder made the index or is the model, or what is known of the model cannot be read.
+        DataError: If the index is damaged.
     """
     check_place(folder)
     if is_index(folder):
@@ -140,15 +142,13 @@ def store(folder: Path, min_cosine: float, encoder_id: str) -> Path:
             raise ConfigError(f"{folder}: made by encoder {made_by!r}, calibrated was {encoder_id!r}; use the same")
         store_min_cosine(folder, min_cosine)
         return folder
-    path = folder / MODEL_FILE
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); mend or remove it") from None
-    if not isinstance(known, dict):
-        raise ConfigError(f"{path}: no JSON object; mend or remove it")
-    write_text(path, json.dumps(known | {"min_cosine": min_cosine}, ensure_ascii=False, indent=1) + "\n")
-    return path
+    model = ModelFolder(str(folder))
+    if encoder_id.partition(" ")[0] != model.identity:
+        raise ConfigError(
+            f"{folder}: is the model {model.identity!r}, calibrated was the encoder {encoder_id!r}; name this "
+            "folder as encoder.model in the recipe that is calibrated with"
+        )
+    return model.store_min_cosine(min_cosine)
 
 
 def _setup(run: RunFolder) -> Setup:

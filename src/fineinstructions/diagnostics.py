@@ -1,7 +1,8 @@
 """The figures that tell how matching went, from the committed units of a run to ``RUN/diagnostics.json``.
 
 In: a run whose documents are matched. Out: the file, written in one step, the same bytes from the same units.
-`matches.diagnose` adds up, `review.diagnostics` reads the file; here the units are read and ids are looked up.
+`matches.diagnose` adds up, `review.diagnostics` reads the file; here the units are read and ids are looked up. Vectors
+that the encoder does not make (a server has no coverage chunks) have no figures.
 """
 
 import json
@@ -38,7 +39,7 @@ def write_diagnostics(run: RunFolder, setup: Setup) -> None:
 
 
 def _diagnose(run: RunFolder, setup: Setup, index: TemplateIndex) -> Diagnosis:
-    diagnoser = Diagnoser(index.num_slots, setup.config.chunk.coverage_chunks, setup.config.sample.target)
+    diagnoser = Diagnoser(index.num_slots, _coverage_chunks(run), setup.config.sample.target)
     for spec in run.planned("candidates") or ():
         marks = _marks(run, spec)
         start = 0
@@ -48,6 +49,18 @@ def _diagnose(run: RunFolder, setup: Setup, index: TemplateIndex) -> Diagnosis:
             start = stop
     searched = sum(f.account.num_in for f in funnel(run) if (f.phase, f.stage) == ("candidates", "retrieve"))
     return diagnoser.diagnosis(searched, open_counts(setup.popularity_dir))
+
+
+def _coverage_chunks(run: RunFolder) -> int:
+    """Coverage chunks of a document of this run; none where the encoder gave the whole only, whatever the recipe says.
+
+    All documents have the same number, so the first one tells.
+    """
+    for spec in run.planned("candidates") or ():
+        for table in run.unit_groups("candidates", spec, "chunks", ["starts"]):
+            if table.num_rows:
+                return len(table.column("starts")[0])
+    return 0
 
 
 def _marks(run: RunFolder, spec: UnitSpec) -> NDArray[np.bool_] | None:

@@ -4,9 +4,11 @@ In: a recipe. Out: a `Forecast`. The sample really runs, through the embedded ti
 is asked nothing and no model is loaded, so the yields and the time are those of the embedded models, and only the calls
 and tokens of a server are counted. The decision a reader would
 question: documents are taken in short runs spread evenly over the input, because the first rows of a corpus are rarely
-like the rest.
+like the rest. A ready index of another encoder serves as a bank: its templates are embedded and indexed for the sample,
+which the run itself need not do.
 """
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,9 +26,11 @@ from fineinstructions.pipeline import as_config, run
 from fineinstructions.progress import Silent
 from fineinstructions.readers import DocumentsConfig, read_documents, read_rows
 from fineinstructions.recipe import RunConfig
-from fineinstructions.records import Document, Pair, Rejection, as_dict, to_table
+from fineinstructions.records import Document, Pair, Rejection, Template, as_dict, schema_of, to_table
 from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.staging import StagedFile, stage_documents
+from fineinstructions.templates.bank import TemplatesConfig
+from fineinstructions.templates.index import open_index
 
 SAMPLE_DOCUMENTS = 200
 SAMPLE_RUNS = 8
@@ -37,6 +41,7 @@ BANK_PHASES = ("queries", "genericize", "templates", "index")
 """Phases whose work grows with the queries; that of the others grows with the documents."""
 PROMPT_OVERHEAD_TOKENS = 500
 """Instructions around a document or query in our own prompts, about."""
+_BANK_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
 
     Raises:
         ConfigError: If the recipe or an input is wrong.
+        DataError: If a ready index is damaged.
     """
     config = as_config(recipe, overrides)
     if config.documents is None:
@@ -114,15 +120,19 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         path = root / "documents.parquet"
         pq.write_table(to_table(documents, Document), path)
         clock = _Clock()
-        result = run(_sample_config(config, path), root / "run", progress=clock)
+        result = run(_sample_config(config, path, root), root / "run", progress=clock)
         accounts = {figure.stage: figure.account for figure in result.funnel()}
         pairs = list(result.pairs())
         num_templates = result.folder.published("templates")
         scale = num_documents / num_read
         query_scale = num_queries / min(num_queries, SAMPLE_QUERIES) if num_queries else 1.0
+        if config.templates.index:  # an index made for the sample only is none of the run's
+            clock.seconds.pop("index", None)
+            shutil.rmtree(root / "run" / "units" / "index")
         num_bytes = _size(root / "input") + _run_bytes(root / "run", query_scale, scale)
     instantiated = accounts["instantiate"].num_in if "instantiate" in accounts else 0
     judged = accounts["judge"].num_in if "judge" in accounts else 0
+    num_embedded = num_templates.counts["rows"] if num_templates and not config.templates.index else 0
     return Forecast(
         num_queries=num_queries,
         num_documents=num_documents,
@@ -134,14 +144,14 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         seconds=sum(s * (query_scale if phase in BANK_PHASES else scale) for phase, s in clock.seconds.items()),
         bytes_on_disk=num_bytes,
         calls=(
-            *_encoder_calls(config, num_templates.counts["rows"] if num_templates else 0, num_documents, documents),
+            *_encoder_calls(config, num_embedded, num_documents, documents),
             *_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs),
         ),
     )
 
 
-def _sample_config(config: RunConfig, documents: Path) -> RunConfig:
-    """The recipe over the sample, all models embedded."""
+def _sample_config(config: RunConfig, documents: Path, folder: Path) -> RunConfig:
+    """The recipe over the sample, all models embedded; what has to be made for it goes to a folder."""
     sections: dict[str, Any] = {
         name: getattr(config, name).model_copy(update={"model": "embedded"})
         for name in ("genericize", "instantiate", "judge")
@@ -152,8 +162,19 @@ def _sample_config(config: RunConfig, documents: Path) -> RunConfig:
     if config.encoder.engine != "embedded":  # a threshold means nothing to another encoder
         sections["encoder"] = EncoderConfig()
         sections["retrieve"] = config.retrieve.model_copy(update={"min_cosine": None})
+        if config.templates.index:
+            sections["templates"] = _as_bank(Path(config.templates.index), folder / "bank.parquet")
     sections["documents"] = DocumentsConfig(path=str(documents), id_column="document_id")
     return config.model_copy(update=sections)
+
+
+def _as_bank(index: Path, path: Path) -> TemplatesConfig:
+    """The templates of a ready index as a bank, because its vectors mean nothing to the embedded encoder."""
+    templates = open_index(index, verify=False).live_templates()
+    with pq.ParquetWriter(path, schema_of(Template)) as writer:
+        while batch := list(islice(templates, _BANK_ROWS)):
+            writer.write_table(to_table(batch, Template))
+    return TemplatesConfig(bank=str(path))
 
 
 def _sample(staged: Sequence[StagedFile], config: DocumentsConfig) -> tuple[list[Document], int]:
@@ -200,7 +221,10 @@ def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
 def _encoder_calls(
     config: RunConfig, num_templates: int, num_documents: int, documents: Sequence[Document]
 ) -> Iterator[Calls]:
-    """Calls of an encoder behind a server: every description and every document once, at best in full batches."""
+    """Calls of an encoder behind a server: every description that no index has and every document once.
+
+    At best in full batches.
+    """
     if config.encoder.engine == "endpoint":
         chars = num_documents * _mean([len(d.text) for d in documents]) + num_templates * DESCRIPTION_CHARS
         tokens = round(chars / CHARS_PER_TOKEN)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fineinstructions import phases as work
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
@@ -218,6 +220,11 @@ def _check_sense(config: RunConfig, out: Path) -> None:
         raise ConfigError("templates.index: takes the place of templates.bank; name only one of the two")
     if bank and Path(bank).resolve() == out.resolve():
         raise ConfigError(f"{out}: is the bank of the recipe too; choose another --out, or the bank would be replaced")
+    index = config.templates.index
+    if index and Path(index).resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"{index}: lies inside the run folder {out}, which replaces its own index; choose another --out"
+        )
     for name in ("genericize", "instantiate", "judge"):
         stage = getattr(config, name)
         if stage.model == "openai" and not (stage.llm.get("model") or config.llm.model):
@@ -340,7 +347,7 @@ class _Driver:
             todo,
             run=self.folder,
             phase=phase,
-            build_models=build_models,
+            build_models=_build_searching if asks_a_server and phase == "candidates" else build_models,
             config=self._setup,
             workers=engine.num_workers(),
             open_units=engine.open_units if asks_a_server else 1,
@@ -359,5 +366,17 @@ class _Driver:
 
 
 def _asks_a_server(config: RunConfig, phase: str) -> bool:
+    if phase == "candidates":
+        return config.encoder.engine == "endpoint"
     stages: dict[str, list[Any]] = {"genericize": [config.genericize], "pairs": [config.instantiate, config.judge]}
     return any(stage.model == "openai" for stage in stages.get(phase, []))
+
+
+def _build_searching(setup: Setup) -> Models:
+    """The models of a worker that searches in several threads: what is made on demand is made before there are any."""
+    models = build_models(setup)
+    models.retrieve  # noqa: B018 -- two encoders would be two request windows
+    models.gate  # noqa: B018
+    models.encoder  # noqa: B018
+    models.index.vectors.vectors(np.zeros(1, np.int64))  # finds out where rows lie
+    return models

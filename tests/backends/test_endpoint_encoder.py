@@ -1,5 +1,6 @@
 """Embeddings from an OpenAI-compatible server, over real HTTP."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,21 @@ def test_vectors_of_texts_and_documents() -> None:
     assert sent == [["a text"], *[[t for t in TEXTS if t.strip()]] * 2]
     assert {body["model"] for body in server.bodies} == {"embedder"}
     assert {body["encoding_format"] for body in server.bodies} == {"float"}
+
+
+def test_threads_share_one_window() -> None:
+    texts = [[f"text {i} of thread {n}" for i in range(3)] for n in range(8)]
+    with ScriptedServer(latency_seconds=0.2) as server:
+        model = encoder(server)
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(model.encode_texts, texts))
+        assert 2 <= server.max_in_flight <= 8
+        model.close()
+        model.close()
+    with ScriptedServer() as server:
+        alone = encoder(server)
+        assert [v.tobytes() for v in found] == [alone.encode_texts(t).tobytes() for t in texts]
+        alone.close()
 
 
 def test_a_document_has_the_whole_alone() -> None:

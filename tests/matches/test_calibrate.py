@@ -6,6 +6,7 @@ from hashed_encoder import HashedEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fineinstructions.backends.vector_index import ArraySource, build_vectors
 from fineinstructions.config import from_mapping
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.calibrate import CalibrateConfig, LabelledPair, ScoredPair, calibrate, score
@@ -89,6 +90,19 @@ def test_a_pairs_cosine_is_that_of_its_best_vector():
     assert isinstance(found[4], Rejection)
     assert found[4].reason == "no_tokens"
     assert list(score([], encoder, ChunkConfig())) == []
+
+
+def test_cosines_are_those_that_retrieval_decides_by(tmp_path):
+    words = [f"word{i} other{i % 7}" for i in range(40)]
+    texts = [" ".join(words[i : i + 12]) for i in range(28)]
+    encoder = HashedEncoder()
+    index = build_vectors(ArraySource([encoder.encode_texts(words)]), tmp_path, encoder.encoder_id)
+    pairs = [LabelledPair(word, text, True) for text in texts for word in words]
+    scored = iter(score(pairs, encoder, ChunkConfig()))
+    for item in chunk((Document("d", text) for text in texts), encoder, ChunkConfig()):
+        found = index.search(item.vectors, -1.0, len(words))
+        best = np.max([n.cosines[np.argsort(n.ids)] for n in found], axis=0)
+        assert [next(scored).cosine for _ in words] == best.tolist()
 
 
 @pytest.mark.parametrize("wrong", [{"min_precision": 0}, {"min_precision": 1.2}, {"num_rows": 0}, {"bin_width": 0}])

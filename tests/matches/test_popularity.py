@@ -149,7 +149,9 @@ def test_a_limit_that_is_never_reached_changes_nothing():
 
 def test_a_limit_that_cannot_hold_is_refused():
     index, items = bank([1] * 100), corpus(200, 20, 10)
-    with pytest.raises(ConfigError, match=r"documents find 20 templates.* cannot be below 0\.05; raise it"):
+    with pytest.raises(
+        ConfigError, match=r"in a sample of 200 documents 20 templates .* cannot be below 0\.05; raise it"
+    ):
         known(items, index, SampleConfig(max_sampled_share=0.04))
     assert (known([], index, SampleConfig(max_sampled_share=0.04)).chances == 1).all()
 

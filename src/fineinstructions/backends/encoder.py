@@ -39,9 +39,12 @@ class EncoderConfig(Config):
     """Exact commit or tag of a model on the hub; needed there. With ``endpoint`` a label of your own: another one makes
     the index stale."""
     device: str = "auto"
-    """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one."""
+    """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one. Another device rounds otherwise, which
+    makes nothing stale: finish a run with the device and the batch size that it was begun with."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the model; ``auto`` is bfloat16 on a GPU and float32 elsewhere. Pooling is float32 always. Ours."""
+    """Precision of the model; ``auto`` is bfloat16 on a GPU and float32 elsewhere, so name it where a run may go on
+    another machine: an index of the run's own is stale in another precision, a ready one is not. Pooling is float32
+    always. Ours."""
     special_tokens: bool = True
     """Whether the tokens that open and close a text (``<s>``, ``[CLS]``, ...) count as its first and last token. The
     paper does not say; true is how stock mean pooling and an attention mask count. Ours."""
@@ -49,7 +52,8 @@ class EncoderConfig(Config):
     """Longest stretch encoded at once, special tokens included; longer documents are read window by window. ``null``
     for the model's own limit (BGE-M3: 8192); with ``endpoint`` 8192."""
     batch_tokens: PositiveInt = 32_768
-    """Most tokens of a batch, padding included; a batch holds one window at least. Ours."""
+    """Most tokens of a batch, padding included; a batch holds one window at least. Another number rounds otherwise,
+    which makes nothing stale: see ``device``. Ours."""
     llm: LlmOverrides = Field(default_factory=dict)
     """With ``endpoint``: keys of the ``llm`` section that differ for this server, such as ``base_url``."""
 

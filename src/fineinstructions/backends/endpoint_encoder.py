@@ -46,7 +46,7 @@ class _Piece:
 
 
 class EndpointEncoder:
-    """Asks a server; one request window per process.
+    """Asks a server from a thread of its own; one request window per process, shared by all threads that encode.
 
     Args:
         config: The model, the window, and how the server differs from the shared section.
@@ -66,7 +66,7 @@ class EndpointEncoder:
         self._llm.address  # noqa: B018 -- a wrong one is told before any work is done
         self._window_chars = (config.window_tokens or WINDOW_TOKENS) * CHARS_PER_TOKEN
         self._lock = threading.Lock()
-        self._running: tuple[asyncio.Runner, Endpoint] | None = None
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread, Endpoint] | None = None
 
     @property
     def encoder_id(self) -> str:
@@ -92,11 +92,13 @@ class EndpointEncoder:
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
-            if self._running is not None:
-                runner, endpoint = self._running
-                runner.run(endpoint.close())
-                runner.close()
-                self._running = None
+            running, self._running = self._running, None
+        if running is not None:
+            loop, thread, endpoint = running
+            asyncio.run_coroutine_threadsafe(_shut_down(endpoint), loop).result(timeout=30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(timeout=30)
+            loop.close()
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of shape (B, D); a blank text gives a zero row.
@@ -153,13 +155,29 @@ class EndpointEncoder:
         body = {"model": self._llm.model, **self._llm.extra_body}
         with self._lock:
             if self._running is None:
-                self._running = asyncio.Runner(), Endpoint(self._llm)
-            runner, endpoint = self._running
-            return runner.run(_all_of(endpoint, batches, body))
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="endpoint-encoder", daemon=True)
+                thread.start()
+                self._running = loop, thread, Endpoint(self._llm)
+            loop, _, endpoint = self._running
+            answers = asyncio.run_coroutine_threadsafe(_all_of(endpoint, batches, body), loop)
+        try:
+            return answers.result()
+        finally:
+            answers.cancel()  # where the wait was interrupted; one that is done takes no notice
 
 
 Answer = NDArray[np.float64] | str
 """A unit vector, or why there is none."""
+
+
+async def _shut_down(endpoint: Endpoint) -> None:
+    """Cancel what is under way and close the connections."""
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await endpoint.close()
 
 
 async def _all_of(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fineinstructions.errors import ConfigError
+from fineinstructions.runs.durable import write_text
 
 AUTHORS_ENCODER = "fineinstructions/instruction_template_retrieval_embedding"
 AUTHORS_MIN_COSINE = 0.865
@@ -108,6 +109,27 @@ class ModelFolder:
             raise ConfigError(f"{path}: needs a number 'min_cosine' between -1 and 1; calibrate the encoder again")
         return float(value)
 
+    def store_min_cosine(self, min_cosine: float) -> Path:
+        """Note a calibrated threshold in a local model's folder; whatever else its calibration file says stays.
+
+        Args:
+            min_cosine: The threshold.
+
+        Returns:
+            The file.
+
+        Raises:
+            ConfigError: If what is there cannot be read.
+        """
+        path = Path(self.name) / CALIBRATION_FILE
+        known = self._read(CALIBRATION_FILE)
+        if known is not None and not isinstance(known, dict):
+            raise ConfigError(f"{path}: no JSON object; mend or remove it")
+        noted = (known or {}) | {"min_cosine": min_cosine}
+        write_text(path, json.dumps(noted, ensure_ascii=False, indent=1) + "\n")
+        vars(self).pop("min_cosine", None)
+        return path
+
     @cached_property
     def layout(self) -> Layout:
         """The parts to load.
@@ -146,7 +168,7 @@ class ModelFolder:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); mend or remove it") from None
 
     def _downloaded(self, file: str) -> Path | None:
         from huggingface_hub import hf_hub_download

@@ -81,13 +81,13 @@ def _disk(out: Path) -> tuple[str, bool, str]:
 
 def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
     from fineinstructions.backends.llm import with_overrides
-    from fineinstructions.errors import ConfigError
+    from fineinstructions.errors import FineInstructionsError
     from fineinstructions.inputs import list_inputs
     from fineinstructions.pipeline import as_config
 
     try:
         config = as_config(recipe)
-    except ConfigError as error:
+    except FineInstructionsError as error:
         yield "recipe", False, str(error)
         return
     yield "recipe", True, str(recipe)
@@ -95,10 +95,14 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
         if section is not None:
             try:
                 yield name, True, ", ".join(f.name for f in list_inputs(section.path, name)[:3])
-            except ConfigError as error:
+            except FineInstructionsError as error:
                 yield name, False, str(error)
+    if config.templates.bank and config.templates.index:
+        yield "templates", False, "templates.index takes the place of templates.bank; name only one of the two"
     if config.templates.bank:
         yield _bank_check(config.templates)
+    if config.templates.index:
+        yield _index_check(config)
     yield _encoder_check(config)
     stages = [(s.model, s.llm) for s in (config.genericize, config.instantiate, config.judge)]
     asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
@@ -109,20 +113,42 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
 
 
 def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
-    from fineinstructions.errors import ConfigError
+    from fineinstructions.errors import FineInstructionsError
     from fineinstructions.records import Template
     from fineinstructions.templates.bank import read_bank
 
     try:
         number = sum(1 for item in read_bank(config) if isinstance(item, Template))
         return "bank", True, f"{number:,} templates in {config.bank}"
-    except ConfigError as error:
+    except FineInstructionsError as error:
         return "bank", False, str(error)
+
+
+def _index_check(config: "RunConfig") -> tuple[str, bool, str]:
+    """Whether the ready index is whole and the recipe's encoder made it; reads all of its files once."""
+    from fineinstructions.errors import FineInstructionsError
+    from fineinstructions.phases import Models
+    from fineinstructions.setup import Setup
+    from fineinstructions.templates.index import open_index
+
+    setup = Setup(config, Path())
+    try:
+        vectors = open_index(setup.index_dir).vectors
+    except FineInstructionsError as error:
+        return "index", False, str(error)
+    number = len(vectors) - len(vectors.removed)
+    try:
+        vectors.manifest.require(setup.index_dir, Models(setup).encoder.encoder_id, None)
+    except FineInstructionsError as error:
+        return "index", False, str(error)
+    if not number:
+        return "index", False, f"{setup.index_dir}: every template was removed; build the index again"
+    return "index", True, f"{number:,} templates in {setup.index_dir}"
 
 
 def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:
     """Whether the recipe's encoder can be opened and has a threshold; no weights are loaded and no server is asked."""
-    from fineinstructions.errors import ConfigError
+    from fineinstructions.errors import FineInstructionsError
     from fineinstructions.phases import Models
     from fineinstructions.setup import Setup
 
@@ -130,7 +156,7 @@ def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:
         models = Models(Setup(config, Path()))
         detail = f"{config.encoder.engine}: {models.encoder.encoder_id}"
         min_cosine = models.retrieve.min_cosine
-    except ConfigError as error:
+    except FineInstructionsError as error:
         return "encoder", False, str(error)
     return "encoder", True, f"{detail}, threshold {'the one of the gate' if min_cosine is None else min_cosine}"
 

@@ -159,7 +159,7 @@ def diagnostics_view(figures: "dict[str, Any]") -> Group:
         "vectors that found any": ", ".join(
             f"{name} {vector['found_share']:.0%}" for name, vector in zip(names, vectors, strict=True)
         )
-        + f"; all of them {figures['all_vectors_share']:.0%}",
+        + (f"; all of them {figures['all_vectors_share']:.0%}" if len(vectors) > 1 else ""),
         "sampled by vector": ", ".join(
             f"{name} {vector['num_sampled']:,}" for name, vector in zip(names, vectors, strict=True)
         ),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from fineinstructions.backends.encoder import Encoder
+from fineinstructions.backends.vector_index.neighbours import exact_cosines
 from fineinstructions.config import Config
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.chunk import ChunkConfig, chunk
@@ -31,7 +32,7 @@ class CalibrateConfig(Config):
 
     min_precision: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Share of good pairs that is wanted among those at or above the threshold: the lowest threshold that has it is
-    chosen. ``None`` for the threshold with the best F1. Ours; the paper's 0.865 was chosen by hand (section 6.3)."""
+    chosen. ``None`` for the threshold with the best F1. Ours; the paper's was chosen by hand (section 6.3)."""
     num_rows: PositiveInt = 20
     """About how many thresholds the table shows. Ours."""
     bin_width: PositiveFloat = 0.05
@@ -52,7 +53,7 @@ class ScoredPair:
     """A labelled pair with its cosine."""
 
     cosine: float
-    """Rounded to six decimals, as retrieval rounds."""
+    """In double precision, rounded to six decimals: exactly the cosine that retrieval decides by."""
     is_good: bool
 
 
@@ -120,9 +121,10 @@ def score(pairs: Sequence[LabelledPair], encoder: Encoder, config: ChunkConfig) 
         if isinstance(item, Rejection):
             yield from (item for _ in mine)
             continue
-        cosines = (descriptions[[rows[pair.description] for pair in mine]] @ item.vectors.T).max(axis=1)
-        for pair, cosine in zip(mine, cosines.tolist(), strict=True):
-            yield ScoredPair(round(cosine, 6), pair.is_good)
+        mine_pd = descriptions[[rows[pair.description] for pair in mine]]
+        cosines_p = np.max([exact_cosines(mine_pd, vector[None, :]) for vector in item.vectors], axis=0)
+        for pair, cosine in zip(mine, cosines_p.tolist(), strict=True):
+            yield ScoredPair(cosine, pair.is_good)
 
 
 def calibrate(scored: Iterable[ScoredPair], config: CalibrateConfig) -> Calibration:

@@ -95,7 +95,7 @@ class Diagnoser:
 
     Args:
         num_slots: Slots of every template, shape (N,).
-        coverage_chunks: Number of coverage chunks (K).
+        coverage_chunks: Number of coverage chunks that a document really has (K); 0 for the whole document alone.
         target: Wanted shares of slot counts, shape (S,).
     """
 

@@ -122,7 +122,7 @@ def find_chances(
         that the limit allows), and unless `MAX_ROUNDS` did not suffice.
 
     Raises:
-        ConfigError: If there are too few templates for such a limit.
+        ConfigError: If the documents to draw for find too few templates for such a limit.
 
     Source:
         Ours.
@@ -131,12 +131,12 @@ def find_chances(
     if limit is None:
         return None
     num_found = len(np.unique(np.concatenate([b.rows for b in batches]))) if batches else 0
+    num_documents = sum(len(batch.document_ids) for batch in batches)
     if 0 < num_found < 1 / limit:
         raise ConfigError(
-            f"sample.max_sampled_share: documents find {num_found:,} templates, so the largest share cannot be below "
-            f"{1 / num_found:.2g}; raise it, or set it to null"
+            f"sample.max_sampled_share: in a sample of {num_documents:,} documents {num_found:,} templates are found, "
+            f"so the largest share there cannot be below {1 / num_found:.2g}; raise it, or set it to null"
         )
-    num_documents = sum(len(batch.document_ids) for batch in batches)
     repeats = min(MAX_REPEATS, max(1, PILOT_DOCUMENTS // max(num_documents, 1)))
     chances = np.ones(len(index.num_slots))
     for _ in range(MAX_ROUNDS):
