@@ -77,7 +77,7 @@ def test_new_documents_count_for_the_old_ones(tmp_path: Path, recipe: Path) -> N
 def test_a_limit_that_cannot_hold_is_one_line(tmp_path: Path, recipe: Path) -> None:
     code, _, errors = in_process("run", recipe, "--out", tmp_path / "run", "--set", "sample.max_sampled_share=0.0001")
     assert code == 2
-    assert "sample.max_sampled_share: documents find" in errors
+    assert "sample.max_sampled_share: in a sample of" in errors
     assert in_process("run", recipe, "--out", tmp_path / "run", "--redo")[0] == 0
 
 
