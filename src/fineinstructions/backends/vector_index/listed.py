@@ -114,8 +114,9 @@ class ListedIndex(VectorIndex):
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Indexed vectors by row number, shape (len(ids), D); decoded from codes where no float vectors are kept."""
         if self._places is None:
-            self._places = np.empty(len(self), np.int64)
-            self._places[self._all_rows] = np.arange(len(self))
+            places = np.empty(len(self), np.int64)
+            places[self._all_rows] = np.arange(len(self))
+            self._places = places  # whole when it is seen: units in threads share an index
         return self._at(self._places[ids])
 
     def search(
