@@ -102,6 +102,7 @@ def served(server: ScriptedServer, **more: str) -> list[str]:
     return [word for key, value in settings.items() for word in ("--set", f"encoder.{key}={value}")]
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_a_server_of_embeddings(tmp_path: Path, recipe: Path) -> None:
     run = tmp_path / "run"
     with ScriptedServer() as server:

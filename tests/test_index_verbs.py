@@ -88,6 +88,7 @@ def test_templates_come_and_go(folder: Path, tmp_path: Path) -> None:
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_an_index_of_a_run_and_a_foreign_encoders_are_left_alone(folder: Path, tmp_path: Path) -> None:
     documents = {"path": str(take_documents(tmp_path / "documents.parquet", 4, every=10))}
     path = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)}, documents=documents)
@@ -124,6 +125,7 @@ def test_removed_templates_are_dead_to_the_gate_too(folder: Path, tmp_path: Path
     assert fineinstructions.verify(tmp_path / "after") == []
 
 
+@pytest.mark.slow
 def test_a_run_over_a_ready_index_equals_one_over_its_bank(folder: Path, tmp_path: Path) -> None:
     documents = {"path": str(take_documents(tmp_path / "documents.parquet", 30, every=10))}
     for name, templates in (("bank", {"bank": str(EMBEDDED_BANK)}), ("index", {"index": str(folder / "index")})):

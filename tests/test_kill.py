@@ -63,10 +63,6 @@ def kill_and_rerun(folder: Path, number: int, seed: int) -> None:
     assert killed >= number // 2, "most runs were over before they could be killed"
 
 
-def test_driver_killed_a_few_times(tmp_path: Path) -> None:
-    kill_and_rerun(tmp_path, 2, seed=1)
-
-
 @pytest.mark.slow
 def test_driver_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     kill_and_rerun(tmp_path, 20, seed=int(os.environ.get("KILL_SEED", "7")))

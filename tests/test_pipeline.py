@@ -123,7 +123,7 @@ def test_a_second_call_has_nothing_to_do(finished: Path, recipe: Path) -> None:
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in finished.rglob("*.parquet")} == before
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_bytes_do_not_depend_on_workers(tmp_path: Path, finished: Path, recipe: Path, workers: int) -> None:
     assert call("run", recipe, "--out", tmp_path / "run", "--workers", str(workers)).returncode == 0
     for table in ("pairs", "matches", "templates", "rejected"):
@@ -212,6 +212,7 @@ def test_python_api_gives_records(finished: Path) -> None:
         fineinstructions.run({"queries": {"path": "x.parquet"}}, out=finished)
 
 
+@pytest.mark.slow
 def test_dry_run_forecasts_and_writes_nothing(tmp_path: Path, recipe: Path) -> None:
     figures = output_json(call("run", recipe, "--out", tmp_path / "run", "--dry-run", "--json"))
     assert figures["num_documents"] == 48

@@ -54,6 +54,7 @@ def test_sampling_anew_searches_nothing_anew(recipe: Path, plain: Path) -> None:
     assert content(plain / "matches") == chosen
 
 
+@pytest.mark.slow
 def test_the_same_bytes_from_one_worker_and_from_two(tmp_path: Path, recipe: Path) -> None:
     for workers in ("1", "2"):
         assert in_process("run", recipe, "--out", tmp_path / workers, "--workers", workers, *LIMITED)[0] == 0
