@@ -12,6 +12,8 @@ from pipeline_inputs import call, content, take_documents
 
 import fineinstructions
 
+pytestmark = pytest.mark.xdist_group("index_verbs")
+
 ROOT = Path(__file__).parent.parent
 EMBEDDED_BANK = ROOT / "src" / "fineinstructions" / "embedded" / "data" / "bank.parquet"
 

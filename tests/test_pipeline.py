@@ -12,6 +12,8 @@ import fineinstructions
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Match, Pair, Rejection, Template, schema_of
 
+pytestmark = pytest.mark.xdist_group("pipeline")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -150,6 +152,7 @@ def test_thresholds_move_without_redoing_units(folder: Path, finished: Path, rec
     assert content(finished / "pairs") == before
 
 
+@pytest.mark.slow
 def test_template_cap_holds(tmp_path: Path, finished: Path, recipe: Path) -> None:
     sets = ("judge.max_template_share=0.2", "judge.template_cap_floor=0", "seed=3")
     run = call("run", recipe, "--out", tmp_path / "run", *(word for item in sets for word in ("--set", item)))
@@ -226,6 +229,7 @@ def test_dry_run_forecasts_and_writes_nothing(tmp_path: Path, recipe: Path) -> N
     assert asked["calls"][0]["num_calls"] > 0
 
 
+@pytest.mark.slow
 def test_limit_takes_the_first_documents(tmp_path: Path, recipe: Path, finished: Path) -> None:
     assert call("run", recipe, "--out", tmp_path / "run", "--limit", "10").returncode == 0
     funnel = {row["stage"]: row for row in output_json(call("status", tmp_path / "run", "--json"))["funnel"]}

@@ -11,6 +11,8 @@ import fineinstructions
 from fineinstructions.records import GLOBAL_CHUNK
 from fineinstructions.trial import EMBEDDED_BANK
 
+pytestmark = pytest.mark.xdist_group("two_passes")
+
 DAMPED = ("--set", "sample.hubness_damping=1")
 LIMITED = (*DAMPED, "--set", "sample.max_sampled_share=0.1")
 

@@ -162,6 +162,8 @@ BUILD = """
 import sys, numpy as np
 from pathlib import Path
 from fineinstructions.backends.vector_index import ArraySource, Settings, build_vectors, building
+
+pytestmark = pytest.mark.xdist_group("listed_index")
 building.BLOCK_ROWS = 800
 source = ArraySource([np.load(sys.argv[1])])
 def told(rows):
