@@ -26,6 +26,8 @@ from fineinstructions.backends.vector_index import (
 from fineinstructions.backends.vector_index.neighbours import merged_shards
 from fineinstructions.errors import ConfigError
 
+pytestmark = pytest.mark.xdist_group("listed_index")
+
 
 def unit(vectors: NDArray) -> NDArray[np.float32]:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -162,8 +164,6 @@ BUILD = """
 import sys, numpy as np
 from pathlib import Path
 from fineinstructions.backends.vector_index import ArraySource, Settings, build_vectors, building
-
-pytestmark = pytest.mark.xdist_group("listed_index")
 building.BLOCK_ROWS = 800
 source = ArraySource([np.load(sys.argv[1])])
 def told(rows):
