@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from fineinstructions.config import digest
 from fineinstructions.engines.local import Outcome, run_units
+from fineinstructions.engines.staff import Staff
 from fineinstructions.errors import BackendError, ConfigError, DataError, FineInstructionsError
 from fineinstructions.records import Document, Excerpt, Match, Pair, Rejection, content_id, rejection, to_table
 from fineinstructions.runs import (
@@ -181,14 +182,14 @@ def build_and_die(toy: Toy) -> ToyModels:
 def run_toy(toy: Toy, build: Callable[[Toy], ToyModels] = build_models) -> list[Outcome]:
     """Run all phases and publish; returns the outcome of the two phases that have workers."""
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
-    with run.lease():
+    with run.lease(), Staff() as staff:
         specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
         outcomes = []
         for phase, work in (("matches", find_matches), ("pairs", make_pairs)):
             todo = run.todo(phase, specs, retry_failed=toy.retry_failed)
             outcomes.append(
                 run_units(work, todo, run=run, phase=phase, build_models=build, config=toy, workers=toy.workers,
-                          open_units=toy.open_units)
+                          open_units=toy.open_units, staff=staff)
             )  # fmt: skip
         assemble(run, toy)
     return outcomes

@@ -22,6 +22,7 @@ from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
 from fineinstructions.engines.local import Progress as EngineProgress
 from fineinstructions.engines.local import SetAside, run_units
+from fineinstructions.engines.staff import Staff
 from fineinstructions.errors import ConfigError
 from fineinstructions.phases import Models, build_models
 from fineinstructions.progress import Progress, Silent
@@ -141,7 +142,7 @@ def run(
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
     driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent())
-    with driver.folder.lease():
+    with driver.folder.lease(), driver.staff:
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
@@ -163,7 +164,7 @@ def build_templates(
     """
     config = as_config(recipe, overrides)
     driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
-    with driver.folder.lease():
+    with driver.folder.lease(), driver.staff:
         driver.make_bank()
         driver.publish_bank_rejections()
     return driver.result
@@ -251,6 +252,7 @@ class _Driver:
         phases = [*bank_phases(config, models), *([] if bank_only else pair_phases(config, models))]
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
+        self.staff = Staff()
         if config.encoder.engine == "endpoint" and not bank_only:
             progress.note(
                 "encoder: a server gives one vector for a whole document, so there are no coverage chunks in this run; "
@@ -351,6 +353,7 @@ class _Driver:
             config=self._setup,
             workers=engine.num_workers(),
             open_units=engine.open_units if asks_a_server else 1,
+            staff=self.staff,
             on_progress=tell,
         )
         self._progress.finish(phase)

@@ -26,6 +26,7 @@ from toy_run import (
 )
 
 from fineinstructions.engines.local import Progress, run_units
+from fineinstructions.engines.staff import Staff
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
 
@@ -149,6 +150,36 @@ def test_models_are_closed_after_the_last_unit(toy: Toy, workers: int) -> None:
     # Once in every worker of both phases; a worker that was still starting when the work was over had built none.
     assert 2 <= len(closed) <= 2 * max(1, workers)
     assert (str(os.getpid()) in closed) == (workers == 0)
+
+
+def pids_of_models(toy: Toy) -> list[str]:
+    """Process ids of the workers that closed their models, one per phase."""
+    return Path(toy.out).with_suffix(".closed").read_text().split()
+
+
+def test_a_worker_goes_from_phase_to_phase(toy: Toy) -> None:
+    run_toy(replace(toy, workers=1))
+    first, second = pids_of_models(toy)
+    assert first == second
+    assert not Path(f"/proc/{first}").exists(), "it ends with the run"
+
+
+def test_a_worker_that_dies_between_two_phases_is_replaced(toy: Toy, tmp_path: Path) -> None:
+    toy = replace(toy, workers=1)
+    run = RunFolder.create_or_open(toy.out, {}, toy.phases())
+    specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
+    deaths = []
+    with run.lease(), Staff() as staff:
+        for phase, work in (("matches", find_matches), ("pairs", toy_run.make_pairs)):
+            outcome = run_units(work, run.todo(phase, specs), run=run, phase=phase, config=toy, workers=1,
+                                build_models=toy_run.build_models, staff=staff)  # fmt: skip
+            deaths.append((outcome.num_done, outcome.set_aside, outcome.num_deaths))
+            if phase == "matches":
+                (pid,) = workers_of(os.getpid())
+                os.kill(pid, signal.SIGKILL)
+        toy_run.assemble(run, toy)
+    assert deaths == [(6, [], 0), (6, [], 1)]
+    assert content(toy.out) == expected(toy, tmp_path)
 
 
 def test_models_that_cannot_be_built(toy: Toy) -> None:
@@ -287,10 +318,10 @@ def test_ctrl_c_waits_until_a_worker_is_started() -> None:
     """Another thread of the driver may take the signal; a start that is cut in half leaves a traceback."""
     script = (
         "import os, signal, threading, time\n"
-        "from fineinstructions.engines.local import _interrupts_held_back\n"
+        "from fineinstructions.engines.staff import interrupts_held_back\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "try:\n"
-        "    with _interrupts_held_back():\n"
+        "    with interrupts_held_back():\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        time.sleep(0.2)\n"
         "        print('started')\n"

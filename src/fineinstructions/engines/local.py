@@ -9,20 +9,16 @@ it, and does not say which unit was to blame; and a worker can hold only one uni
 every unit's end. Here a death costs one worker's open units and is pinned on them.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import wait
 from typing import Generic, TypeVar
 
-from fineinstructions.engines.worker import Closable, Job, Report, crash_log, execute, serve
+from fineinstructions.engines.staff import Staff, Worker, end_workers, interrupts_held_back
+from fineinstructions.engines.worker import Closable, Job, Report, crash_log, execute
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.plan import WHOLE_CORPUS, UnitSpec
@@ -34,13 +30,6 @@ C = TypeVar("C")
 
 MAX_DEATHS = 3
 MAX_FAILURES_BEFORE_SUCCESS = 5
-SHUTDOWN_SECONDS = 5.0
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +79,7 @@ def run_units(
     config: C,
     workers: int,
     open_units: int = 1,
+    staff: Staff | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
     """Do units on worker processes, each with its own models, and commit them.
@@ -103,6 +93,7 @@ def run_units(
         config: Goes to both functions; can be pickled.
         workers: Worker processes; 0 works in this process, without protection from crashes.
         open_units: Units that one worker has open at once, in threads that share its models.
+        staff: Worker processes that an earlier call left, and that this one leaves; by default they end with the call.
         on_progress: Called after every unit, in this process.
 
     Returns:
@@ -114,7 +105,7 @@ def run_units(
         DataError: If a unit that covers a whole phase fails, or the first units all fail.
         KeyboardInterrupt: After Ctrl-C, once all workers are gone.
     """
-    job = Job(run=run, phase=phase, work=work, build_models=build_models, config=config)
+    job = Job(run, phase, work, build_models, config, max(1, open_units))
     tally = _Tally(run, phase, specs, on_progress)
     log_progress(run, [{"event": "start", "phase": phase, "units": len(specs), "workers": workers}])
     if not specs:
@@ -124,9 +115,11 @@ def run_units(
             for spec in specs:
                 tally.take(spec, execute(job, models, spec))
     else:
-        crew = _Crew(job, min(workers, len(specs)), open_units, tally)
+        crew = _Crew(job, min(workers, len(specs)), tally, staff or Staff())
         try:
             crew.work_off(specs)
+            if staff is not None:
+                crew.release()
         finally:
             crew.stop()
     tally.outcome.seconds = time.monotonic() - tally.began
@@ -196,26 +189,14 @@ class _Tally:
             )
 
 
-@dataclass
-class _Worker:
-    """A worker process as the driver sees it."""
-
-    process: SpawnProcess
-    pipe: Connection
-    ready: bool = False
-    open: dict[int, UnitSpec] = field(default_factory=dict)
-    alone: bool = False
-    """Whether its only unit is a suspect, run by itself so that a death is pinned on it."""
-
-
 class _Crew(Generic[M, C]):
     """The worker processes of one call of `run_units`."""
 
-    def __init__(self, job: Job[M, C], num_workers: int, open_units: int, tally: _Tally) -> None:
-        self._job = job
-        self._num_workers, self._open_units = num_workers, max(1, open_units)
+    def __init__(self, job: Job[M, C], num_workers: int, tally: _Tally, staff: Staff) -> None:
+        self._job, self._staff = job, staff
+        self._num_workers = num_workers
         self._tally = tally
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._waiting: deque[UnitSpec] = deque()
         self._suspects: deque[UnitSpec] = deque()
         self._deaths: Counter[int] = Counter()
@@ -227,8 +208,8 @@ class _Crew(Generic[M, C]):
         while self._waiting or self._suspects or any(worker.open for worker in self._workers):
             needed = min(self._num_workers, self._num_unfinished())
             while len(self._workers) < needed:
-                with _interrupts_held_back():  # a worker that is not in the list yet would not be stopped
-                    self._workers.append(_start(self._job, self._open_units))
+                with interrupts_held_back():  # a worker that is not in the list yet would not be stopped
+                    self._workers.append(self._staff.give(self._job))
             for worker in self._workers:
                 self._hand_out(worker)
             ready = wait([worker.pipe for worker in self._workers])
@@ -238,7 +219,7 @@ class _Crew(Generic[M, C]):
     def _num_unfinished(self) -> int:
         return len(self._waiting) + len(self._suspects) + sum(len(w.open) for w in self._workers)
 
-    def _hand_out(self, worker: _Worker) -> None:
+    def _hand_out(self, worker: Worker) -> None:
         """Give a worker what it has room for: a suspect by itself, or ordinary units."""
         if not worker.ready:
             return
@@ -246,17 +227,17 @@ class _Crew(Generic[M, C]):
             worker.alone = bool(self._suspects)
             if self._suspects:
                 self._send(worker, self._suspects.popleft())
-        while self._waiting and not worker.alone and len(worker.open) < self._open_units:
+        while self._waiting and not worker.alone and len(worker.open) < self._job.open_units:
             self._send(worker, self._waiting.popleft())
 
-    def _send(self, worker: _Worker, spec: UnitSpec) -> None:
+    def _send(self, worker: Worker, spec: UnitSpec) -> None:
         worker.open[spec.ordinal] = spec
         try:
             worker.pipe.send(spec)
         except OSError:
             return  # The worker is dead; its pipe tells so when it is read next, and the unit counts as open till then.
 
-    def _listen(self, worker: _Worker) -> None:
+    def _listen(self, worker: Worker) -> None:
         try:
             report: Report = worker.pipe.recv()
         except (EOFError, OSError):
@@ -269,7 +250,7 @@ class _Crew(Generic[M, C]):
             raise ConfigError(report.message) if report.kind == "config_error" else BackendError(report.message)
         self._tally.take(worker.open.pop(report.ordinal), report)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: Worker) -> None:
         """Take a dead worker out and decide what becomes of its units."""
         worker.process.join()
         worker.pipe.close()
@@ -296,63 +277,12 @@ class _Crew(Generic[M, C]):
                 crash_log(self._job.run, self._job.phase, spec).write_text(line + "\n", encoding="utf-8")
                 self._tally.take(spec, Report(spec.ordinal, "worker_died", line))
 
+    def release(self) -> None:
+        """Leave the workers to the next phase, but for those whose models are not built yet."""
+        ready = [worker for worker in self._workers if worker.ready]
+        self._workers = [worker for worker in self._workers if not worker.ready]
+        self._staff.take_back(ready)
+
     def stop(self) -> None:
-        """End all workers: politely where they are idle, else by SIGKILL; what they had open is redone next time."""
-        for worker in self._workers:
-            if worker.open or not worker.ready:
-                worker.process.kill()
-            worker.pipe.close()
-        deadline = time.monotonic() + SHUTDOWN_SECONDS
-        for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self._workers.clear()
-
-
-def _start(job: Job[M, C], open_units: int) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, os.getpid(), job, open_units), daemon=True)
-    with _one_thread_each():
-        process.start()
-    theirs.close()
-    return _Worker(process, mine)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start now use one numeric thread each: there is a process per core already."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start processes with Ctrl-C blocked, so that it reaches the driver only, and the driver once they are started.
-
-    Blocking the signal is what the new process inherits. It does not protect the driver: another of its threads takes
-    the signal, and Python then interrupts the main thread all the same, half-way through the start. So the signal is
-    also caught and sent again at the end.
-    """
-    caught: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number)) if in_main_thread else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-        if caught:
-            signal.raise_signal(signal.SIGINT)
+        """End the workers that are left; what they had open is redone next time."""
+        end_workers(self._workers)

@@ -1,4 +1,4 @@
-"""One worker process: builds its models once, then does the units that come through its pipe.
+"""One worker process: builds the models of a phase once, then does the units that come through its pipe.
 
 It lives exactly as long as its driver: on Linux the kernel kills it with its parent, elsewhere the closed pipe ends it.
 Reports are plain words and lines, because an exception of a third party may not survive pickling.
@@ -50,6 +50,8 @@ class Job(Generic[M, C]):
     work: Callable[[Unit, M, C], None]
     build_models: Callable[[C], M]
     config: C
+    open_units: int = 1
+    """Units that a worker has open at once, in threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,29 @@ class Report:
     seconds: float = 0.0
 
 
-def serve(pipe: Connection, driver: int, job: Job[Any, Any], open_units: int) -> None:
-    """Main function of a worker process.
+def serve(pipe: Connection, driver: int) -> None:
+    """Main function of a worker process: one phase after the other.
 
     Args:
-        pipe: Units come in, reports go out; the driver closes it when there is no more work.
+        pipe: A job comes in, then its units, then ``None`` once every unit was reported, then the next job; reports go
+            out. The driver closes it when there is no more work.
         driver: Process id of the driver.
-        job: What to do.
-        open_units: Units that are open at once, in threads.
     """
     _die_with(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        while _serve_phase(pipe, pipe.recv()):
+            pass
+    os._exit(0)
+
+
+def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
+    """Do the units of one phase; false where its models could not be built."""
     try:
         models = job.build_models(job.config)
     except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
         pipe.send(_report(job, None, error, job.run.logs / f"{job.phase}-models.log"))
-        return
+        return False
     pipe.send(Report(None, "ready"))
     lock = threading.Lock()
     under_way: set[int] = set()
@@ -88,15 +97,19 @@ def serve(pipe: Connection, driver: int, job: Job[Any, Any], open_units: int) ->
             under_way.discard(spec.ordinal)
             pipe.send(report)
 
-    with ThreadPoolExecutor(open_units) as threads:
+    with ThreadPoolExecutor(job.open_units) as threads:
         while True:
             try:
                 spec = pipe.recv()
             except (EOFError, OSError):
                 _leave(models, is_idle=not under_way)
+            if spec is None:
+                break
             with lock:
                 under_way.add(spec.ordinal)
             threads.submit(do, spec)
+    models.close()
+    return True
 
 
 def _leave(models: Closable, *, is_idle: bool) -> NoReturn:
