@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from pipeline_inputs import EXAMPLES, in_process, write_recipe
 
 settings.register_profile("untimed", deadline=None)  # machines are shared: no test may depend on speed
 settings.load_profile("untimed")
@@ -18,6 +20,17 @@ def _no_user_state(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "HF_", "AWS_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A template bank made of the first 3,000 example queries; nobody changes it."""
+    folder = tmp_path_factory.mktemp("bank")
+    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
+    recipe = write_recipe(folder, Path("unused.parquet"), queries=queries, engine={"workers": 0})
+    code, _, errors = in_process("templates", "build", recipe, "--out", folder / "bank")
+    assert code == 0, errors
+    return folder / "bank"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -45,9 +45,9 @@ def awkward_documents() -> dict[str, str]:
 
 
 def write_recipe(folder: Path, documents: Path, **sections: Any) -> Path:
-    """A recipe over all example queries and some documents, with small work units."""
+    """A recipe over half of the example queries and some documents, with small work units."""
     recipe = {
-        "queries": {"path": str(EXAMPLES / "queries.parquet")},
+        "queries": {"path": str(EXAMPLES / "queries.parquet"), "limit": 4000},
         "documents": {"path": str(documents)},
         "engine": {"workers": 2, "unit_rows": 8, "query_unit_rows": 2000},
         **sections,
@@ -80,6 +80,12 @@ def in_process(*words: str | Path) -> tuple[int, str, str]:
     finally:
         sys.argv = arguments
     return 0, out.getvalue(), errors.getvalue()
+
+
+def look(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """What `call` gives, from the program in this process."""
+    code, out, errors = in_process(*words)
+    return subprocess.CompletedProcess([*map(str, words)], code, out, errors)
 
 
 def content(folder: Path) -> dict[str, bytes]:

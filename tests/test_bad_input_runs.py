@@ -24,17 +24,6 @@ TEMPLATES = (
 )
 
 
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank of the first example queries."""
-    folder = tmp_path_factory.mktemp("bank")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"queries": {"path": str(EXAMPLES / "queries.parquet"), "limit": 1500}}))
-    done = call("templates", "build", recipe, "--out", folder / "bank", "--workers", "0")
-    assert done.returncode == 0, done.stderr
-    return folder / "bank"
-
-
 @pytest.fixture
 def recipe(tmp_path: Path, bank: Path) -> Path:
     path = tmp_path / "recipe.yaml"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline_inputs import EXAMPLES, in_process, take_documents, write_recipe
+from pipeline_inputs import in_process, take_documents, write_recipe
 
 from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
 from fineinstructions.calibration import labelled_in_file, store
@@ -142,11 +142,12 @@ def test_a_threshold_is_not_stored_beside_another_model(tmp_path: Path, pairs: P
     assert not (model / CALIBRATION_FILE).exists()
 
 
-def test_judged_pairs_of_a_run_are_labels(tmp_path: Path) -> None:
+def test_judged_pairs_of_a_run_are_labels(tmp_path: Path, bank: Path) -> None:
     recipe = write_recipe(
         tmp_path,
         take_documents(tmp_path / "documents.parquet", 24, every=16),
-        queries={"path": str(EXAMPLES / "queries.parquet"), "limit": 3000},
+        queries=None,
+        templates={"bank": str(bank)},
         engine={"workers": 0},
     )
     assert in_process("run", recipe, "--out", tmp_path / "run")[0] == 0

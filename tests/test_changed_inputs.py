@@ -7,19 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline_inputs import EXAMPLES, call, content, in_process, rows, take_documents, write_recipe
+from pipeline_inputs import EXAMPLES, content, in_process, rows, take_documents, write_recipe
 
 pytestmark = pytest.mark.xdist_group("changed_inputs")
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
-    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
-    recipe = write_recipe(folder, Path("unused.parquet"), queries=queries, engine={"workers": 0})
-    done = call("templates", "build", recipe, "--out", folder / "bank")
-    assert done.returncode == 0, done.stderr
-    return folder / "bank"
 
 
 @pytest.fixture

@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from pipeline_inputs import EXAMPLES, in_process, take_documents, write_recipe
+from pipeline_inputs import in_process, take_documents, write_recipe
 
 import fineinstructions
 from fineinstructions.pipeline import RunResult
 from fineinstructions.runs import RunFolder
 
 
-def test_a_unit_that_was_set_aside_is_told_until_it_is_made_good(tmp_path: Path) -> None:
+def test_a_unit_that_was_set_aside_is_told_until_it_is_made_good(tmp_path: Path, bank: Path) -> None:
     documents = take_documents(tmp_path / "documents.parquet", 24, every=16)
-    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
-    recipe = write_recipe(tmp_path, documents, queries=queries, engine={"workers": 0, "unit_rows": 8})
+    recipe = write_recipe(
+        tmp_path, documents, queries=None, templates={"bank": str(bank)}, engine={"workers": 0, "unit_rows": 8}
+    )
     out = tmp_path / "[bold]run"
     assert in_process("run", recipe, "--out", out)[0] == 0
     run = RunFolder.open(out)
@@ -30,10 +31,11 @@ def test_a_unit_that_was_set_aside_is_told_until_it_is_made_good(tmp_path: Path)
     assert in_process("run", recipe, "--out", out)[0] == 0
 
 
-def test_a_unit_without_matches_loses_what_was_found_for_it(tmp_path: Path) -> None:
+def test_a_unit_without_matches_loses_what_was_found_for_it(tmp_path: Path, bank: Path) -> None:
     documents = take_documents(tmp_path / "documents.parquet", 24, every=16)
-    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
-    recipe = write_recipe(tmp_path, documents, queries=queries, engine={"workers": 0, "unit_rows": 8})
+    recipe = write_recipe(
+        tmp_path, documents, queries=None, templates={"bank": str(bank)}, engine={"workers": 0, "unit_rows": 8}
+    )
     out = tmp_path / "run"
     assert in_process("run", recipe, "--out", out)[0] == 0
     run = RunFolder.open(out)

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from pipeline_inputs import EXAMPLES, take_documents, write_recipe
+from pipeline_inputs import take_documents, write_recipe
 
 import fineinstructions
 from fineinstructions.runs import RunFolder
 
 
-def test_a_unit_that_was_set_aside_hides_no_other(tmp_path: Path) -> None:
+def test_a_unit_that_was_set_aside_hides_no_other(tmp_path: Path, bank: Path) -> None:
     documents = take_documents(tmp_path / "documents.parquet", 24, every=16)
-    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
-    recipe = write_recipe(tmp_path, documents, queries=queries, engine={"workers": 0, "unit_rows": 8})
+    recipe = write_recipe(
+        tmp_path, documents, queries=None, templates={"bank": str(bank)}, engine={"workers": 0, "unit_rows": 8}
+    )
     result = fineinstructions.run(str(recipe), out=tmp_path / "run")
     pair = list(result.pairs())[-1]
     run = RunFolder.open(tmp_path / "run")

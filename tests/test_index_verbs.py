@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pipeline_inputs import call, content, take_documents
+from pipeline_inputs import call, content, in_process, look, take_documents
 
 import fineinstructions
 
@@ -38,10 +38,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_info_and_bench_tell_what_it_is_worth(folder: Path) -> None:
-    shown = call("index", "info", folder / "index").stdout
+    shown = look("index", "info", folder / "index").stdout
     for words in ("kind                 ivf", "recall", "at_10", "bytes per vector"):
         assert words in shown
-    measured = json.loads(call("index", "bench", folder / "index", "--queries", "50", "--json").stdout)
+    measured = json.loads(look("index", "bench", folder / "index", "--queries", "50", "--json").stdout)
     assert measured["queries"] == 50
     assert measured["queries_per_cpu_second"] > 0
     nowhere = call("index", "info", folder)
@@ -50,18 +50,17 @@ def test_info_and_bench_tell_what_it_is_worth(folder: Path) -> None:
 
 
 def test_search_shows_the_nearest_templates(folder: Path) -> None:
-    found = json.loads(call("index", "search", folder / "index", "symptoms of a disease", "-n", "5", "--json").stdout)
+    found = json.loads(look("index", "search", folder / "index", "symptoms of a disease", "-n", "5", "--json").stdout)
     assert len(found) == 5
     cosines = [row["cosine"] for row in found]
     assert cosines == sorted(cosines, reverse=True)
     assert any("disease" in row["description"] or "symptom" in row["description"] for row in found)
-    assert "no template at or above" in call("index", "search", folder / "index", "x", "--min-cosine", "0.999").stdout
+    assert "no template at or above" in look("index", "search", folder / "index", "x", "--min-cosine", "0.999").stdout
 
 
 def test_templates_come_and_go(folder: Path, tmp_path: Path) -> None:
     bank, index = tmp_path / "more.parquet", tmp_path / "index"
-    path = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)}, index={"kind": "ivf", "nlist": 12, "nprobe": 12})
-    assert call("index", "build", path, "--out", index).returncode == 0
+    shutil.copytree(folder / "index", index)
     description = "a page about zeppelin airship mooring masts"
     columns = {
         "id": ["new-1", "new-2"],
@@ -69,25 +68,25 @@ def test_templates_come_and_go(folder: Path, tmp_path: Path) -> None:
         "description": [description] * 2,
     }
     pq.write_table(pa.table(columns), bank)
-    added = json.loads(call("index", "add", index, bank, "--json").stdout)
+    added = json.loads(in_process("index", "add", index, bank, "--json")[1])
     assert added["added"] == 2
 
     def nearest() -> list[str]:
-        found = json.loads(call("index", "search", index, description, "-n", "2", "--json").stdout)
+        found = json.loads(in_process("index", "search", index, description, "-n", "2", "--json")[1])
         return [row["template_id"] for row in found]
 
     assert nearest() == ["new-1", "new-2"]
-    twice = call("index", "add", index, bank)
-    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
-    assert "template 'new-1' is there already; remove it first" in twice.stderr
+    code, _, said = in_process("index", "add", index, bank)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "template 'new-1' is there already; remove it first" in said
     assert nearest() == ["new-1", "new-2"]
-    assert json.loads(call("index", "remove", index, "new-1", "--json").stdout)["removed"] == 1
+    assert json.loads(in_process("index", "remove", index, "new-1", "--json")[1])["removed"] == 1
     assert "new-1" not in nearest()
     pq.write_table(pa.table({name: values[:1] for name, values in columns.items()}), bank)
-    assert json.loads(call("index", "add", index, bank, "--json").stdout)["added"] == 1  # a removed id may come again
+    assert json.loads(in_process("index", "add", index, bank, "--json")[1])["added"] == 1  # a removed id may come again
     assert nearest() == ["new-2", "new-1"]
-    unknown = call("index", "remove", index, "nobody")
-    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+    code, _, said = in_process("index", "remove", index, "nobody")
+    assert (code, said.count("\n")) == (2, 1)
 
 
 @pytest.mark.slow

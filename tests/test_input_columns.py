@@ -8,22 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pipeline_inputs import EXAMPLES, call, in_process, reasons, rows, take_documents, write_recipe
+from pipeline_inputs import EXAMPLES, in_process, reasons, rows, take_documents, write_recipe
 
 import fineinstructions
 from fineinstructions.records import content_id
 
 pytestmark = pytest.mark.xdist_group("input_columns")
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
-    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
-    recipe = write_recipe(folder, Path("unused.parquet"), queries=queries, engine={"workers": 0})
-    done = call("templates", "build", recipe, "--out", folder / "bank")
-    assert done.returncode == 0, done.stderr
-    return folder / "bank"
 
 
 def recipe_for(folder: Path, bank: Path, **documents: Any) -> Path:

@@ -3,19 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pipeline_inputs import EXAMPLES, content, in_process, take_documents, write_recipe
+from pipeline_inputs import content, in_process, take_documents, write_recipe
 
 pytestmark = pytest.mark.xdist_group("limit")
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
-    queries = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
-    recipe = write_recipe(folder, Path("unused.parquet"), queries=queries, engine={"workers": 0})
-    code, _, errors = in_process("templates", "build", recipe, "--out", folder / "bank")
-    assert code == 0, errors
-    return folder / "bank"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pipeline_inputs import EXAMPLES, call, content, output_json, reasons, rows, take_documents, write_recipe
+from pipeline_inputs import EXAMPLES, call, content, look, output_json, reasons, rows, take_documents, write_recipe
 
 import fineinstructions
 from fineinstructions.errors import ConfigError
@@ -96,14 +96,14 @@ def test_verify_is_clean_and_finds_a_loss(finished: Path) -> None:
     table = pq.read_table(part)
     pq.write_table(table.slice(1), part)
     try:
-        assert call("verify", finished).returncode == 1
+        assert look("verify", finished).returncode == 1
     finally:
         part.write_bytes(whole)
     assert fineinstructions.verify(finished) == []
 
 
 def test_funnel_accounts_for_every_record(finished: Path) -> None:
-    state = output_json(call("status", finished, "--json"))
+    state = output_json(look("status", finished, "--json"))
     funnel = {row["stage"]: row for row in state["funnel"]}
     stages = ["queries", "genericize", "merge", "documents", "chunk", "retrieve", "sample", "instantiate"]
     assert list(funnel) == [*stages, "excerpts", "judge", "select"]
@@ -182,9 +182,9 @@ def test_a_bank_serves_another_run(tmp_path: Path, finished: Path, folder: Path,
 
 
 def test_inspect_draws_the_same_pairs_again(finished: Path) -> None:
-    first = output_json(call("inspect", finished, "--seed", "1", "--pairs", "5", "--json"))
-    again = output_json(call("inspect", finished, "--seed", "1", "--pairs", "5", "--json"))
-    other = output_json(call("inspect", finished, "--seed", "2", "--pairs", "5", "--json"))
+    first = output_json(look("inspect", finished, "--seed", "1", "--pairs", "5", "--json"))
+    again = output_json(look("inspect", finished, "--seed", "1", "--pairs", "5", "--json"))
+    other = output_json(look("inspect", finished, "--seed", "2", "--pairs", "5", "--json"))
     assert first == again
     assert len(first["pairs"]) == len(first["rejections"]) == 5
     assert [p["pair_id"] for p in first["pairs"]] != [p["pair_id"] for p in other["pairs"]]
@@ -192,7 +192,7 @@ def test_inspect_draws_the_same_pairs_again(finished: Path) -> None:
 
 def test_explain_shows_where_a_pair_comes_from(finished: Path, documents: dict[str, str]) -> None:
     pair = rows(finished, "pairs")[-1]
-    lineage = output_json(call("explain", finished, pair["pair_id"], "--json"))
+    lineage = output_json(look("explain", finished, pair["pair_id"], "--json"))
     assert [q["query_id"] for q in lineage["queries"]] != []
     assert {q["query_id"] for q in lineage["queries"]} == set(pair["query_ids"])
     assert lineage["document"]["text"] == documents[pair["document_id"]]
@@ -200,9 +200,9 @@ def test_explain_shows_where_a_pair_comes_from(finished: Path, documents: dict[s
         pair["answer"][e["answer_start"] : e["answer_end"]] for e in pair["excerpts"]
     ]
     assert any(m["sampled"] and m["chunk"] == pair["chunk"] for m in lineage["matches"])
-    shown = call("explain", finished, pair["pair_id"]).stdout
+    shown = look("explain", finished, pair["pair_id"]).stdout
     assert lineage["template"]["template_id"] in shown
-    missing = call("explain", finished, "p-0")
+    missing = look("explain", finished, "p-0")
     assert missing.returncode == 2
     assert "no kept pair 'p-0'" in missing.stderr
 
@@ -232,5 +232,5 @@ def test_dry_run_forecasts_and_writes_nothing(tmp_path: Path, recipe: Path) -> N
 @pytest.mark.slow
 def test_limit_takes_the_first_documents(tmp_path: Path, recipe: Path, finished: Path) -> None:
     assert call("run", recipe, "--out", tmp_path / "run", "--limit", "10").returncode == 0
-    funnel = {row["stage"]: row for row in output_json(call("status", tmp_path / "run", "--json"))["funnel"]}
+    funnel = {row["stage"]: row for row in output_json(look("status", tmp_path / "run", "--json"))["funnel"]}
     assert funnel["documents"]["in"] == 10

@@ -21,6 +21,7 @@ from pipeline_inputs import (
     call,
     command,
     content,
+    look,
     output_json,
     rows,
     take_documents,
@@ -122,7 +123,7 @@ def test_pairs_come_out_and_name_their_models(finished: tuple[Path, ScriptedServ
         assert all(len(models[role]["prompt"]) >= 16 for role in named)
         assert models["encoder"]
         assert pair["judge_feedback"]
-    shown = output_json(call("explain", run, pairs[0]["pair_id"], "--json"))
+    shown = output_json(look("explain", run, pairs[0]["pair_id"], "--json"))
     assert shown["template"]["template_id"] == pairs[0]["template_id"]
 
 
@@ -140,7 +141,7 @@ def test_no_file_of_the_run_holds_the_key(finished: tuple[Path, ScriptedServer])
 def test_one_question_is_asked_once(finished: tuple[Path, ScriptedServer]) -> None:
     """Queries, drafts and pairs make one call each; a handful goes into finding out what the server can do."""
     run, server = finished
-    funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
+    funnel = {row["stage"]: row for row in output_json(look("status", run, "--json"))["funnel"]}
     asked = sum(funnel[stage]["in"] for stage in ("genericize", "instantiate", "judge"))
     assert asked <= server.requests[CHAT] <= asked + 6
     assert WINDOW * 0.75 <= server.max_in_flight <= WINDOW
@@ -223,7 +224,7 @@ def test_no_connection_outlives_its_work(tmp_path: Path, recipe: Path) -> None:
 
 
 def finished_calls(run: Path) -> int:
-    funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
+    funnel = {row["stage"]: row for row in output_json(look("status", run, "--json"))["funnel"]}
     return sum(int(funnel[stage]["in"]) for stage in ("genericize", "instantiate", "judge"))
 
 
@@ -295,7 +296,7 @@ def test_records_that_a_server_failed_on_can_be_tried_again(
     with server_of(faults=judge_is_broken) as server:
         done = start(recipe, run, server, *words)
         assert done.returncode == 1, done.stderr
-    funnel = {row["stage"]: row for row in output_json(call("status", run, "--json"))["funnel"]}
+    funnel = {row["stage"]: row for row in output_json(look("status", run, "--json"))["funnel"]}
     lost = funnel["judge"]["failed"]["transport"]
     assert lost == funnel["judge"]["in"] > 0
     assert f"{lost} records failed; run again with --retry-failed" in done.stderr
