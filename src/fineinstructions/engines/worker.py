@@ -7,6 +7,7 @@ Reports are plain words and lines, because an exception of a third party may not
 import contextlib
 import ctypes
 import errno
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+
+import pyarrow as pa
 
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs.folder import RunFolder
@@ -76,7 +79,7 @@ def serve(pipe: Connection, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         while _serve_phase(pipe, pipe.recv()):
-            pass
+            _give_memory_back()
     os._exit(0)
 
 
@@ -110,6 +113,14 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
             threads.submit(do, spec)
     models.close()
     return True
+
+
+def _give_memory_back() -> None:
+    """Return what the last phase freed to the system: the allocators would keep it through every later phase."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError):  # glibc has it; other C libraries need not
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _leave(models: Closable, *, is_idle: bool) -> NoReturn:

@@ -80,7 +80,7 @@ class Settings:
     """Number of lists; ``None`` for four times the square root of N, at most 16,384."""
     nprobe: int = 64
     head_dims: int = 256
-    list_dims: int = 128
+    list_dims: int = 256
     keeps_vectors: bool = True
     """Whether float vectors are kept beside the codes, for exact scores."""
     min_cosine: float = 0.865
@@ -238,7 +238,7 @@ def _spill_block(
 ) -> None:
     """One block's records, sorted by list, and what an exact search finds in it for the sample queries."""
     along, coordinates = coding.coordinates(vectors)
-    lists = coding.nearest_lists(along, coordinates, 1)[:, 0]
+    lists = coding.nearest_list(along, coordinates)
     order = np.argsort(lists, kind="stable")
     records = records_of(along, coordinates, coding)
     save_array(_block_records(work, block), records[order])

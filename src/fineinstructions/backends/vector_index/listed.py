@@ -6,13 +6,15 @@ product. There is no top-k heap: a threshold keeps few, and testing it costs les
 
 The decision to question: only the head of every vector is multiplied (see `coding`). The product's last two columns add
 the bound on the tail and the share along the mean, so the product itself says whether the threshold can be reached;
-only where it can, the tail is looked at. Nothing above the threshold in a probed list is lost.
+only where it can, the middle is looked at, and the rest only where it still can. Nothing above the threshold in a
+probed list is lost.
 
 A score that decides is taken from the codes row by row, so it does not depend on which queries were asked together;
 where float vectors are kept, they decide instead. "Lost" means: by code score, which lies within the margin of the
 cosine that every build and addition measures.
 
-Shapes: Q queries, D width, H head dims, L lists, P probed lists per query, n rows of a list, m queries of a list.
+Shapes: Q queries, D width, H head dims, M head and middle dims, L lists, P probed lists per query, n rows of a list, m
+queries of a list.
 """
 
 from collections.abc import Iterator
@@ -56,8 +58,12 @@ class _Asked:
 
     head: NDArray[np.float32]
     """Head coordinates, tail length, share along the mean; shape (Q, H + 2)."""
-    tail: NDArray[np.float32]
-    """Shape (Q, D - H)."""
+    middle: NDArray[np.float32]
+    """Shape (Q, M - H)."""
+    rest: NDArray[np.float32]
+    """Shape (Q, D - M)."""
+    rest_lengths: NDArray[np.float32]
+    """Shape (Q,)."""
     lists: NDArray[np.int64]
     """Probed lists, shape (Q, P)."""
 
@@ -191,14 +197,14 @@ class ListedIndex(VectorIndex):
         order = live[np.argsort(rows[live], kind="stable")]
         if not len(order):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
-        head, tail = _head(records[order], self.coding), tail_of(records[order], self.coding.head_dims)
-        products = asked.head[which] @ head.T + asked.tail[which] @ tail.T
+        head, middle, rest = _parts(records[order], self.coding)
+        products = asked.head[which] @ head.T + asked.middle[which] @ middle.T + asked.rest[which] @ rest.T
         products -= asked.head[which, -2, None] * head[:, -2]
         near = products >= products.max(axis=1, keepdims=True) - ROUNDING_MARGIN
         places, found = np.nonzero(near)
-        q, x = asked.head[which[places]], head[found]
-        tails = np.einsum("ij,ij->i", asked.tail[which[places]], tail[found])
-        scores = _rounded(np.einsum("ij,ij->i", q[:, :-2], x[:, :-2]) + q[:, -1] * x[:, -1] + tails)
+        here = which[places]
+        tails = _products(asked.middle, here, middle, found) + _products(asked.rest, here, rest, found)
+        scores = _rounded(_head_products(asked.head[here], head[found]) + tails)
         ranked_first = np.lexsort((found, -scores, places))
         places, found, scores = places[ranked_first], found[ranked_first], scores[ranked_first]
         _, firsts = np.unique(places, return_index=True)
@@ -232,15 +238,20 @@ class ListedIndex(VectorIndex):
         # In double precision, so that a query's coordinates do not depend on those it is asked with.
         along_64, coordinates_64 = self.coding.coordinates(queries.astype(np.float64))
         along, coordinates = along_64.astype(np.float32), coordinates_64.astype(np.float32)
-        lists = self.coding.nearest_lists(along_64, coordinates_64, min(nprobe, self.coding.nlist))
-        split = self.coding.head_dims
-        tail = coordinates[:, split:]
-        lengths = np.sqrt(np.einsum("ij,ij->i", tail, tail))
-        return _Asked(np.column_stack([coordinates[:, :split], lengths, along]), np.ascontiguousarray(tail), lists)
+        lists = self.coding.nearest_lists(along, coordinates, min(nprobe, self.coding.nlist))
+        split, end = self.coding.head_dims, self.coding.middle_dims
+        return _Asked(
+            head=np.column_stack([coordinates[:, :split], _lengths(coordinates[:, split:]), along]),
+            middle=np.ascontiguousarray(coordinates[:, split:end]),
+            rest=np.ascontiguousarray(coordinates[:, end:]),
+            rest_lengths=_lengths(coordinates[:, end:]),
+            lists=lists,
+        )
 
     def _lists(self, asked: _Asked, lists: range) -> Iterator[tuple[int, int, NDArray[Any], NDArray[np.int64]]]:
         """Every probed list of every segment: the segment's first position, the list's, its records, its queries."""
-        order = np.argsort(asked.lists, axis=None, kind="stable")
+        lists_16 = asked.lists.astype(np.uint16) if self.coding.nlist <= 1 << 16 else asked.lists  # sorts faster
+        order = np.argsort(lists_16, axis=None, kind="stable")
         named = asked.lists.ravel()[order]
         queries = order // asked.lists.shape[1]
         numbers, firsts = np.unique(named, return_index=True)
@@ -349,38 +360,67 @@ def _rounded(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     return scores.astype(np.float64).round(DECIMALS)
 
 
-def _head(records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
-    """Head coordinates, tail length, share along the mean; shape (n, H + 2)."""
+def _parts(
+    records: NDArray[Any], coding: Coding
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Records of a list: head coordinates, tail length, share along the mean (n, H + 2); middle; rest."""
     sides = np.column_stack([records["tail"], records["along"]])
-    return np.concatenate([head_of(records, coding.head_dims), sides], axis=1)
+    head = np.concatenate([head_of(records, coding.head_dims), sides], axis=1)
+    split, end = coding.head_dims, coding.middle_dims
+    return head, tail_of(records, split, end), tail_of(records, end)
+
+
+def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lengths of rows, a little longer than they are, so that rounding can never make a bound too low."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.float32(1 + 1e-6))
+
+
+def _products(
+    a: NDArray[np.float32], of_a: NDArray[np.int64], b: NDArray[np.float32], of_b: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Products of some rows with some rows, one by one; each depends on its two rows only."""
+    return np.asarray(np.einsum("ij,ij->i", a[of_a], b[of_b]))
+
+
+def _head_products(queries: NDArray[np.float32], records: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Products of heads and of the shares along the mean, row by row, without the bound."""
+    products = np.einsum("ij,ij->i", queries[:, :-2], records[:, :-2])
+    return np.asarray(products + queries[:, -1] * records[:, -1])
 
 
 def _above(
     records: NDArray[Any], asked: _Asked, which: NDArray[np.int64], coding: Coding, cut: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Pairs at or above the cut: place in `which`, place in `records`, code score."""
-    head_x, tail_x = _head(records, coding), tail_of(records, coding.head_dims)
+    head, middle, rest = _parts(records, coding)
+    rest_lengths = _lengths(rest)
     num = len(records)
     tile = max(1, _TILE_SCORES // num)
     low = np.float32(cut - ROUNDING_MARGIN)
     for start in range(0, len(which), tile):
         here = which[start : start + tile]
         head_q = asked.head[here]
-        bounds = head_q @ head_x.T
+        bounds = head_q @ head.T
         flat = np.flatnonzero(bounds.ravel() >= low)
         if dense := len(flat) > _DENSE * bounds.size:
-            bounds += asked.tail[here] @ tail_x.T
-            bounds -= head_q[:, -2, None] * head_x[:, -2]
+            bounds += asked.middle[here] @ middle.T
+            bounds += asked.rest[here] @ rest.T
+            bounds -= head_q[:, -2, None] * head[:, -2]
             flat = np.flatnonzero(bounds.ravel() >= low)
         known = bounds.ravel()[flat]
         for first in range(0, len(flat), _PAIRS_AT_ONCE):
             part = slice(first, first + _PAIRS_AT_ONCE)
             places, rows = np.divmod(flat[part], num)
-            tails = np.einsum("ij,ij->i", asked.tail[here[places]], tail_x[rows])
+            queries = here[places]
+            tails = _products(asked.middle, queries, middle, rows)
+            if not dense:  # the bound on the whole tail gives way to what the middle adds and the bound on the rest
+                sums = known[part] - head_q[places, -2] * head[rows, -2] + tails
+                near = sums + asked.rest_lengths[queries] * rest_lengths[rows] >= low
+                places, rows, queries, tails, sums = (v[near] for v in (places, rows, queries, tails, sums))
+            last = _products(asked.rest, queries, rest, rows)
             if not dense:
-                near = known[part] - head_q[places, -2] * head_x[rows, -2] + tails >= low
-                places, rows, tails = places[near], rows[near], tails[near]
-            q, x = head_q[places], head_x[rows]
-            scores = np.einsum("ij,ij->i", q[:, :-2], x[:, :-2]) + q[:, -1] * x[:, -1] + tails
+                near = sums + last >= low
+                places, rows, tails, last = (v[near] for v in (places, rows, tails, last))
+            scores = _head_products(head_q[places], head[rows]) + (tails + last)
             above = scores >= cut
             yield places[above] + start, rows[above], scores[above]
