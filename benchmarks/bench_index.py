@@ -5,14 +5,16 @@
 The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform.
 Rates are queries per processor second of one thread, the two searches taking turns, medians of the turns; `IndexFlatIP`
 runs over 100,000 of the vectors and is scaled to all of them, which its cost per vector allows. Recall is measured with
-queries that are not indexed, against an exact search over every vector. What the source spends on making vectors is not
-counted as building.
+queries that are not indexed, against an exact search over every vector, made while the vectors go by. What the source
+spends on making vectors and on that search is not counted as building. With --work the folder is kept, and a second
+call searches the index that is there, so that its memory is that of searching alone.
 
 Shapes: N vectors, Q queries, D width.
 """
 
 import argparse
 import datetime
+import json
 import platform
 import resource
 import shutil
@@ -29,23 +31,26 @@ from numpy.typing import NDArray
 from realistic_vectors import BLOCK_ROWS, open_base, uniform
 
 from fineinstructions.backends.vector_index import Settings, VectorIndex, build_vectors, open_vectors
-from fineinstructions.backends.vector_index.truth import KEPT, merged, nearest
+from fineinstructions.backends.vector_index.truth import KEPT, Truth, merged, nearest
 
 THRESHOLD = 0.865
 FLAT_ROWS = 100_000
 FLAT_QUERIES = 500
 TOP = 50
 
-Blocks = Callable[[int], NDArray[np.float32]]
+Blocks = Callable[[int, int], NDArray[np.float32]]
+"""Number of a block and how many of its rows, to vectors."""
 
 
 class Source:
-    """Vectors made block by block; knows how long that took."""
+    """Vectors made block by block; knows how long that took, and what an exact search finds in the blocks gone by."""
 
-    def __init__(self, blocks: Blocks, count: int) -> None:
+    def __init__(self, blocks: Blocks, count: int, queries: NDArray[np.float32]) -> None:
         self.count, self.dimension = count, 1024
         self.cpu_seconds = 0.0
-        self._blocks, self._held = blocks, (-1, np.empty((0, 1024), np.float32))
+        self._blocks, self._queries = blocks, queries
+        self._held = (-1, np.empty((0, 1024), np.float32))
+        self._near: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows of the blocks they lie in."""
@@ -53,12 +58,18 @@ class Source:
         pieces = []
         for number in range(start // BLOCK_ROWS, (stop - 1) // BLOCK_ROWS + 1):
             if self._held[0] != number:
-                self._held = (number, self._blocks(number))
+                self._held = (number, self._blocks(number, BLOCK_ROWS))
             first = number * BLOCK_ROWS
             pieces.append(self._held[1][max(start - first, 0) : stop - first])
         rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        if start % BLOCK_ROWS == 0 and stop == min(start + BLOCK_ROWS, self.count):
+            self._near[start] = nearest(self._queries, rows, start)
         self.cpu_seconds += time.process_time() - began
         return rows
+
+    def truth(self) -> Truth:
+        """What an exact search finds in all vectors; each must have been read, in whole blocks."""
+        return merged(self._queries, list(self._near.values()), THRESHOLD)
 
 
 def turns(repeats: int, *searches: Callable[[], int]) -> list[list[float]]:
@@ -72,16 +83,11 @@ def turns(repeats: int, *searches: Callable[[], int]) -> list[list[float]]:
     return rates
 
 
-def recall(index: VectorIndex, source: Source, queries: NDArray[np.float32], cut: float) -> dict[str, Any]:
+def recall(index: VectorIndex, truth: Truth) -> dict[str, Any]:
     """Recall of the ten nearest and of what lies above the threshold (50 nearest of each query)."""
-    found = []
-    for start in range(0, source.count, BLOCK_ROWS):
-        vectors = source.read(start, min(start + BLOCK_ROWS, source.count))
-        found.append(nearest(queries, vectors, start))
-    truth = merged(queries, found, THRESHOLD)
     lowest = float(truth.cosines[:, 9].min()) - 0.005
-    near = index.search(queries, min(lowest, cut), KEPT)
-    above = index.search(queries, cut, 10 * KEPT)
+    near = index.search(truth.queries, min(lowest, THRESHOLD), KEPT)
+    above = index.search(truth.queries, THRESHOLD, 10 * KEPT)
     at_10 = [np.isin(rows[:10], n.ids).mean() for rows, n in zip(truth.rows, near, strict=True)]
     wanted = hits = 0
     for rows, cosines, n in zip(truth.rows, truth.cosines, above, strict=True):
@@ -90,43 +96,65 @@ def recall(index: VectorIndex, source: Source, queries: NDArray[np.float32], cut
     return {
         "R@10": f"{np.mean(at_10):.4f}",
         f"recall above {THRESHOLD}": f"{hits / wanted:.4f} of {wanted:,}" if wanted else "none there",
-        "exact neighbours above, per query (at most 50)": f"{wanted / len(queries):.1f}",
+        "exact neighbours above, per query (at most 50)": f"{wanted / len(truth.queries):.1f}",
     }
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Build, then measure."""
-    base = None if arguments.uniform else open_base(arguments.base)
-    blocks: Blocks = (lambda n: uniform(BLOCK_ROWS, n)) if base is None else base.block
-    source = Source(blocks, arguments.size)
-    queries = uniform(arguments.queries, 10**6) if base is None else base.queries(arguments.queries, arguments.size)
+def build(arguments: argparse.Namespace, blocks: Blocks, queries: NDArray[np.float32], folder: Path) -> None:
+    """Build the index, and keep beside it what that took and what an exact search finds."""
+    source = Source(blocks, arguments.size, queries[: arguments.recall_queries])
     began, wall = time.process_time(), time.monotonic()
-    settings = Settings(nlist=arguments.nlist, nprobe=arguments.nprobe, head_dims=arguments.head_dims)
-    settings = Settings(**{**vars(settings), "keeps_vectors": False, "min_cosine": THRESHOLD})
+    settings = Settings(
+        nlist=arguments.nlist,
+        head_dims=arguments.head_dims,
+        keeps_vectors=False,
+        min_cosine=THRESHOLD,
+        threads=arguments.threads,
+    )
     build_vectors(source, folder / "index", "benchmark", kind="ivf", settings=settings)
-    build_cpu = time.process_time() - began - source.cpu_seconds
-    index = open_vectors(folder / "index", verify=False)
-    size = sum(note.bytes for note in index.manifest.files.values())
+    facts = {
+        "build, CPU seconds": f"{time.process_time() - began - source.cpu_seconds:.0f}",
+        "build, wall seconds with the making of vectors": f"{time.monotonic() - wall:.0f}",
+        "build, peak RSS, MB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}",
+    }
+    truth = source.truth()
+    np.savez(folder / "truth.npz", rows=truth.rows, cosines=truth.cosines, flat=blocks(0, FLAT_ROWS))
+    (folder / "build.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build unless that was done, then measure."""
+    base = None if arguments.uniform else open_base(arguments.base)
+    blocks: Blocks = (lambda number, rows: uniform(BLOCK_ROWS, number)[:rows]) if base is None else base.block
+    queries = uniform(arguments.queries, 10**6) if base is None else base.queries(arguments.queries, arguments.size)
+    if not (folder / "build.json").is_file():
+        build(arguments, blocks, queries, folder)
+    del base, blocks
+    index = open_vectors(folder / "index", verify=False, nprobe=arguments.nprobe)
+    with np.load(folder / "truth.npz") as kept:
+        truth = Truth(queries[: len(kept["rows"])], kept["rows"], kept["cosines"], THRESHOLD)
+        flat_vectors = kept["flat"]
     facts: dict[str, Any] = {
         "vectors": f"{arguments.size:,}" + (" uniform on the sphere" if arguments.uniform else ""),
-        "lists, probed": f"{index.manifest.nlist:,}, {index.manifest.nprobe}",
+        "lists, probed": f"{index.manifest.nlist:,}, {arguments.nprobe}",
         "head dims": index.manifest.head_dims,
-        "build, CPU seconds": f"{build_cpu:.0f}",
-        "build, wall seconds with the making of vectors": f"{time.monotonic() - wall:.0f}",
-        "bytes per vector": f"{size / arguments.size:.0f}",
+        **json.loads((folder / "build.json").read_text(encoding="utf-8")),
+        "bytes per vector": f"{sum(note.bytes for note in index.manifest.files.values()) / arguments.size:.0f}",
         "recall in the manifest": index.manifest.recall,
         "code error, sd and largest": f"{index.manifest.scores.error_sd:.1e}, {index.manifest.scores.error_max:.1e}"
         if index.manifest.scores
         else "",
     }
-    facts |= recall(index, source, queries[: arguments.recall_queries], THRESHOLD)
+    facts |= recall(index, truth)
     flat = faiss.IndexFlatIP(1024)
     faiss.omp_set_num_threads(1)
-    flat.add(source.read(0, min(FLAT_ROWS, arguments.size)))
-    found = []
+    flat.add(flat_vectors)
+    found, walls = [], []
 
     def ours() -> int:
+        began = time.monotonic()
         found[:] = index.search(queries, THRESHOLD, 64)
+        walls.append(len(queries) / (time.monotonic() - began))
         return len(queries)
 
     def exact() -> int:
@@ -138,10 +166,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ratios = [a / b for a, b in zip(rates, flat_rates, strict=True)]
     facts |= {
         f"queries per CPU second, batch of {len(queries):,}": f"{statistics.median(rates):,.0f}",
+        f"queries per second, {arguments.threads} threads": f"{statistics.median(walls):,.0f}",
         "IndexFlatIP, queries per CPU second": f"{statistics.median(flat_rates):,.2f}",
         "ratio: median (least, most)": f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})",
         "found above the cut, per query": f"{np.mean([n.num_above for n in found]):.1f}",
-        "peak RSS of the whole benchmark, MB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}",
+        "peak RSS of this call, MB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}",
     }
     return facts
 
@@ -165,14 +194,16 @@ def main() -> None:
     parser.add_argument("--recall-queries", type=int, default=1000)
     parser.add_argument("--nlist", type=int)
     parser.add_argument("--nprobe", type=int, default=64)
-    parser.add_argument("--head-dims", type=int, default=256)
+    parser.add_argument("--head-dims", type=int, default=384)
+    parser.add_argument("--threads", type=int, default=1, help="say the same to OMP_NUM_THREADS")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--work", type=Path, help="Folder for the index; a temporary one by default.")
+    parser.add_argument("--work", type=Path, help="folder that is kept, with the index; a temporary one by default")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if not arguments.uniform and arguments.base is None:
         parser.error("give --base, or --uniform")
     folder = arguments.work or Path(tempfile.mkdtemp(prefix="bench-index-"))
+    folder.mkdir(parents=True, exist_ok=True)
     facts = measure(arguments, folder)
     if arguments.work is None:
         shutil.rmtree(folder)
@@ -180,7 +211,7 @@ def main() -> None:
         "",
         f"## {facts['vectors']} vectors, {datetime.date.today()}",
         "",
-        f"{processor()}, one thread, NumPy {np.__version__}, FAISS {faiss.__version__}.",
+        f"{processor()}, {arguments.threads} threads, NumPy {np.__version__}, FAISS {faiss.__version__}.",
         "",
         "| figure | value |",
         "| --- | --- |",

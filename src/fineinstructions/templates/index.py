@@ -65,7 +65,7 @@ class IndexConfig(Config):
     nprobe: PositiveInt | None = None
     """Lists that a query looks into, of a ready index too; ``None`` for what the index was built with, which is 64
     unless set. Another number redoes the search, not the index. Ours; the authors' helper has 150 for 18 million."""
-    head_dims: PositiveInt = 256
+    head_dims: PositiveInt = 384
     """Coordinates whose products are always taken; the others only bound the cosine where the threshold is out of
     reach. Changes speed, not results. Ours."""
     keep_vectors: bool | None = None

@@ -79,7 +79,7 @@ class Settings:
     nlist: int | None = None
     """Number of lists; ``None`` for four times the square root of N, at most 16,384."""
     nprobe: int = 64
-    head_dims: int = 256
+    head_dims: int = 384
     list_dims: int = 256
     keeps_vectors: bool = True
     """Whether float vectors are kept beside the codes, for exact scores."""

@@ -73,23 +73,35 @@ class Coding:
 
     def coordinates(self, vectors: NDArray[F]) -> tuple[NDArray[F], NDArray[F]]:
         """Share along the mean direction, shape (N,), and coordinates of the rest, shape (N, D); in their precision."""
-        axis, basis = self.axis_d.astype(vectors.dtype), self.basis_dd.astype(vectors.dtype)
-        along = vectors @ axis
-        coordinates = vectors @ basis.T
-        coordinates -= along[:, None] * (basis @ axis)
-        return along, coordinates
+        axes: Any = self._axes_64 if vectors.dtype == np.float64 else self._axes_32
+        products = vectors @ axes
+        return products[:, -1], products[:, :-1]
+
+    @cached_property
+    def _axes_64(self) -> NDArray[np.float64]:
+        """New axes without their share along the mean direction, then that direction, as columns; shape (D, D + 1)."""
+        axis, basis = self.axis_d.astype(np.float64), self.basis_dd.astype(np.float64)
+        return np.ascontiguousarray(np.vstack([basis - np.outer(basis @ axis, axis), axis]).T)
+
+    @cached_property
+    def _axes_32(self) -> NDArray[np.float32]:
+        return self._axes_64.astype(np.float32)
 
     def codes(
         self, coordinates: NDArray[np.float32]
     ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
         """Coordinates as 8-bit codes, shape (N, D), and the value of one step in head and tail, both of shape (N,)."""
         codes = np.empty(coordinates.shape, np.int8)
-        steps = []
-        for part in (slice(0, self.head_dims), slice(self.head_dims, None)):
-            largest = np.abs(coordinates[:, part]).max(axis=1, initial=0.0)
-            step = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
-            codes[:, part] = np.rint(coordinates[:, part] / step[:, None])
-            steps.append(step)
+        steps = np.empty((2, len(coordinates)), np.float32)
+        for start in range(0, len(coordinates), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            for number, part in enumerate((slice(0, self.head_dims), slice(self.head_dims, None))):
+                values = coordinates[rows, part]
+                largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+                step = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+                scaled = values * (1 / step)[:, None]
+                codes[rows, part] = np.rint(scaled, out=scaled)
+                steps[number, rows] = step
         return codes, steps[0], steps[1]
 
     def decoded(self, records: NDArray[Any]) -> NDArray[np.float32]:

@@ -42,6 +42,7 @@ from fineinstructions.backends.vector_index.segments import open_segment, read_l
 from fineinstructions.errors import DataError
 
 QUERIES_PER_PASS = 131_072
+_QUERIES_AT_ONCE = 1024
 _TILE_SCORES = 1 << 19
 """Scores taken at once: a tile of this many stays in the processor's cache."""
 _DENSE = 0.1
@@ -235,9 +236,10 @@ class ListedIndex(VectorIndex):
         return self._neighbours(queries, hits, min_cosine, max_candidates)
 
     def _asked(self, queries: NDArray[np.float32], nprobe: int) -> _Asked:
-        # In double precision, so that a query's coordinates do not depend on those it is asked with.
-        along_64, coordinates_64 = self.coding.coordinates(queries.astype(np.float64))
-        along, coordinates = along_64.astype(np.float32), coordinates_64.astype(np.float32)
+        along, coordinates = np.empty(len(queries), np.float32), np.empty_like(queries)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):  # in double precision: the same in any company
+            part = slice(start, start + _QUERIES_AT_ONCE)
+            along[part], coordinates[part] = self.coding.coordinates(queries[part].astype(np.float64))
         lists = self.coding.nearest_lists(along, coordinates, min(nprobe, self.coding.nlist))
         split, end = self.coding.head_dims, self.coding.middle_dims
         return _Asked(
