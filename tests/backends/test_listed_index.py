@@ -19,12 +19,14 @@ from fineinstructions.backends.vector_index import (
     build_vectors,
     building,
     listed,
+    online,
     open_vectors,
     remove_vectors,
+    scoring,
     segments,
 )
 from fineinstructions.backends.vector_index.neighbours import merged_shards
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.xdist_group("listed_index")
 
@@ -127,8 +129,8 @@ def test_a_query_finds_the_same_in_any_company(name, min_cosine, queries, reques
     assert_same(together, [index.search(query[None], min_cosine, 30)[0] for query in queries])
     assert_same(together[::-1], index.search(queries[::-1].copy(), min_cosine, 30))
     monkeypatch.setattr(listed, "QUERIES_PER_PASS", 7)
-    monkeypatch.setattr(listed, "_TILE_SCORES", 100)
-    monkeypatch.setattr(listed, "_PAIRS_AT_ONCE", 3)
+    monkeypatch.setattr(scoring, "_TILE_SCORES", 100)
+    monkeypatch.setattr(scoring, "PAIRS_AT_ONCE", 3)
     monkeypatch.setattr(segments, "_READ_BYTES", 1000)
     assert_same(together, index.search(queries, min_cosine, 30))
 
@@ -292,3 +294,71 @@ def test_any_shape_equals_the_exact_search(tmp_path_factory, count, dimension, s
     options = Settings(nlist=lists, nprobe=lists, head_dims=8, list_dims=4)
     index = build_vectors(ArraySource([vectors]), folder / "ivf", "e", kind="ivf", settings=options)
     assert_same(exact.search(queries, min_cosine, 10), index.search(queries, min_cosine, 10), counts=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Short codes, for few queries at once
+
+
+@pytest.fixture(scope="module", params=[True, False])
+def quick(request, vectors, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("quick"), vectors, online=True, keeps_vectors=request.param)
+
+
+def test_short_codes_find_nearly_all_of_it_with_the_same_scores(quick, queries):
+    assert quick.manifest.online
+    assert online.ONLINE_FILE in quick.manifest.files
+    at_10, wanted = 0, 0
+    for listwise, soon in zip(quick.search(queries, -1, 10), quick.search(queries, -1, 10, online=True), strict=True):
+        scores = dict(zip(listwise.ids.tolist(), listwise.cosines.tolist(), strict=True))
+        at_10, wanted = at_10 + len(scores.keys() & set(soon.ids.tolist())), wanted + len(scores)
+        shared = [
+            (cosine, scores[row]) for row, cosine in zip(soon.ids.tolist(), soon.cosines, strict=True) if row in scores
+        ]
+        assert all(a == b for a, b in shared)
+        assert np.all(np.diff(soon.cosines) <= 0)
+    assert at_10 / wanted > 0.95
+    above = quick.search(queries, 0.9, 10, online=True)
+    assert all(np.all(found.cosines >= 0.9 - quick.manifest.scores.margin) for found in above)
+
+
+def test_short_codes_that_propose_everything_lose_nothing(quick, queries):
+    """With more proposals than vectors only the 8-bit codes decide, so it must be the list-major result."""
+    assert_same(quick.search(queries, 0.5, 4000), quick.search(queries, 0.5, 4000, online=True))
+
+
+def test_additions_and_removals_hold_for_short_codes_too(vectors, queries, tmp_path):
+    build(tmp_path, vectors, online=True)
+    add_vectors(tmp_path, ArraySource([queries]))
+    found = open_vectors(tmp_path).search(queries, 0.9, 5, online=True)
+    assert [n.ids[0] for n in found] == [len(vectors) + i for i in range(len(queries))]
+    nearest = np.unique([row for n in found for row in n.ids.tolist()])
+    remove_vectors(tmp_path, nearest)
+    again = open_vectors(tmp_path).search(queries, 0.5, 5, online=True)
+    assert not {row for n in again for row in n.ids.tolist()} & set(nearest.tolist())
+    assert sum(len(n.ids) for n in again) > 100
+
+
+def test_an_index_without_short_codes_searches_by_lists(coded, exact, queries, tmp_path):
+    assert not coded.manifest.online
+    assert_same(coded.search(queries, 0.8, 20), coded.search(queries, 0.8, 20, online=True))
+    assert_same(exact.search(queries, 0.8, 20), exact.search(queries, 0.8, 20, online=True))
+    few = build(tmp_path / "few", sentences(12, 48, seed=9), online=True, nlist=1)  # too few for a sub-quantiser
+    assert not few.manifest.online
+    assert len(few.search(queries[:1], -1, 12, online=True)[0].ids) == 12
+
+
+def test_broken_short_codes_are_named(vectors, queries, tmp_path):
+    build(tmp_path, vectors, online=True)
+    path = tmp_path / online.ONLINE_FILE
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(DataError, match=r"online-000\.faiss: missing, cut short or changed"):
+        open_vectors(tmp_path)
+    with pytest.raises(DataError, match=r"online-000\.faiss: FAISS cannot read it"):
+        open_vectors(tmp_path, verify=False).search(queries, 0.9, 5, online=True)
+
+
+def test_short_codes_are_the_same_bytes_again(vectors, tmp_path):
+    for name in ("a", "b"):
+        build(tmp_path / name, vectors, online=True)
+    assert (tmp_path / "a" / online.ONLINE_FILE).read_bytes() == (tmp_path / "b" / online.ONLINE_FILE).read_bytes()

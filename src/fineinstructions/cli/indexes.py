@@ -85,7 +85,7 @@ def search(
     with _encoder(_config(config)) as encoder:
         index = open_index(folder, encoder, verify=False)
         vectors = encoder.encode_texts([sys.stdin.read() if text == "-" else text])
-    (found,) = index.vectors.search(vectors, min_cosine, number)
+    (found,) = index.vectors.search(vectors, min_cosine, number, online=True)
     rows = [
         {
             "cosine": cosine,

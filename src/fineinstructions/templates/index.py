@@ -71,6 +71,9 @@ class IndexConfig(Config):
     keep_vectors: bool | None = None
     """Whether an IVF index keeps its float vectors (4 bytes a dimension) for exact cosines; else 8-bit codes decide,
     from ``min_cosine`` less 0.003 on. ``None``: up to a million templates. Ours."""
+    online: bool = False
+    """Whether an IVF index gets short codes too (4 bits for every fourth dimension), with which ``index search`` and
+    other searches of few queries answer sooner. A run does not need them. Ours."""
     batch_size: PositiveInt = 1024
     """Descriptions encoded at once. Ours."""
 
@@ -80,6 +83,7 @@ class IndexConfig(Config):
             nlist=self.nlist,
             nprobe=self.nprobe or 64,
             head_dims=self.head_dims,
+            online=self.online,
             keeps_vectors=count <= 1_000_000 if self.keep_vectors is None else self.keep_vectors,
             min_cosine=PAPERS_MIN_COSINE if min_cosine is None else min_cosine,
         )

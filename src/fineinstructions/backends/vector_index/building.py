@@ -83,6 +83,8 @@ class Settings:
     list_dims: int = 256
     keeps_vectors: bool = True
     """Whether float vectors are kept beside the codes, for exact scores."""
+    online: bool = False
+    """Whether short codes are made too, for searches of few queries."""
     min_cosine: float = 0.865
     """Threshold at which recall is measured."""
     threads: int = 1
@@ -182,19 +184,21 @@ def _trained(source: VectorSource, work: Path, settings: Settings) -> tuple[Codi
     if not (work / CODING_FILE).is_file() or not measuring.is_file():
         nlist = settings.lists_for(source.count)
         size = min(source.count, max(16 * source.dimension, MIN_VECTORS_PER_LIST * nlist, 20_000), _MAX_SAMPLE)
-        sample = np.concatenate(list(_runs(source, size)))
+        sample = _sample(source, size)
         train(sample, nlist, settings.head_dims, settings.list_dims, settings.threads).save(work / CODING_FILE)
         chosen = np.random.default_rng(0).permutation(len(sample))[: _num_queries(source)]
         save_array(measuring, sample[np.sort(chosen)])
     return Coding.load(work / CODING_FILE), np.load(measuring, allow_pickle=False)
 
 
-def _runs(source: VectorSource, size: int) -> Iterator[NDArray[np.float32]]:
-    """Vectors from all over the rows, in runs, so that a file is not read row by row."""
+def _sample(source: VectorSource, size: int) -> NDArray[np.float32]:
+    """Vectors from all over the rows, in runs, so that a file is not read row by row; at most `size`."""
     runs = min(_SAMPLE_RUNS, size)
     length = size // runs
-    for start in np.linspace(0, source.count - length, runs).astype(int).tolist():
-        yield checked_vectors(source.read(start, start + length))
+    sample = np.empty((runs * length, source.dimension), np.float32)  # copied: a source may hand out views of blocks
+    for run, start in enumerate(np.linspace(0, source.count - length, runs).astype(int).tolist()):
+        sample[run * length : (run + 1) * length] = checked_vectors(source.read(start, start + length))
+    return sample
 
 
 def _num_queries(source: VectorSource) -> int:

@@ -110,6 +110,19 @@ class Coding:
         vectors = records["along"][:, None] * self.axis_d + coordinates @ self.basis_dd
         return vectors.astype(np.float32)
 
+    def turned(self, records: NDArray[Any]) -> NDArray[np.float32]:
+        """Vectors that records stand for in the turned basis, the share along the mean put back, shape (N, D)."""
+        coordinates = np.concatenate([head_of(records, self.head_dims), tail_of(records, self.head_dims)], axis=1)
+        return self.put_back(records["along"], coordinates)
+
+    def put_back(self, along: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coordinates with the share along the mean put back: products are those of the vectors, shape (N, D)."""
+        return coordinates + along[:, None] * self._axis_turned_d
+
+    @cached_property
+    def _axis_turned_d(self) -> NDArray[np.float32]:
+        return np.asarray(self.basis_dd @ self.axis_d)
+
     def nearest_list(self, along: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDArray[np.int64]:
         """Nearest list of every vector by Euclidean distance, shape (N,)."""
         nearest = np.empty(len(along), np.int64)

@@ -61,6 +61,8 @@ class ExactIndex(VectorIndex):
         min_cosine: float,
         max_candidates: int,
         allowed: NDArray[np.int64] | None = None,
+        *,
+        online: bool = False,  # noqa: ARG002 -- a search of all vectors serves both
     ) -> list[Neighbours]:
         """See `VectorIndex.search`."""
         if max_candidates < 1:

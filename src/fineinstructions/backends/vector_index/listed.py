@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.building import CODING_FILE
-from fineinstructions.backends.vector_index.coding import Coding, head_of, tail_of
+from fineinstructions.backends.vector_index.coding import Coding
 from fineinstructions.backends.vector_index.manifest import Manifest
 from fineinstructions.backends.vector_index.neighbours import (
     DECIMALS,
@@ -38,35 +38,26 @@ from fineinstructions.backends.vector_index.neighbours import (
     exact_cosines,
     ranked,
 )
+from fineinstructions.backends.vector_index.online import propose, read_online
+from fineinstructions.backends.vector_index.scoring import (
+    PAIRS_AT_ONCE,
+    Asked,
+    head_products,
+    pairs_above,
+    parts,
+    products,
+)
 from fineinstructions.backends.vector_index.segments import open_segment, read_lists
 from fineinstructions.errors import DataError
 
 QUERIES_PER_PASS = 131_072
-_QUERIES_AT_ONCE = 1024
-_TILE_SCORES = 1 << 19
-"""Scores taken at once: a tile of this many stays in the processor's cache."""
-_DENSE = 0.1
-"""From this share of survivors on, a product over the whole tail is cheaper than looking at each."""
-_PAIRS_AT_ONCE = 4096
 _BEST_LISTS = 4
+_ONLINE_PROBES = 2
+"""Lists that the short codes look into, over those of a list-major search: they are cheap."""
+_ONLINE_DEPTH, _ONLINE_LEAST = 4, 64
+"""Rows that the short codes propose: so many times those wanted, and so many more."""
 _MAX_HITS = 20_000_000
 """Hits held before those that cannot be among the best are dropped: bounds memory (400 MB)."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Queries in the coordinates of the index."""
-
-    head: NDArray[np.float32]
-    """Head coordinates, tail length, share along the mean; shape (Q, H + 2)."""
-    middle: NDArray[np.float32]
-    """Shape (Q, M - H)."""
-    rest: NDArray[np.float32]
-    """Shape (Q, D - M)."""
-    rest_lengths: NDArray[np.float32]
-    """Shape (Q,)."""
-    lists: NDArray[np.int64]
-    """Probed lists, shape (Q, P)."""
 
 
 @dataclass
@@ -98,6 +89,10 @@ class _Hits:
         np.add.at(self.num_above, queries[scores >= counts_from], 1)
 
 
+def _no_hits(num_queries: int) -> _Hits:
+    return _Hits([], [], [], np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64))
+
+
 class ListedIndex(VectorIndex):
     """See the module."""
 
@@ -105,15 +100,15 @@ class ListedIndex(VectorIndex):
         super().__init__(folder, manifest, removed)
         try:
             self.coding = Coding.load(folder / CODING_FILE)
-            self._segments = [
+            self.segments = [
                 open_segment(folder, number, names, manifest.keeps_vectors)
                 for number, names in enumerate(manifest.segments)
             ]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: the index cannot be read ({error}); build it again") from None
-        if any(len(s.offsets) != self.coding.nlist + 1 for s in self._segments):
+        if any(len(s.offsets) != self.coding.nlist + 1 for s in self.segments):
             raise DataError(f"{folder}: lists and offsets do not belong together; build the index again")
-        if sum(len(s.rows) for s in self._segments) != manifest.count:
+        if sum(len(s.rows) for s in self.segments) != manifest.count:
             raise DataError(f"{folder}: holds another number of vectors than its manifest says; build the index again")
         self.nprobe = nprobe or manifest.nprobe
         self._places: NDArray[np.int64] | None = None
@@ -133,9 +128,10 @@ class ListedIndex(VectorIndex):
         max_candidates: int,
         allowed: NDArray[np.int64] | None = None,
         *,
+        online: bool = False,
         lists: range | None = None,
     ) -> list[Neighbours]:
-        """See `VectorIndex.search`; the more queries at once, the less each costs.
+        """See `VectorIndex.search`; the more queries at once, the less each costs, `online` aside.
 
         Where no float vectors are kept, rows count from ``min_cosine - margin`` on (`ScoreRule`), and cosines are those
         of the codes.
@@ -145,6 +141,7 @@ class ListedIndex(VectorIndex):
             min_cosine: Lowest cosine that counts.
             max_candidates: At most this many rows per query.
             allowed: Only these row numbers may be found; ``None`` for all.
+            online: Go by the short codes, where the index has them: for few queries.
             lists: Only these lists are looked into: a shard, for `merged_shards`; ``None`` for all.
         """
         if max_candidates < 1:
@@ -155,6 +152,8 @@ class ListedIndex(VectorIndex):
             if lists is not None:
                 raise ValueError("search either some rows or some lists, not both")
             return self._search_rows(queries, rows, min_cosine - self._code_margin, max_candidates)
+        if online and lists is None and self.manifest.online:
+            return self._search_online(queries, min_cosine, max_candidates)
         found: list[Neighbours] = []
         for start in range(0, len(queries), QUERIES_PER_PASS):
             part = queries[start : start + QUERIES_PER_PASS]
@@ -175,7 +174,7 @@ class ListedIndex(VectorIndex):
         best = np.full(len(queries), -np.inf)
         open_queries, nprobe = np.arange(len(queries)), min(_BEST_LISTS, self.coding.nlist)
         while len(open_queries):
-            asked = self._asked(queries[open_queries], nprobe)
+            asked = Asked.by(self.coding, queries[open_queries], nprobe)
             for base, first, records, which in self._lists(asked, range(self.coding.nlist)):
                 places, rows, scores = self._nearest_in(base + first, records, asked, which)
                 here = open_queries[which[places]]
@@ -187,7 +186,7 @@ class ListedIndex(VectorIndex):
         return best_rows, best
 
     def _nearest_in(
-        self, first: int, records: NDArray[Any], asked: _Asked, which: NDArray[np.int64]
+        self, first: int, records: NDArray[Any], asked: Asked, which: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Nearest record of a list for each of its queries: place in `which`, row, rounded code score.
 
@@ -198,14 +197,14 @@ class ListedIndex(VectorIndex):
         order = live[np.argsort(rows[live], kind="stable")]
         if not len(order):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
-        head, middle, rest = _parts(records[order], self.coding)
-        products = asked.head[which] @ head.T + asked.middle[which] @ middle.T + asked.rest[which] @ rest.T
-        products -= asked.head[which, -2, None] * head[:, -2]
-        near = products >= products.max(axis=1, keepdims=True) - ROUNDING_MARGIN
+        head, middle, rest = parts(records[order], self.coding)
+        rough = asked.head[which] @ head.T + asked.middle[which] @ middle.T + asked.rest[which] @ rest.T
+        rough -= asked.head[which, -2, None] * head[:, -2]
+        near = rough >= rough.max(axis=1, keepdims=True) - ROUNDING_MARGIN
         places, found = np.nonzero(near)
         here = which[places]
-        tails = _products(asked.middle, here, middle, found) + _products(asked.rest, here, rest, found)
-        scores = _rounded(_head_products(asked.head[here], head[found]) + tails)
+        tails = products(asked.middle, here, middle, found) + products(asked.rest, here, rest, found)
+        scores = _rounded(head_products(asked.head[here], head[found]) + tails)
         ranked_first = np.lexsort((found, -scores, places))
         places, found, scores = places[ranked_first], found[ranked_first], scores[ranked_first]
         _, firsts = np.unique(places, return_index=True)
@@ -220,38 +219,75 @@ class ListedIndex(VectorIndex):
     def _pass(
         self, queries: NDArray[np.float32], min_cosine: float, max_candidates: int, lists: range
     ) -> list[Neighbours]:
-        rule = self.manifest.scores
-        cut = min_cosine - (rule.margin if rule else 0.0)
-        asked = self._asked(queries, self.nprobe)
-        counts_from = min_cosine if self.manifest.keeps_vectors else cut
-        hits = _Hits([], [], [], np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64))
-        for base, first, records, which in self._lists(asked, lists):
-            for places, rows, scores in _above(records, asked, which, self.coding, cut):
-                positions = rows + (base + first)
-                live = np.isin(self._rows(positions), self.removed, invert=True) if len(self.removed) else slice(None)
-                hits.take(which[places][live], positions[live], scores[live], counts_from)
+        hits = _no_hits(len(queries))
+        self._look_into(hits, queries, Asked.by(self.coding, queries, self.nprobe), min_cosine, max_candidates, lists)
+        return self._neighbours(queries, hits, min_cosine, max_candidates)
+
+    def _look_into(
+        self,
+        hits: _Hits,
+        queries: NDArray[np.float32],
+        asked: Asked,
+        min_cosine: float,
+        max_candidates: int,
+        lists: range,
+        first_segment: int = 0,
+    ) -> None:
+        """Add what the probed lists hold, from a segment on."""
+        cut = min_cosine - (self.manifest.scores.margin if self.manifest.scores else 0.0)
+        for base, first, records, which in self._lists(asked, lists, first_segment):
+            for places, rows, scores in pairs_above(records, asked, which, self.coding, cut):
+                self._take(hits, which[places], rows + (base + first), scores, min_cosine)
             if hits.held > _MAX_HITS:
                 self._settle(hits, queries, max_candidates)
         self._settle(hits, queries, max_candidates)
+
+    def _take(
+        self,
+        hits: _Hits,
+        queries: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        min_cosine: float,
+    ) -> None:
+        """Add hits that were not removed."""
+        live = np.isin(self._rows(positions), self.removed, invert=True) if len(self.removed) else slice(None)
+        hits.take(queries[live], positions[live], scores[live], min_cosine - self._code_margin)
+
+    def _search_online(self, queries: NDArray[np.float32], min_cosine: float, max_candidates: int) -> list[Neighbours]:
+        """What the short codes propose, decided by the 8-bit codes; additions list by list."""
+        asked, hits = Asked.by(self.coding, queries, self.nprobe), _no_hits(len(queries))
+        cut = min_cosine - (self.manifest.scores.margin if self.manifest.scores else 0.0)
+        nprobe = min(_ONLINE_PROBES * self.nprobe, self.coding.nlist)
+        proposed = propose(
+            self._online, asked.turned(self.coding), nprobe, _ONLINE_DEPTH * max_candidates + _ONLINE_LEAST
+        )
+        places, _ = np.nonzero(proposed >= 0)
+        positions = proposed[proposed >= 0]
+        for start in range(0, len(positions), PAIRS_AT_ONCE):
+            part = slice(start, start + PAIRS_AT_ONCE)
+            here, found = places[part], positions[part]
+            head, middle, rest = parts(self.segments[0].take(self.segments[0].parts, found), self.coding)
+            rows = np.arange(len(found))
+            tails = products(asked.middle, here, middle, rows) + products(asked.rest, here, rest, rows)
+            scores = head_products(asked.head[here], head) + tails
+            above = scores >= cut
+            self._take(hits, here[above], found[above], scores[above], min_cosine)
+        if len(self.segments) > 1:
+            every = range(self.coding.nlist)
+            self._look_into(hits, queries, asked, min_cosine, max_candidates, every, first_segment=1)
+        else:
+            self._settle(hits, queries, max_candidates)
         return self._neighbours(queries, hits, min_cosine, max_candidates)
 
-    def _asked(self, queries: NDArray[np.float32], nprobe: int) -> _Asked:
-        along, coordinates = np.empty(len(queries), np.float32), np.empty_like(queries)
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):  # in double precision: the same in any company
-            part = slice(start, start + _QUERIES_AT_ONCE)
-            along[part], coordinates[part] = self.coding.coordinates(queries[part].astype(np.float64))
-        lists = self.coding.nearest_lists(along, coordinates, min(nprobe, self.coding.nlist))
-        split, end = self.coding.head_dims, self.coding.middle_dims
-        return _Asked(
-            head=np.column_stack([coordinates[:, :split], _lengths(coordinates[:, split:]), along]),
-            middle=np.ascontiguousarray(coordinates[:, split:end]),
-            rest=np.ascontiguousarray(coordinates[:, end:]),
-            rest_lengths=_lengths(coordinates[:, end:]),
-            lists=lists,
-        )
+    @cached_property
+    def _online(self) -> Any:
+        return read_online(self.folder)
 
-    def _lists(self, asked: _Asked, lists: range) -> Iterator[tuple[int, int, NDArray[Any], NDArray[np.int64]]]:
-        """Every probed list of every segment: the segment's first position, the list's, its records, its queries."""
+    def _lists(
+        self, asked: Asked, lists: range, first_segment: int = 0
+    ) -> Iterator[tuple[int, int, NDArray[Any], NDArray[np.int64]]]:
+        """Every probed list of the segments: the segment's first position, the list's, its records, its queries."""
         lists_16 = asked.lists.astype(np.uint16) if self.coding.nlist <= 1 << 16 else asked.lists  # sorts faster
         order = np.argsort(lists_16, axis=None, kind="stable")
         named = asked.lists.ravel()[order]
@@ -263,8 +299,8 @@ class ListedIndex(VectorIndex):
             if number in lists
         }
         base = 0
-        for segment in self._segments:
-            for number, records in read_lists(segment, sorted(wanted)):
+        for place, segment in enumerate(self.segments):
+            for number, records in read_lists(segment, sorted(wanted) if place >= first_segment else []):
                 yield base, int(segment.offsets[number]), records, wanted[number]
             base += len(segment.rows)
 
@@ -277,8 +313,8 @@ class ListedIndex(VectorIndex):
         rule = self.manifest.scores if self.manifest.keeps_vectors else None
         stays = self._stay(queries, positions, scores, len(asked), max_candidates, 2 * rule.margin if rule else 0.0)
         if rule and int(stays.sum()) > _MAX_HITS // 2:  # many lie within the margin: let the floats decide now
-            for start in range(0, len(scores), _PAIRS_AT_ONCE):
-                part = slice(start, start + _PAIRS_AT_ONCE)
+            for start in range(0, len(scores), PAIRS_AT_ONCE):
+                part = slice(start, start + PAIRS_AT_ONCE)
                 scores[part] = exact_cosines(self._at(positions[part]), asked[queries[part]])
             stays = self._stay(queries, positions, scores, len(asked), max_candidates, 0.0)
         hits.queries, hits.positions, hits.scores = [queries[stays]], [positions[stays]], [scores[stays]]
@@ -336,15 +372,15 @@ class ListedIndex(VectorIndex):
 
     @cached_property
     def _all_rows(self) -> NDArray[np.int64]:
-        if len(self._segments) == 1:
-            return self._segments[0].rows
-        return np.concatenate([segment.rows for segment in self._segments])
+        if len(self.segments) == 1:
+            return self.segments[0].rows
+        return np.concatenate([segment.rows for segment in self.segments])
 
     def _at(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors at positions that count through all segments, shape (len(positions), D)."""
         vectors = np.empty((len(positions), self.dimension), np.float32)
         base = 0
-        for segment in self._segments:
+        for segment in self.segments:
             here = (positions >= base) & (positions < base + len(segment.rows))
             if here.any():
                 places = positions[here] - base
@@ -360,69 +396,3 @@ class ListedIndex(VectorIndex):
 def _rounded(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scores as cosines are stored."""
     return scores.astype(np.float64).round(DECIMALS)
-
-
-def _parts(
-    records: NDArray[Any], coding: Coding
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Records of a list: head coordinates, tail length, share along the mean (n, H + 2); middle; rest."""
-    sides = np.column_stack([records["tail"], records["along"]])
-    head = np.concatenate([head_of(records, coding.head_dims), sides], axis=1)
-    split, end = coding.head_dims, coding.middle_dims
-    return head, tail_of(records, split, end), tail_of(records, end)
-
-
-def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lengths of rows, a little longer than they are, so that rounding can never make a bound too low."""
-    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.float32(1 + 1e-6))
-
-
-def _products(
-    a: NDArray[np.float32], of_a: NDArray[np.int64], b: NDArray[np.float32], of_b: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Products of some rows with some rows, one by one; each depends on its two rows only."""
-    return np.asarray(np.einsum("ij,ij->i", a[of_a], b[of_b]))
-
-
-def _head_products(queries: NDArray[np.float32], records: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Products of heads and of the shares along the mean, row by row, without the bound."""
-    products = np.einsum("ij,ij->i", queries[:, :-2], records[:, :-2])
-    return np.asarray(products + queries[:, -1] * records[:, -1])
-
-
-def _above(
-    records: NDArray[Any], asked: _Asked, which: NDArray[np.int64], coding: Coding, cut: float
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Pairs at or above the cut: place in `which`, place in `records`, code score."""
-    head, middle, rest = _parts(records, coding)
-    rest_lengths = _lengths(rest)
-    num = len(records)
-    tile = max(1, _TILE_SCORES // num)
-    low = np.float32(cut - ROUNDING_MARGIN)
-    for start in range(0, len(which), tile):
-        here = which[start : start + tile]
-        head_q = asked.head[here]
-        bounds = head_q @ head.T
-        flat = np.flatnonzero(bounds.ravel() >= low)
-        if dense := len(flat) > _DENSE * bounds.size:
-            bounds += asked.middle[here] @ middle.T
-            bounds += asked.rest[here] @ rest.T
-            bounds -= head_q[:, -2, None] * head[:, -2]
-            flat = np.flatnonzero(bounds.ravel() >= low)
-        known = bounds.ravel()[flat]
-        for first in range(0, len(flat), _PAIRS_AT_ONCE):
-            part = slice(first, first + _PAIRS_AT_ONCE)
-            places, rows = np.divmod(flat[part], num)
-            queries = here[places]
-            tails = _products(asked.middle, queries, middle, rows)
-            if not dense:  # the bound on the whole tail gives way to what the middle adds and the bound on the rest
-                sums = known[part] - head_q[places, -2] * head[rows, -2] + tails
-                near = sums + asked.rest_lengths[queries] * rest_lengths[rows] >= low
-                places, rows, queries, tails, sums = (v[near] for v in (places, rows, queries, tails, sums))
-            last = _products(asked.rest, queries, rest, rows)
-            if not dense:
-                near = sums + last >= low
-                places, rows, tails, last = (v[near] for v in (places, rows, tails, last))
-            scores = _head_products(head_q[places], head[rows]) + (tails + last)
-            above = scores >= cut
-            yield places[above] + start, rows[above], scores[above]

@@ -76,6 +76,8 @@ class Manifest(Config):
     """Leading coordinates whose products are taken for every row of a probed list; the others bound the rest."""
     keeps_vectors: bool = True
     """Whether float vectors lie in the folder; else codes decide, by `scores`."""
+    online: bool = False
+    """Whether there are short codes for searches of few queries."""
     segments: tuple[tuple[str, ...], ...] = ()
     """Part files of every segment: of the build, then of every addition."""
     scores: ScoreRule | None = None

@@ -135,6 +135,8 @@ class VectorIndex(ABC):
         min_cosine: float,
         max_candidates: int,
         allowed: NDArray[np.int64] | None = None,
+        *,
+        online: bool = False,
     ) -> list[Neighbours]:
         """Rows at or above a cosine threshold.
 
@@ -143,6 +145,8 @@ class VectorIndex(ABC):
             min_cosine: Lowest cosine that counts.
             max_candidates: At most this many rows per query, the best ones.
             allowed: Only these row numbers may be found; ``None`` for all.
+            online: Answer few queries soon, rather than many cheaply, where the index was built for both: what it
+                finds may then differ a little, and `Neighbours.num_above` counts among rows that were looked at.
 
         Returns:
             One result per query, in order.

@@ -31,13 +31,14 @@ from fineinstructions.backends.vector_index.exact import ExactIndex, write_exact
 from fineinstructions.backends.vector_index.listed import ListedIndex
 from fineinstructions.backends.vector_index.manifest import MANIFEST_FILE, Manifest, note, read_manifest, write_manifest
 from fineinstructions.backends.vector_index.neighbours import VectorIndex, checked_vectors
+from fineinstructions.backends.vector_index.online import write_online
 from fineinstructions.backends.vector_index.truth import measure
 
 IndexKind = Literal["auto", "exact", "ivf"]
 
 REMOVED_FILE = "removed-{number}.npy"
 """Row numbers that were removed, of a name that no earlier list had: the manifest says which one holds."""
-_OWN_FILES = ("index-*.faiss", "*-*.npy", "coding.npz")
+_OWN_FILES = ("index-*.faiss", "online-*.faiss", "*-*.npy", "coding.npz")
 DEFAULTS = Settings()
 
 
@@ -120,8 +121,10 @@ def build_vectors(
         finish(folder, manifest)
         return open_vectors(folder, verify=False)
     manifest, truth = build_listed(source, folder, settings, encoder_id, rows_digest, on_progress)
-    recall = measure(ListedIndex(folder, manifest, np.empty(0, np.int64)), truth)
-    finish(folder, manifest.model_copy(update={"recall": recall, "min_cosine": min_cosine}))
+    index = ListedIndex(folder, manifest, np.empty(0, np.int64))
+    short = write_online(index, folder, settings.threads) if settings.online else {}
+    changes = {"recall": measure(index, truth), "min_cosine": min_cosine}
+    finish(folder, manifest.model_copy(update={**changes, "files": manifest.files | short, "online": bool(short)}))
     return open_vectors(folder, verify=False)
 
 
