@@ -19,6 +19,7 @@ from fineinstructions.backends.vector_index import (
     build_vectors,
     building,
     listed,
+    memory,
     online,
     open_vectors,
     remove_vectors,
@@ -294,6 +295,35 @@ def test_any_shape_equals_the_exact_search(tmp_path_factory, count, dimension, s
     options = Settings(nlist=lists, nprobe=lists, head_dims=8, list_dims=4)
     index = build_vectors(ArraySource([vectors]), folder / "ivf", "e", kind="ivf", settings=options)
     assert_same(exact.search(queries, min_cosine, 10), index.search(queries, min_cosine, 10), counts=False)
+
+
+def test_lack_of_memory_is_told_before(vectors, queries, coded, tmp_path, monkeypatch):
+    free = memory.available_bytes()
+    assert free is None or free > 1 << 20
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 20)
+    with pytest.raises(ConfigError, match=r"built: building needs about 2 MiB of memory, 1 MiB are free; build on"):
+        build(tmp_path / "built", vectors)
+    assert not list((tmp_path / "built").rglob("*.np*"))
+    with pytest.raises(ConfigError, match=r"exact: an exact index needs about 2 MiB.* \(index\.kind: ivf\)$"):
+        build_vectors(ArraySource([vectors]), tmp_path / "exact", "e", kind="exact")
+    with pytest.raises(ConfigError, match=r"^a search of 40 vectors needs about 128 MiB of memory, 1 MiB are free"):
+        coded.search(queries, 0.5, 10)
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # nobody knows, so nothing is refused
+    assert coded.search(queries, 0.5, 10)
+
+
+def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    2048 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_bytes() == 2 << 20
+    (tmp_path / "memory.current").write_text("1048000\n")
+    (tmp_path / "memory.max").write_text("1048576\n")
+    assert memory.available_bytes() == 576
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes() == 2 << 20
+    (tmp_path / "meminfo").unlink()
+    assert memory.available_bytes() is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

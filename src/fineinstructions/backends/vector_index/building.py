@@ -32,6 +32,7 @@ from fineinstructions.backends.vector_index.coding import (
     train,
 )
 from fineinstructions.backends.vector_index.manifest import Manifest, ScoreRule, note
+from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import checked_vectors
 from fineinstructions.backends.vector_index.truth import Truth, merged, nearest
 from fineinstructions.config import digest
@@ -118,10 +119,13 @@ def build_listed(
         The manifest, not written yet and without recall, and what an exact search finds for the sample queries.
 
     Raises:
-        ConfigError: If the disk has no room for it.
+        ConfigError: If the disk has no room for it, or memory is short.
         ValueError: If a vector is neither of unit length nor zero.
     """
     work = work_folder(folder, source, settings, encoder_id, rows_digest)
+    require_memory(
+        memory_to_build(source, settings), f"{folder}: building", "build on a larger machine, or with fewer index.nlist"
+    )
     coding, sample = _trained(source, work, settings)
     num_blocks = spill(source, 0, work, coding, settings, sample, on_progress)
     shutil.copyfile(work / CODING_FILE, folder / CODING_FILE)
@@ -183,12 +187,27 @@ def _trained(source: VectorSource, work: Path, settings: Settings) -> tuple[Codi
     measuring = work / "measuring.npy"
     if not (work / CODING_FILE).is_file() or not measuring.is_file():
         nlist = settings.lists_for(source.count)
-        size = min(source.count, max(16 * source.dimension, MIN_VECTORS_PER_LIST * nlist, 20_000), _MAX_SAMPLE)
-        sample = _sample(source, size)
+        sample = _sample(source, _sample_size(source, nlist))
         train(sample, nlist, settings.head_dims, settings.list_dims, settings.threads).save(work / CODING_FILE)
         chosen = np.random.default_rng(0).permutation(len(sample))[: _num_queries(source)]
         save_array(measuring, sample[np.sort(chosen)])
     return Coding.load(work / CODING_FILE), np.load(measuring, allow_pickle=False)
+
+
+def _sample_size(source: VectorSource, nlist: int) -> int:
+    return min(source.count, max(16 * source.dimension, MIN_VECTORS_PER_LIST * nlist, 20_000), _MAX_SAMPLE)
+
+
+def memory_to_build(source: VectorSource, settings: Settings) -> int:
+    """Bytes that the hungriest pass of a build holds.
+
+    That is the sample three times, or a block with coordinates and records, or a part twice; and the row numbers.
+    """
+    width = 4 * source.dimension
+    sample = 3 * _sample_size(source, settings.lists_for(source.count)) * width
+    block = 4 * min(source.count, BLOCK_ROWS) * width
+    part = 2 * min(settings.part_bytes, source.count * (width + source.dimension))
+    return max(sample, block, part) + 16 * source.count
 
 
 def _sample(source: VectorSource, size: int) -> NDArray[np.float32]:

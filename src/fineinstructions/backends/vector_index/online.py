@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.exact import load_faiss
 from fineinstructions.backends.vector_index.manifest import FileNote, note
+from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.segments import read_lists
 from fineinstructions.errors import DataError
 from fineinstructions.runs.durable import sync_file
@@ -103,9 +104,12 @@ def read_online(folder: Path) -> Any:
     """The short codes of an index folder, in memory.
 
     Raises:
+        ConfigError: If memory is short.
         DataError: If the file cannot be read.
     """
     path = folder / ONLINE_FILE
+    size = path.stat().st_size if path.is_file() else 0
+    require_memory(size, f"{path}: a search by short codes", "search list by list, or on a larger machine")
     try:
         return load_faiss().read_index(str(path))
     except RuntimeError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.coding import Coding, head_of, tail_of
+from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import ROUNDING_MARGIN
 
 _TILE_SCORES = 1 << 19
@@ -24,6 +25,9 @@ _DENSE = 0.1
 """From this share of survivors on, a product over the whole tail is cheaper than looking at each."""
 PAIRS_AT_ONCE = 4096
 _QUERIES_AT_ONCE = 1024
+_MEMORY_OF_A_SEARCH = 128 << 20
+"""Lists that are read ahead, and one tile of scores with what is made of it."""
+_REMEDY = "make work units smaller (engine.unit_rows), or use fewer workers or a larger machine"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,13 @@ class Asked:
 
     @classmethod
     def by(cls, coding: Coding, queries: NDArray[np.float32], nprobe: int) -> Self:
-        """Queries as an index of this coding sees them, shape (Q, D); each the same in any company."""
+        """Queries as an index of this coding sees them, shape (Q, D); each the same in any company.
+
+        Raises:
+            ConfigError: If memory is short.
+        """
+        per_query = 8 * coding.dimension + 32 * nprobe  # coordinates and their copies; lists, in order and by list
+        require_memory(len(queries) * per_query + _MEMORY_OF_A_SEARCH, f"a search of {len(queries):,} vectors", _REMEDY)
         along, coordinates = np.empty(len(queries), np.float32), np.empty_like(queries)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             part = slice(start, start + _QUERIES_AT_ONCE)

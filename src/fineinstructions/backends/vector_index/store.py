@@ -30,6 +30,7 @@ from fineinstructions.backends.vector_index.coding import Coding
 from fineinstructions.backends.vector_index.exact import ExactIndex, write_exact
 from fineinstructions.backends.vector_index.listed import ListedIndex
 from fineinstructions.backends.vector_index.manifest import MANIFEST_FILE, Manifest, note, read_manifest, write_manifest
+from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import VectorIndex, checked_vectors
 from fineinstructions.backends.vector_index.online import write_online
 from fineinstructions.backends.vector_index.truth import measure
@@ -100,7 +101,7 @@ def build_vectors(
         The index, opened.
 
     Raises:
-        ConfigError: If the disk has no room for it.
+        ConfigError: If the disk has no room for it, or memory is short.
         ValueError: If there is no vector, or one is neither of unit length nor zero.
     """
     if source.count < 1:
@@ -108,6 +109,8 @@ def build_vectors(
     folder.mkdir(parents=True, exist_ok=True)
     forget_manifest(folder)
     if kind == "exact" or (kind == "auto" and source.count <= exact_up_to):
+        needed = 3 * 4 * source.count * source.dimension
+        require_memory(needed, f"{folder}: an exact index", "build one of lists (index.kind: ivf)")
         vectors = checked_vectors(source.read(0, source.count))
         manifest = Manifest(
             kind="exact",
