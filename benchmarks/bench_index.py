@@ -2,7 +2,9 @@
 
     python benchmarks/bench_index.py --base FOLDER --size 1000000 --queries 24000 --out benchmarks/results/NAME.md
 
-The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform.
+The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform, or
+with --texts Q.parquet --documents D.parquet those of real queries, searched with the K + 1 vectors of real documents
+(both by the encoder that ships).
 Rates are queries per processor second of one thread, the two searches taking turns, medians of the turns; `IndexFlatIP`
 runs over 100,000 of the vectors and is scaled to all of them, which its cost per vector allows. Recall is measured with
 queries that are not indexed, against an exact search over every vector, made while the vectors go by. What the source
@@ -27,11 +29,14 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from realistic_vectors import BLOCK_ROWS, open_base, uniform
 
 from fineinstructions.backends.vector_index import Settings, VectorIndex, build_vectors, open_vectors
 from fineinstructions.backends.vector_index.truth import KEPT, Truth, merged, nearest
+from fineinstructions.embedded.encoder import EmbeddedEncoder
+from fineinstructions.pooling import Pooling
 
 THRESHOLD = 0.865
 FLAT_ROWS = 100_000
@@ -46,10 +51,10 @@ class Source:
     """Vectors made block by block; knows how long that took, and what an exact search finds in the blocks gone by."""
 
     def __init__(self, blocks: Blocks, count: int, queries: NDArray[np.float32]) -> None:
-        self.count, self.dimension = count, 1024
+        self.count, self.dimension = count, queries.shape[1]
         self.cpu_seconds = 0.0
         self._blocks, self._queries = blocks, queries
-        self._held = (-1, np.empty((0, 1024), np.float32))
+        self._held = (-1, queries[:0])
         self._near: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -123,20 +128,36 @@ def build(arguments: argparse.Namespace, blocks: Blocks, queries: NDArray[np.flo
     (folder / "build.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
+def made(arguments: argparse.Namespace) -> tuple[str, Blocks, NDArray[np.float32]]:
+    """What the vectors are, a maker of blocks, and the queries."""
+    if arguments.uniform:
+        return "uniform on the sphere", lambda n, rows: uniform(BLOCK_ROWS, n)[:rows], uniform(arguments.queries, 10**6)
+    if arguments.texts:
+        encoder = EmbeddedEncoder()
+        texts = pq.read_table(arguments.texts, columns=["text"])["text"].to_pylist()
+        vectors = encoder.encode_texts(list(dict.fromkeys(texts)))
+        vectors = vectors[np.any(vectors != 0, axis=1)]
+        arguments.size = len(vectors)
+        documents = pq.read_table(arguments.documents, columns=["text"])["text"].to_pylist()
+        asked = np.concatenate([d.vectors for d in encoder.encode_documents(documents, Pooling())])
+        asked = np.random.default_rng(0).permutation(asked[np.any(asked != 0, axis=1)])[: arguments.queries]
+        return "of real queries", lambda n, rows: vectors[n * BLOCK_ROWS :][:rows], asked
+    base = open_base(arguments.base)
+    return "like sentences", base.block, base.queries(arguments.queries, arguments.size)
+
+
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Build unless that was done, then measure."""
-    base = None if arguments.uniform else open_base(arguments.base)
-    blocks: Blocks = (lambda number, rows: uniform(BLOCK_ROWS, number)[:rows]) if base is None else base.block
-    queries = uniform(arguments.queries, 10**6) if base is None else base.queries(arguments.queries, arguments.size)
+    kind, blocks, queries = made(arguments)
     if not (folder / "build.json").is_file():
         build(arguments, blocks, queries, folder)
-    del base, blocks
+    del blocks
     index = open_vectors(folder / "index", verify=False, nprobe=arguments.nprobe)
     with np.load(folder / "truth.npz") as kept:
         truth = Truth(queries[: len(kept["rows"])], kept["rows"], kept["cosines"], THRESHOLD)
         flat_vectors = kept["flat"]
     facts: dict[str, Any] = {
-        "vectors": f"{arguments.size:,}" + (" uniform on the sphere" if arguments.uniform else ""),
+        "vectors": f"{arguments.size:,} {kind}, {queries.shape[1]} wide",
         "lists, probed": f"{index.manifest.nlist:,}, {arguments.nprobe}",
         "head dims": index.manifest.head_dims,
         **json.loads((folder / "build.json").read_text(encoding="utf-8")),
@@ -147,7 +168,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         else "",
     }
     facts |= recall(index, truth)
-    flat = faiss.IndexFlatIP(1024)
+    flat = faiss.IndexFlatIP(queries.shape[1])
     faiss.omp_set_num_threads(1)
     flat.add(flat_vectors)
     found, walls = [], []
@@ -221,7 +242,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--uniform", action="store_true")
-    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--texts", type=Path, help="file of texts to index, with --documents to search with")
+    parser.add_argument("--documents", type=Path)
+    parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--queries", type=int, default=24_000)
     parser.add_argument("--recall-queries", type=int, default=1000)
     parser.add_argument("--nlist", type=int)
@@ -233,8 +256,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder that is kept, with the index; a temporary one by default")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    if not arguments.uniform and arguments.base is None:
-        parser.error("give --base, or --uniform")
+    if not (arguments.uniform or arguments.base or (arguments.texts and arguments.documents)):
+        parser.error("give --base, --uniform, or --texts and --documents")
     folder = arguments.work or Path(tempfile.mkdtemp(prefix="bench-index-"))
     folder.mkdir(parents=True, exist_ok=True)
     facts = measure(arguments, folder)

@@ -171,6 +171,24 @@ def build_models(toy: Toy) -> ToyModels:
     return ToyModels(Path(toy.out).with_suffix(".closed"))
 
 
+class Unclosable(ToyModels):
+    def close(self) -> None:
+        raise TimeoutError("no answer")
+
+
+class Endless(ToyModels):
+    def close(self) -> None:
+        time.sleep(60)
+
+
+def build_what_cannot_be_closed(toy: Toy) -> ToyModels:
+    return Unclosable(Path(toy.out))
+
+
+def build_what_never_closes(toy: Toy) -> ToyModels:
+    return Endless(Path(toy.out))
+
+
 def build_nothing(toy: Toy) -> ToyModels:
     raise ConfigError("model.path: no such model")
 

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy_run
@@ -25,7 +27,7 @@ from toy_run import (
     write_documents,
 )
 
-from fineinstructions.engines.local import Progress, run_units
+from fineinstructions.engines.local import Outcome, Progress, run_units
 from fineinstructions.engines.staff import Staff
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
@@ -164,22 +166,50 @@ def test_a_worker_goes_from_phase_to_phase(toy: Toy) -> None:
     assert not Path(f"/proc/{first}").exists(), "it ends with the run"
 
 
-def test_a_worker_that_dies_between_two_phases_is_replaced(toy: Toy, tmp_path: Path) -> None:
-    toy = replace(toy, workers=1)
+def two_phases(toy: Toy, between: Callable[[], None], build: Callable[[Toy], Any]) -> list[Outcome]:
+    """Both phases over one staff, with something in between."""
     run = RunFolder.create_or_open(toy.out, {}, toy.phases())
     specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
-    deaths = []
+    outcomes = []
     with run.lease(), Staff() as staff:
         for phase, work in (("matches", find_matches), ("pairs", toy_run.make_pairs)):
-            outcome = run_units(work, run.todo(phase, specs), run=run, phase=phase, config=toy, workers=1,
-                                build_models=toy_run.build_models, staff=staff)  # fmt: skip
-            deaths.append((outcome.num_done, outcome.set_aside, outcome.num_deaths))
+            outcomes.append(
+                run_units(work, run.todo(phase, specs), run=run, phase=phase, config=toy, workers=toy.workers,
+                          build_models=build, staff=staff)
+            )  # fmt: skip
             if phase == "matches":
-                (pid,) = workers_of(os.getpid())
-                os.kill(pid, signal.SIGKILL)
+                between()
         toy_run.assemble(run, toy)
-    assert deaths == [(6, [], 0), (6, [], 1)]
+    return outcomes
+
+
+def test_workers_that_die_between_two_phases_are_replaced(toy: Toy, tmp_path: Path) -> None:
+    toy = replace(toy, workers=3)
+    killed = []
+
+    def kill_all() -> None:
+        killed.extend(workers_of(os.getpid()))
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
+    outcomes = two_phases(toy, kill_all, toy_run.build_models)
+    assert killed
+    assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
+    assert workers_of(os.getpid()) == []
     assert content(toy.out) == expected(toy, tmp_path)
+
+
+@pytest.mark.parametrize("build", [toy_run.build_what_cannot_be_closed, toy_run.build_what_never_closes])
+def test_models_that_do_not_close_stop_nothing(
+    toy: Toy, tmp_path: Path, build: Callable[[Toy], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fineinstructions.engines.staff.SHUTDOWN_SECONDS", 0.5)
+    outcomes = two_phases(replace(toy, workers=3), lambda: None, build)
+    assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
+    assert workers_of(os.getpid()) == []
+    assert content(toy.out) == expected(toy, tmp_path)
+    if build is toy_run.build_what_cannot_be_closed:
+        assert "TimeoutError: no answer" in (tmp_path / "run" / "logs" / "matches-close.log").read_text()
 
 
 def test_models_that_cannot_be_built(toy: Toy) -> None:

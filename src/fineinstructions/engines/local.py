@@ -12,7 +12,7 @@ every unit's end. Here a death costs one worker's open units and is pinned on th
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Generic, TypeVar
@@ -103,7 +103,7 @@ def run_units(
         ConfigError: If a unit or `build_models` finds a mistake of the user; committed units are kept.
         BackendError: If an engine failed for good; committed units are kept.
         DataError: If a unit that covers a whole phase fails, or the first units all fail.
-        KeyboardInterrupt: After Ctrl-C, once all workers are gone.
+        KeyboardInterrupt: After Ctrl-C, once the workers of this call are gone.
     """
     job = Job(run, phase, work, build_models, config, max(1, open_units))
     tally = _Tally(run, phase, specs, on_progress)
@@ -209,7 +209,9 @@ class _Crew(Generic[M, C]):
             needed = min(self._num_workers, self._num_unfinished())
             while len(self._workers) < needed:
                 with interrupts_held_back():  # a worker that is not in the list yet would not be stopped
-                    self._workers.append(self._staff.give(self._job))
+                    self._workers.append(self._staff.hire())
+                    with suppress(OSError):  # It is dead; its pipe tells so when it is read next.
+                        self._workers[-1].pipe.send(self._job)
             for worker in self._workers:
                 self._hand_out(worker)
             ready = wait([worker.pipe for worker in self._workers])
@@ -279,9 +281,8 @@ class _Crew(Generic[M, C]):
 
     def release(self) -> None:
         """Leave the workers to the next phase, but for those whose models are not built yet."""
-        ready = [worker for worker in self._workers if worker.ready]
+        self._staff.take_back([worker for worker in self._workers if worker.ready])
         self._workers = [worker for worker in self._workers if not worker.ready]
-        self._staff.take_back(ready)
 
     def stop(self) -> None:
         """End the workers that are left; what they had open is redone next time."""

@@ -17,9 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
-from fineinstructions.engines.worker import Job, serve
+from fineinstructions.engines.worker import serve
 from fineinstructions.runs.plan import UnitSpec
 
 SHUTDOWN_SECONDS = 5.0
@@ -58,20 +57,35 @@ class Staff:
     def __exit__(self, *_: object) -> None:
         end_workers(self._idle)
 
-    def give(self, job: Job[Any, Any]) -> Worker:
-        """A worker that builds the models of a job: an idle one, or else a new one."""
-        worker = self._idle.pop() if self._idle else _start()
-        worker.ready = False
-        with suppress(OSError):  # It is dead; its pipe tells so when it is read next.
-            worker.pipe.send(job)
-        return worker
+    def hire(self) -> Worker:
+        """A worker that waits for a job: an idle one, or else a new one.
+
+        One that died while it was idle, or does not come to an end with the models of its last job, is let go; no unit
+        is lost by that.
+        """
+        while self._idle:
+            worker = self._idle.pop()
+            if _has_closed(worker):
+                worker.ready = False
+                return worker
+            worker.process.kill()
+            end_workers([worker])
+        return _start()
 
     def take_back(self, workers: Sequence[Worker]) -> None:
         """Have workers close their models and wait for the next job; they have nothing open."""
         self._idle.extend(workers)
         for worker in workers:
-            with suppress(OSError):
+            with suppress(OSError):  # It is dead; `hire` finds out.
                 worker.pipe.send(None)
+
+
+def _has_closed(worker: Worker) -> bool:
+    """Whether a worker says that its last job is over."""
+    try:
+        return worker.pipe.poll(SHUTDOWN_SECONDS) and worker.pipe.recv().kind == "idle"
+    except (EOFError, OSError):
+        return False
 
 
 def _start() -> Worker:

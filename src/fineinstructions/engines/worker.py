@@ -41,7 +41,7 @@ C = TypeVar("C")
 
 PR_SET_PDEATHSIG = 1
 
-Kind = Literal["ready", "done", "config_error", "backend_error", "data_error", "unit_error", "worker_died"]
+Kind = Literal["ready", "idle", "done", "config_error", "backend_error", "data_error", "unit_error", "worker_died"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def serve(pipe: Connection, driver: int) -> None:
     """Main function of a worker process: one phase after the other.
 
     Args:
-        pipe: A job comes in, then its units, then ``None`` once every unit was reported, then the next job; reports go
-            out. The driver closes it when there is no more work.
+        pipe: A job comes in, then its units, then ``None`` once every unit was reported; reports go out, the last of a
+            job when its models are closed. Then the next job. The driver closes the pipe when there is no more work.
         driver: Process id of the driver.
     """
     _die_with(driver)
@@ -80,11 +80,12 @@ def serve(pipe: Connection, driver: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         while _serve_phase(pipe, pipe.recv()):
             _give_memory_back()
+            pipe.send(Report(None, "idle"))
     os._exit(0)
 
 
 def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
-    """Do the units of one phase; false where its models could not be built."""
+    """Do the units of one phase; false where its models could not be built or closed, which ends the process."""
     try:
         models = job.build_models(job.config)
     except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
@@ -111,14 +112,23 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
             with lock:
                 under_way.add(spec.ordinal)
             threads.submit(do, spec)
-    models.close()
+    try:
+        models.close()
+    except Exception as error:  # noqa: BLE001 - a third party's; the units are committed, and the driver starts another
+        _report(job, None, error, job.run.logs / f"{job.phase}-close.log")
+        return False
     return True
 
 
 def _give_memory_back() -> None:
-    """Return what the last phase freed to the system: the allocators would keep it through every later phase."""
+    """Return what the last phase freed: the allocators would keep it through every later one.
+
+    On a GPU the context stays, some hundred megabytes, until the run ends.
+    """
     gc.collect()
     pa.default_memory_pool().release_unused()
+    if torch := sys.modules.get("torch"):
+        torch.cuda.empty_cache()
     with contextlib.suppress(AttributeError, OSError):  # glibc has it; other C libraries need not
         ctypes.CDLL(None).malloc_trim(0)
 
