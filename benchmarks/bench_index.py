@@ -17,6 +17,7 @@ Shapes: N vectors, Q queries, D width.
 import argparse
 import datetime
 import json
+import math
 import platform
 import resource
 import shutil
@@ -74,6 +75,8 @@ class Source:
 
     def truth(self) -> Truth:
         """What an exact search finds in all vectors; each must have been read, in whole blocks."""
+        if len(self._near) < math.ceil(self.count / BLOCK_ROWS):
+            raise SystemExit("a build that was stopped went on, so the truth is not whole; remove the folder of --work")
         return merged(self._queries, list(self._near.values()), THRESHOLD)
 
 
@@ -125,7 +128,13 @@ def build(arguments: argparse.Namespace, blocks: Blocks, queries: NDArray[np.flo
     }
     truth = source.truth()
     np.savez(folder / "truth.npz", rows=truth.rows, cosines=truth.cosines, flat=blocks(0, FLAT_ROWS))
-    (folder / "build.json").write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "build.json").write_text(json.dumps({"of": decides(arguments), **facts}), encoding="utf-8")
+
+
+def decides(arguments: argparse.Namespace) -> list[str]:
+    """What an index was built of."""
+    names = ("base", "uniform", "texts", "size", "nlist", "head_dims", "online")
+    return [f"{name}: {getattr(arguments, name)}" for name in names]
 
 
 def made(arguments: argparse.Namespace) -> tuple[str, Blocks, NDArray[np.float32]]:
@@ -152,6 +161,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if not (folder / "build.json").is_file():
         build(arguments, blocks, queries, folder)
     del blocks
+    known = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+    if known.pop("of") != decides(arguments):
+        raise SystemExit(f"{folder}: holds an index of something else; name another --work")
     index = open_vectors(folder / "index", verify=False, nprobe=arguments.nprobe)
     with np.load(folder / "truth.npz") as kept:
         truth = Truth(queries[: len(kept["rows"])], kept["rows"], kept["cosines"], THRESHOLD)
@@ -160,7 +172,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "vectors": f"{arguments.size:,} {kind}, {queries.shape[1]} wide",
         "lists, probed": f"{index.manifest.nlist:,}, {arguments.nprobe}",
         "head dims": index.manifest.head_dims,
-        **json.loads((folder / "build.json").read_text(encoding="utf-8")),
+        **known,
         "bytes per vector": f"{sum(note.bytes for note in index.manifest.files.values()) / arguments.size:.0f}",
         "recall in the manifest": index.manifest.recall,
         "code error, sd and largest": f"{index.manifest.scores.error_sd:.1e}, {index.manifest.scores.error_max:.1e}"
@@ -194,11 +206,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "found above the cut, per query": f"{np.mean([n.num_above for n in found]):.1f}",
     }
     if index.manifest.online:
-        facts |= soon(index, truth, queries, flat, arguments)
+        facts |= online_figures(index, truth, queries, flat, arguments)
     return facts | {"peak RSS of this call, MB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}"}
 
 
-def soon(
+def online_figures(
     index: VectorIndex, truth: Truth, queries: NDArray[np.float32], flat: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Recall and rate of the short codes, in batches of 1,000 and one query at a time."""

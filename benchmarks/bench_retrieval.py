@@ -5,9 +5,9 @@
 
 Every question of a file is indexed; every document that has a question there looks for the ten nearest. Found is what
 reaches the threshold; right is what was asked about that very document. "Whole" searches with the mean vector alone,
-"K + 1" with the coverage chunks too, a question counting with its best cosine. A document has fewer than ten questions
-as often as not, so the highest precision that is possible stands beside what came out. Thresholds are quartiles of the
-cosines of the ten nearest, because each encoder has a scale of its own. Search is exact.
+"K + 1" with the coverage chunks too, a question counting with its best cosine. Many a document has fewer than ten
+questions, so the highest precision that is possible stands beside what came out. Thresholds are quartiles of the
+cosines of the ten nearest of the K + 1, because each encoder has a scale of its own. Search is exact.
 
 Files of questions need the columns ``question`` and ``doc_id``, files of documents ``id`` and ``text``.
 """
@@ -87,10 +87,12 @@ def table(asked: Asked, whole: Found, chunked: Found) -> Iterator[str]:
     num_own = np.bincount(asked.owner, minlength=len(asked.documents))
     ceiling = np.minimum(num_own, TOP).mean() / TOP
     yield f"\n## {asked.name}\n"
-    yield f"{len(asked.documents):,} documents, {len(asked.questions):,} questions; questions a document: median"
-    yield f"{np.median(num_own):.0f}, most {num_own.max()}; highest precision at {TOP} that is possible: {ceiling:.3f};"
     chance = (num_own / len(asked.questions)).mean()
-    yield f"by chance: {chance:.4f}.\n"
+    yield (
+        f"{len(asked.documents):,} documents, {len(asked.questions):,} questions, of one document at most "
+        f"{num_own.max()}, in the middle {np.median(num_own):.0f}. Highest precision at {TOP} that is possible: "
+        f"{ceiling:.3f}; by chance: {chance:.4f}.\n"
+    )
     yield "| threshold | vectors | precision at 10 | of possible hits | documents that find any | first one right |"
     yield "| --- | --- | --- | --- | --- | --- |"
     quartiles = np.quantile(chunked.cosines, [0.25, 0.5, 0.75])

@@ -3,58 +3,29 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from listed_inputs import assert_same, build, sentences, unit
 
 from fineinstructions.backends.vector_index import (
     ArraySource,
     Settings,
-    VectorIndex,
     add_vectors,
     build_vectors,
     building,
     listed,
-    memory,
-    online,
     open_vectors,
     remove_vectors,
     scoring,
     segments,
 )
 from fineinstructions.backends.vector_index.neighbours import merged_shards
-from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.errors import ConfigError
 
 pytestmark = pytest.mark.xdist_group("listed_index")
-
-
-def unit(vectors: NDArray) -> NDArray[np.float32]:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def sentences(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
-    """Vectors with a common mean and a falling spectrum around a hundred topics, as sentence vectors lie."""
-    rng = np.random.default_rng(seed)
-    topics = np.random.default_rng(0).standard_normal((100, dimension))
-    spectrum = (1.0 + np.arange(dimension)) ** -0.5
-    drawn = topics[rng.integers(0, 100, count)] + 0.5 * rng.standard_normal((count, dimension))
-    return unit(drawn * spectrum + 0.15)
-
-
-def build(folder: Path, vectors: NDArray[np.float32], **options) -> VectorIndex:
-    options = {"nlist": 30, "nprobe": 30, "head_dims": 16, "list_dims": 8, **options}
-    return build_vectors(ArraySource([vectors]), folder, "e", kind="ivf", settings=Settings(**options))
-
-
-def assert_same(expected, found, *, counts: bool = True):
-    for a, b in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(a.ids, b.ids)
-        np.testing.assert_array_equal(a.cosines, b.cosines)
-        assert not counts or a.num_above == b.num_above
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +102,8 @@ def test_a_query_finds_the_same_in_any_company(name, min_cosine, queries, reques
     assert_same(together[::-1], index.search(queries[::-1].copy(), min_cosine, 30))
     monkeypatch.setattr(listed, "QUERIES_PER_PASS", 7)
     monkeypatch.setattr(scoring, "_TILE_SCORES", 100)
-    monkeypatch.setattr(scoring, "PAIRS_AT_ONCE", 3)
+    for module in (scoring, listed):
+        monkeypatch.setattr(module, "PAIRS_AT_ONCE", 3)
     monkeypatch.setattr(segments, "_READ_BYTES", 1000)
     assert_same(together, index.search(queries, min_cosine, 30))
 
@@ -295,100 +267,3 @@ def test_any_shape_equals_the_exact_search(tmp_path_factory, count, dimension, s
     options = Settings(nlist=lists, nprobe=lists, head_dims=8, list_dims=4)
     index = build_vectors(ArraySource([vectors]), folder / "ivf", "e", kind="ivf", settings=options)
     assert_same(exact.search(queries, min_cosine, 10), index.search(queries, min_cosine, 10), counts=False)
-
-
-def test_lack_of_memory_is_told_before(vectors, queries, coded, tmp_path, monkeypatch):
-    free = memory.available_bytes()
-    assert free is None or free > 1 << 20
-    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 20)
-    with pytest.raises(ConfigError, match=r"built: building needs about 2 MiB of memory, 1 MiB are free; build on"):
-        build(tmp_path / "built", vectors)
-    assert not list((tmp_path / "built").rglob("*.np*"))
-    with pytest.raises(ConfigError, match=r"exact: an exact index needs about 2 MiB.* \(index\.kind: ivf\)$"):
-        build_vectors(ArraySource([vectors]), tmp_path / "exact", "e", kind="exact")
-    with pytest.raises(ConfigError, match=r"^a search of 40 vectors needs about 128 MiB of memory, 1 MiB are free"):
-        coded.search(queries, 0.5, 10)
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)  # nobody knows, so nothing is refused
-    assert coded.search(queries, 0.5, 10)
-
-
-def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    2048 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    assert memory.available_bytes() == 2 << 20
-    (tmp_path / "memory.current").write_text("1048000\n")
-    (tmp_path / "memory.max").write_text("1048576\n")
-    assert memory.available_bytes() == 576
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() == 2 << 20
-    (tmp_path / "meminfo").unlink()
-    assert memory.available_bytes() is None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Short codes, for few queries at once
-
-
-@pytest.fixture(scope="module", params=[True, False])
-def quick(request, vectors, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("quick"), vectors, online=True, keeps_vectors=request.param)
-
-
-def test_short_codes_find_nearly_all_of_it_with_the_same_scores(quick, queries):
-    assert quick.manifest.online
-    assert online.ONLINE_FILE in quick.manifest.files
-    at_10, wanted = 0, 0
-    for listwise, soon in zip(quick.search(queries, -1, 10), quick.search(queries, -1, 10, online=True), strict=True):
-        scores = dict(zip(listwise.ids.tolist(), listwise.cosines.tolist(), strict=True))
-        at_10, wanted = at_10 + len(scores.keys() & set(soon.ids.tolist())), wanted + len(scores)
-        shared = [
-            (cosine, scores[row]) for row, cosine in zip(soon.ids.tolist(), soon.cosines, strict=True) if row in scores
-        ]
-        assert all(a == b for a, b in shared)
-        assert np.all(np.diff(soon.cosines) <= 0)
-    assert at_10 / wanted > 0.95
-    above = quick.search(queries, 0.9, 10, online=True)
-    assert all(np.all(found.cosines >= 0.9 - quick.manifest.scores.margin) for found in above)
-
-
-def test_short_codes_that_propose_everything_lose_nothing(quick, queries):
-    """With more proposals than vectors only the 8-bit codes decide, so it must be the list-major result."""
-    assert_same(quick.search(queries, 0.5, 4000), quick.search(queries, 0.5, 4000, online=True))
-
-
-def test_additions_and_removals_hold_for_short_codes_too(vectors, queries, tmp_path):
-    build(tmp_path, vectors, online=True)
-    add_vectors(tmp_path, ArraySource([queries]))
-    found = open_vectors(tmp_path).search(queries, 0.9, 5, online=True)
-    assert [n.ids[0] for n in found] == [len(vectors) + i for i in range(len(queries))]
-    nearest = np.unique([row for n in found for row in n.ids.tolist()])
-    remove_vectors(tmp_path, nearest)
-    again = open_vectors(tmp_path).search(queries, 0.5, 5, online=True)
-    assert not {row for n in again for row in n.ids.tolist()} & set(nearest.tolist())
-    assert sum(len(n.ids) for n in again) > 100
-
-
-def test_an_index_without_short_codes_searches_by_lists(coded, exact, queries, tmp_path):
-    assert not coded.manifest.online
-    assert_same(coded.search(queries, 0.8, 20), coded.search(queries, 0.8, 20, online=True))
-    assert_same(exact.search(queries, 0.8, 20), exact.search(queries, 0.8, 20, online=True))
-    few = build(tmp_path / "few", sentences(12, 48, seed=9), online=True, nlist=1)  # too few for a sub-quantiser
-    assert not few.manifest.online
-    assert len(few.search(queries[:1], -1, 12, online=True)[0].ids) == 12
-
-
-def test_broken_short_codes_are_named(vectors, queries, tmp_path):
-    build(tmp_path, vectors, online=True)
-    path = tmp_path / online.ONLINE_FILE
-    path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(DataError, match=r"online-000\.faiss: missing, cut short or changed"):
-        open_vectors(tmp_path)
-    with pytest.raises(DataError, match=r"online-000\.faiss: FAISS cannot read it"):
-        open_vectors(tmp_path, verify=False).search(queries, 0.9, 5, online=True)
-
-
-def test_short_codes_are_the_same_bytes_again(vectors, tmp_path):
-    for name in ("a", "b"):
-        build(tmp_path / name, vectors, online=True)
-    assert (tmp_path / "a" / online.ONLINE_FILE).read_bytes() == (tmp_path / "b" / online.ONLINE_FILE).read_bytes()

@@ -31,6 +31,7 @@ from fineinstructions.backends.vector_index import (
     open_vectors,
     read_manifest,
     remove_vectors,
+    require_memory_to_build,
     save_array,
     set_min_cosine,
 )
@@ -72,8 +73,8 @@ class IndexConfig(Config):
     """Whether an IVF index keeps its float vectors (4 bytes a dimension) for exact cosines; else 8-bit codes decide,
     from ``min_cosine`` less 0.003 on. ``None``: up to a million templates. Ours."""
     online: bool = False
-    """Whether an IVF index gets short codes too (4 bits for every fourth dimension), with which ``index search`` and
-    other searches of few queries answer sooner. A run does not need them. Ours."""
+    """Whether an IVF index gets short codes too (four dimensions to 4 bits), with which ``index search`` answers
+    sooner. A run does not use them, and makes nothing anew for them. Ours."""
     batch_size: PositiveInt = 1024
     """Descriptions encoded at once. Ours."""
 
@@ -206,6 +207,8 @@ def build_index(
     if repeated is not None:
         raise DataError(f"template {repeated} occurs twice in the bank; an id must be unique")
     rows_digest = table_digest([out_dir / TABLE_FILE])
+    settings = config.settings(count, encoder.min_cosine)
+    require_memory_to_build(out_dir, count, encoder.dimension, config.kind, config.exact_up_to, settings)
     source = _embedded(table, 0, count, encoder, config.batch_size, out_dir, rows_digest, on_progress)
     build_vectors(
         source,
@@ -214,7 +217,7 @@ def build_index(
         rows_digest=rows_digest,
         kind=config.kind,
         exact_up_to=config.exact_up_to,
-        settings=config.settings(count, encoder.min_cosine),
+        settings=settings,
         min_cosine=encoder.min_cosine,
         on_progress=None if on_progress is None else lambda rows: on_progress("index", rows),
     )
@@ -340,7 +343,7 @@ def index_fingerprint(folder: Path, encoder_id: str) -> str:
     """
     manifest = read_manifest(folder)
     manifest.require(folder, encoder_id, None)
-    return digest(manifest.model_dump(exclude={"min_cosine", "recall"}))
+    return digest(manifest.what_is_found())
 
 
 def _require_unsealed(folder: Path) -> None:

@@ -11,6 +11,7 @@ from fineinstructions.backends.vector_index.store import (
     forget_manifest,
     open_vectors,
     remove_vectors,
+    require_memory_to_build,
     set_min_cosine,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "open_vectors",
     "read_manifest",
     "remove_vectors",
+    "require_memory_to_build",
     "save_array",
     "set_min_cosine",
 ]

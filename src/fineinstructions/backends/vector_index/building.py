@@ -32,7 +32,6 @@ from fineinstructions.backends.vector_index.coding import (
     train,
 )
 from fineinstructions.backends.vector_index.manifest import Manifest, ScoreRule, note
-from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import checked_vectors
 from fineinstructions.backends.vector_index.truth import Truth, merged, nearest
 from fineinstructions.config import digest
@@ -50,6 +49,8 @@ PART_BYTES = 512 << 20
 CODE_MARGIN = 0.003
 """Code scores of 1,024-dimensional sentence vectors lie within this of the cosine; a larger error that is measured at
 build time takes its place."""
+_LATE = ("nprobe", "min_cosine", "online", "threads", "part_bytes")
+"""Settings that no coding and no block depends on."""
 _MAX_SAMPLE = 262_144
 _SAMPLE_RUNS = 1024
 _MEASURED_ROWS = 64
@@ -75,7 +76,7 @@ class VectorSource(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to build; everything that decides the bytes, `threads` and `part_bytes` aside."""
+    """How to build."""
 
     nlist: int | None = None
     """Number of lists; ``None`` for four times the square root of N, at most 16,384."""
@@ -119,13 +120,10 @@ def build_listed(
         The manifest, not written yet and without recall, and what an exact search finds for the sample queries.
 
     Raises:
-        ConfigError: If the disk has no room for it, or memory is short.
+        ConfigError: If the disk has no room for it.
         ValueError: If a vector is neither of unit length nor zero.
     """
     work = work_folder(folder, source, settings, encoder_id, rows_digest)
-    require_memory(
-        memory_to_build(source, settings), f"{folder}: building", "build on a larger machine, or with fewer index.nlist"
-    )
     coding, sample = _trained(source, work, settings)
     num_blocks = spill(source, 0, work, coding, settings, sample, on_progress)
     shutil.copyfile(work / CODING_FILE, folder / CODING_FILE)
@@ -164,7 +162,7 @@ def remove_work(folder: Path) -> None:
 def work_folder(folder: Path, source: VectorSource, settings: Settings, encoder_id: str, rows_digest: str) -> Path:
     """Folder of the build, emptied if an earlier build there was another one; with room on its disk."""
     work = folder / WORK_DIR
-    decides = {k: v for k, v in asdict(settings).items() if k not in ("threads", "part_bytes")}
+    decides = {k: v for k, v in asdict(settings).items() if k not in _LATE}
     key = json.dumps({"key": digest(decides, encoder_id, rows_digest, source.count, source.dimension)})
     if not (work / "key.json").is_file() or (work / "key.json").read_text(encoding="utf-8") != key:
         shutil.rmtree(work, ignore_errors=True)
@@ -187,27 +185,30 @@ def _trained(source: VectorSource, work: Path, settings: Settings) -> tuple[Codi
     measuring = work / "measuring.npy"
     if not (work / CODING_FILE).is_file() or not measuring.is_file():
         nlist = settings.lists_for(source.count)
-        sample = _sample(source, _sample_size(source, nlist))
+        sample = _sample(source, _sample_size(source.count, source.dimension, nlist))
         train(sample, nlist, settings.head_dims, settings.list_dims, settings.threads).save(work / CODING_FILE)
         chosen = np.random.default_rng(0).permutation(len(sample))[: _num_queries(source)]
         save_array(measuring, sample[np.sort(chosen)])
     return Coding.load(work / CODING_FILE), np.load(measuring, allow_pickle=False)
 
 
-def _sample_size(source: VectorSource, nlist: int) -> int:
-    return min(source.count, max(16 * source.dimension, MIN_VECTORS_PER_LIST * nlist, 20_000), _MAX_SAMPLE)
+def _sample_size(count: int, dimension: int, nlist: int) -> int:
+    return min(count, max(16 * dimension, MIN_VECTORS_PER_LIST * nlist, 20_000), _MAX_SAMPLE)
 
 
-def memory_to_build(source: VectorSource, settings: Settings) -> int:
+def memory_to_build(count: int, dimension: int, settings: Settings) -> int:
     """Bytes that the hungriest pass of a build holds.
 
-    That is the sample three times, or a block with coordinates and records, or a part twice; and the row numbers.
+    That is the sample three times, or a block with coordinates and records, or a part twice, or the short codes; and
+    the row numbers.
     """
-    width = 4 * source.dimension
-    sample = 3 * _sample_size(source, settings.lists_for(source.count)) * width
-    block = 4 * min(source.count, BLOCK_ROWS) * width
-    part = 2 * min(settings.part_bytes, source.count * (width + source.dimension))
-    return max(sample, block, part) + 16 * source.count
+    width = 4 * dimension
+    sample = 3 * _sample_size(count, dimension, settings.lists_for(count)) * width
+    block = 4 * min(count, BLOCK_ROWS) * width
+    part = 2 * min(settings.part_bytes, count * (width + dimension))
+    codes = 2 * count * (dimension // 8 + 8) + 4 * BLOCK_ROWS * width  # twice while they are packed for the fast scan
+    short = codes if settings.online else 0
+    return max(sample, block, part, short) + 16 * count
 
 
 def _sample(source: VectorSource, size: int) -> NDArray[np.float32]:

@@ -38,14 +38,15 @@ from fineinstructions.backends.vector_index.neighbours import (
     exact_cosines,
     ranked,
 )
-from fineinstructions.backends.vector_index.online import propose, read_online
+from fineinstructions.backends.vector_index.online import ShortCodes
 from fineinstructions.backends.vector_index.scoring import (
     PAIRS_AT_ONCE,
     Asked,
+    floats_of,
     head_products,
     pairs_above,
-    parts,
     products,
+    scores_of,
 )
 from fineinstructions.backends.vector_index.segments import open_segment, read_lists
 from fineinstructions.errors import DataError
@@ -55,7 +56,9 @@ _BEST_LISTS = 4
 _ONLINE_PROBES = 2
 """Lists that the short codes look into, over those of a list-major search: they are cheap."""
 _ONLINE_DEPTH, _ONLINE_LEAST = 4, 64
-"""Rows that the short codes propose: so many times those wanted, and so many more."""
+"""Rows that the short codes propose: so many times those wanted, so many more, and as many as were removed."""
+_ONLINE_REMOVED = 4096
+"""Removed rows up to which that is cheap; beyond, lists are searched."""
 _MAX_HITS = 20_000_000
 """Hits held before those that cannot be among the best are dropped: bounds memory (400 MB)."""
 
@@ -104,6 +107,7 @@ class ListedIndex(VectorIndex):
                 open_segment(folder, number, names, manifest.keeps_vectors)
                 for number, names in enumerate(manifest.segments)
             ]
+            self._short = ShortCodes(folder) if manifest.online else None
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: the index cannot be read ({error}); build it again") from None
         if any(len(s.offsets) != self.coding.nlist + 1 for s in self.segments):
@@ -152,8 +156,8 @@ class ListedIndex(VectorIndex):
             if lists is not None:
                 raise ValueError("search either some rows or some lists, not both")
             return self._search_rows(queries, rows, min_cosine - self._code_margin, max_candidates)
-        if online and lists is None and self.manifest.online:
-            return self._search_online(queries, min_cosine, max_candidates)
+        if online and lists is None and self._short and len(self.removed) <= _ONLINE_REMOVED:
+            return self._search_online(self._short, queries, min_cosine, max_candidates)
         found: list[Neighbours] = []
         for start in range(0, len(queries), QUERIES_PER_PASS):
             part = queries[start : start + QUERIES_PER_PASS]
@@ -197,7 +201,7 @@ class ListedIndex(VectorIndex):
         order = live[np.argsort(rows[live], kind="stable")]
         if not len(order):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
-        head, middle, rest = parts(records[order], self.coding)
+        head, middle, rest = floats_of(records[order], self.coding)
         rough = asked.head[which] @ head.T + asked.middle[which] @ middle.T + asked.rest[which] @ rest.T
         rough -= asked.head[which, -2, None] * head[:, -2]
         near = rough >= rough.max(axis=1, keepdims=True) - ROUNDING_MARGIN
@@ -254,23 +258,22 @@ class ListedIndex(VectorIndex):
         live = np.isin(self._rows(positions), self.removed, invert=True) if len(self.removed) else slice(None)
         hits.take(queries[live], positions[live], scores[live], min_cosine - self._code_margin)
 
-    def _search_online(self, queries: NDArray[np.float32], min_cosine: float, max_candidates: int) -> list[Neighbours]:
+    def _search_online(
+        self, short: ShortCodes, queries: NDArray[np.float32], min_cosine: float, max_candidates: int
+    ) -> list[Neighbours]:
         """What the short codes propose, decided by the 8-bit codes; additions list by list."""
-        asked, hits = Asked.by(self.coding, queries, self.nprobe), _no_hits(len(queries))
+        first, hits = self.segments[0], _no_hits(len(queries))
+        asked = Asked.by(self.coding, queries, self.nprobe)
         cut = min_cosine - (self.manifest.scores.margin if self.manifest.scores else 0.0)
         nprobe = min(_ONLINE_PROBES * self.nprobe, self.coding.nlist)
-        proposed = propose(
-            self._online, asked.turned(self.coding), nprobe, _ONLINE_DEPTH * max_candidates + _ONLINE_LEAST
-        )
+        number = _ONLINE_DEPTH * max_candidates + _ONLINE_LEAST + len(self.removed)
+        proposed = short.propose(asked.turned(self.coding), nprobe, number)
         places, _ = np.nonzero(proposed >= 0)
         positions = proposed[proposed >= 0]
         for start in range(0, len(positions), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
             here, found = places[part], positions[part]
-            head, middle, rest = parts(self.segments[0].take(self.segments[0].parts, found), self.coding)
-            rows = np.arange(len(found))
-            tails = products(asked.middle, here, middle, rows) + products(asked.rest, here, rest, rows)
-            scores = head_products(asked.head[here], head) + tails
+            scores = scores_of(asked, here, first.take(first.parts, found), self.coding)
             above = scores >= cut
             self._take(hits, here[above], found[above], scores[above], min_cosine)
         if len(self.segments) > 1:
@@ -279,10 +282,6 @@ class ListedIndex(VectorIndex):
         else:
             self._settle(hits, queries, max_candidates)
         return self._neighbours(queries, hits, min_cosine, max_candidates)
-
-    @cached_property
-    def _online(self) -> Any:
-        return read_online(self.folder)
 
     def _lists(
         self, asked: Asked, lists: range, first_segment: int = 0

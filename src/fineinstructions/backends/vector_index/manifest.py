@@ -6,7 +6,7 @@ The decision to question: recall is measured when the index is built and kept he
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -15,6 +15,8 @@ from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.runs.durable import sha256_file, write_text
 
 MANIFEST_FILE = "manifest.json"
+ONLINE_FILE = "online-000.faiss"
+"""Short codes of the vectors of the build (see `online`)."""
 FORMAT = 2
 
 
@@ -82,6 +84,12 @@ class Manifest(Config):
     """Part files of every segment: of the build, then of every addition."""
     scores: ScoreRule | None = None
     recall: Recall | None = None
+
+    def what_is_found(self) -> dict[str, Any]:
+        """All that decides what a list-major or exact search finds; short codes and what was measured do not."""
+        known = self.model_dump(exclude={"min_cosine", "recall", "online"})
+        known["files"].pop(ONLINE_FILE, None)
+        return known
 
     def require(self, folder: Path, encoder_id: str | None, dimension: int | None) -> None:
         """Refuse a foreign encoder.

@@ -4,16 +4,18 @@ In: a list-major index that was just built. Out: one FAISS file beside its parts
 8-bit codes of those positions decide, so scores are those of a list-major search; what is missed is what the short
 codes rank too low.
 
-FAISS's fast scan (``IVF`` with ``PQ`` of 4 bits per sub-quantiser, by residual) looks through a list at a few
-nanoseconds per row, but query by query: for a corpus, list-major search is the cheaper one. The file is private to each
-process that opens it, 4 bits for every fourth coordinate and 8 bytes of row number.
+FAISS's fast scan (``IVF`` with ``PQ``, four coordinates to 4 bits, by residual) looks through a list at a few
+nanoseconds per row, but query by query: for a corpus, list-major search is the cheaper one. The codes, with 8 bytes of
+position a row, are private to each process that loads them.
 
 The decision to question: the short codes are kept for the vectors of the build only. Additions are searched list by
 list, because they are few.
 
-Shapes: Q queries, D width, L lists, P probed lists per query, R rows proposed per query.
+Shapes: Q queries, D width, P probed lists per query, R rows proposed per query.
 """
 
+import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.exact import load_faiss
-from fineinstructions.backends.vector_index.manifest import FileNote, note
+from fineinstructions.backends.vector_index.manifest import ONLINE_FILE, FileNote, note
 from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.segments import read_lists
 from fineinstructions.errors import DataError
@@ -30,10 +32,11 @@ from fineinstructions.runs.durable import sync_file
 if TYPE_CHECKING:
     from fineinstructions.backends.vector_index.listed import ListedIndex
 
-ONLINE_FILE = "online-000.faiss"
 _BITS = 4
-_SAMPLE = 65_536
+_SAMPLE = 4096
+"""What FAISS takes to train a sub-quantiser of 16 values; it would drop more."""
 _ROWS_AT_ONCE = 65_536
+_READ_BYTES = 1 << 24
 _SUBVECTOR_DIMS = (4, 2, 1)
 
 
@@ -68,6 +71,7 @@ def write_online(index: "ListedIndex", folder: Path, threads: int = 1) -> dict[s
     codes.train(coding.turned(segment.take(segment.parts, positions)))
     _fill(codes, index)
     fast = faiss.IndexIVFPQFastScan(codes)
+    del codes
     faiss.omp_set_num_threads(1)
     temporary = folder / f"tmp-{ONLINE_FILE}"
     faiss.write_index(fast, str(temporary))
@@ -100,35 +104,52 @@ def _fill(codes: Any, index: "ListedIndex") -> None:
         flush()
 
 
-def read_online(folder: Path) -> Any:
-    """The short codes of an index folder, in memory.
+class ShortCodes:
+    """The short codes of an index folder: loaded when they are first asked, from the file as it was when opened."""
 
-    Raises:
-        ConfigError: If memory is short.
-        DataError: If the file cannot be read.
-    """
-    path = folder / ONLINE_FILE
-    size = path.stat().st_size if path.is_file() else 0
-    require_memory(size, f"{path}: a search by short codes", "search list by list, or on a larger machine")
-    try:
-        return load_faiss().read_index(str(path))
-    except RuntimeError as error:
-        raise DataError(f"{path}: FAISS cannot read it: {str(error).splitlines()[0]}") from None
+    def __init__(self, folder: Path) -> None:
+        """Open the file.
 
+        Raises:
+            OSError: If there is none.
+        """
+        self._path = folder / ONLINE_FILE
+        self._file = self._path.open("rb")
+        self._lock = threading.Lock()
+        self._loaded: Any = None
 
-def propose(codes: Any, queries: NDArray[np.float32], nprobe: int, number: int) -> NDArray[np.int64]:
-    """Positions that may be near.
+    def propose(self, queries: NDArray[np.float32], nprobe: int, number: int) -> NDArray[np.int64]:
+        """Positions that may be near.
 
-    Args:
-        codes: What `read_online` gave.
-        queries: In the coordinates of the index (`Coding.put_back`), shape (Q, D).
-        nprobe: Lists that a query looks into (P).
-        number: Positions per query (R).
+        Args:
+            queries: In the turned basis (`Coding.put_back`), shape (Q, D).
+            nprobe: Lists that a query looks into (P).
+            number: Positions per query (R).
 
-    Returns:
-        Positions, shape (Q, R); -1 where there are fewer.
-    """
-    parameters = load_faiss().SearchParametersIVF(nprobe=nprobe)
-    _, positions = codes.search(np.ascontiguousarray(queries, dtype=np.float32), number, params=parameters)
-    found: NDArray[np.int64] = positions
-    return found
+        Returns:
+            Positions, shape (Q, R); -1 where there are fewer.
+
+        Raises:
+            ConfigError: If memory is short.
+            DataError: If the file cannot be read.
+        """
+        codes, parameters = self._codes(), load_faiss().SearchParametersIVF(nprobe=nprobe)
+        _, positions = codes.search(np.ascontiguousarray(queries, dtype=np.float32), number, params=parameters)
+        found: NDArray[np.int64] = positions
+        return found
+
+    def _codes(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                faiss = load_faiss()
+                size = os.fstat(self._file.fileno()).st_size
+                require_memory(
+                    size, f"{self._path}: a search by short codes", "search list by list, or on a larger machine"
+                )
+                self._file.seek(0)
+                try:
+                    self._loaded = faiss.read_index(faiss.PyCallbackIOReader(self._file.read, _READ_BYTES))
+                except RuntimeError as error:
+                    reason = str(error).splitlines()[0]
+                    raise DataError(f"{self._path}: FAISS cannot read it: {reason}; build the index again") from None
+            return self._loaded

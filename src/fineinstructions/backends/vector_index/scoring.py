@@ -26,7 +26,7 @@ _DENSE = 0.1
 PAIRS_AT_ONCE = 4096
 _QUERIES_AT_ONCE = 1024
 _MEMORY_OF_A_SEARCH = 128 << 20
-"""Lists that are read ahead, and one tile of scores with what is made of it."""
+"""Lists that are read ahead, and one tile of scores with what is made of it; what is found comes on top."""
 _REMEDY = "make work units smaller (engine.unit_rows), or use fewer workers or a larger machine"
 
 
@@ -72,7 +72,7 @@ class Asked:
         return coding.put_back(self.head[:, -1], np.concatenate([self.head[:, :-2], self.middle, self.rest], axis=1))
 
 
-def parts(
+def floats_of(
     records: NDArray[Any], coding: Coding
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Records of a list: head coordinates, tail length, share along the mean (n, H + 2); middle; rest."""
@@ -96,15 +96,23 @@ def products(
 
 def head_products(queries: NDArray[np.float32], records: NDArray[np.float32]) -> NDArray[np.float32]:
     """Products of heads and of the shares along the mean, row by row, without the bound."""
-    products = np.einsum("ij,ij->i", queries[:, :-2], records[:, :-2])
-    return np.asarray(products + queries[:, -1] * records[:, -1])
+    heads = np.einsum("ij,ij->i", queries[:, :-2], records[:, :-2])
+    return np.asarray(heads + queries[:, -1] * records[:, -1])
+
+
+def scores_of(asked: Asked, queries: NDArray[np.int64], records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
+    """Code score of every record with the query beside it, shape (n,): to the bit what `pairs_above` gives."""
+    head, middle, rest = floats_of(records, coding)
+    rows = np.arange(len(records))
+    tails = products(asked.middle, queries, middle, rows) + products(asked.rest, queries, rest, rows)
+    return np.asarray(head_products(asked.head[queries], head) + tails)
 
 
 def pairs_above(
     records: NDArray[Any], asked: Asked, which: NDArray[np.int64], coding: Coding, cut: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Pairs at or above the cut: place in `which`, place in `records`, code score."""
-    head, middle, rest = parts(records, coding)
+    head, middle, rest = floats_of(records, coding)
     rest_lengths = lengths(rest)
     num = len(records)
     tile = max(1, _TILE_SCORES // num)

@@ -19,6 +19,7 @@ from fineinstructions.backends.vector_index.building import (
     Settings,
     VectorSource,
     build_listed,
+    memory_to_build,
     merge_blocks,
     remove_work,
     save_array,
@@ -107,10 +108,12 @@ def build_vectors(
     if source.count < 1:
         raise ValueError("there must be at least one vector")
     folder.mkdir(parents=True, exist_ok=True)
+    is_exact = _is_exact(kind, source.count, exact_up_to)
+    if not is_exact:
+        work_folder(folder, source, settings, encoder_id, rows_digest)  # says so if the disk is too small
+    require_memory_to_build(folder, source.count, source.dimension, kind, exact_up_to, settings)
     forget_manifest(folder)
-    if kind == "exact" or (kind == "auto" and source.count <= exact_up_to):
-        needed = 3 * 4 * source.count * source.dimension
-        require_memory(needed, f"{folder}: an exact index", "build one of lists (index.kind: ivf)")
+    if is_exact:
         vectors = checked_vectors(source.read(0, source.count))
         manifest = Manifest(
             kind="exact",
@@ -129,6 +132,25 @@ def build_vectors(
     changes = {"recall": measure(index, truth), "min_cosine": min_cosine}
     finish(folder, manifest.model_copy(update={**changes, "files": manifest.files | short, "online": bool(short)}))
     return open_vectors(folder, verify=False)
+
+
+def _is_exact(kind: IndexKind, count: int, exact_up_to: int) -> bool:
+    return kind == "exact" or (kind == "auto" and count <= exact_up_to)
+
+
+def require_memory_to_build(
+    folder: Path, count: int, dimension: int, kind: IndexKind, exact_up_to: int, settings: Settings
+) -> None:
+    """Refuse to build what does not fit in memory; see `build_vectors`.
+
+    Raises:
+        ConfigError: If memory is short.
+    """
+    if _is_exact(kind, count, exact_up_to):
+        require_memory(3 * 4 * count * dimension, f"{folder}: an exact index", "build one of lists (index.kind: ivf)")
+    else:
+        needed = memory_to_build(count, dimension, settings)
+        require_memory(needed, f"{folder}: building", "build on a larger machine, or with a smaller index.nlist")
 
 
 def open_vectors(
