@@ -102,6 +102,7 @@ def test_a_query_finds_the_same_in_any_company(name, min_cosine, queries, reques
     assert_same(together[::-1], index.search(queries[::-1].copy(), min_cosine, 30))
     monkeypatch.setattr(listed, "QUERIES_PER_PASS", 7)
     monkeypatch.setattr(scoring, "_TILE_SCORES", 100)
+    monkeypatch.setattr(scoring, "_ROWS_AT_ONCE", 11)
     for module in (scoring, listed):
         monkeypatch.setattr(module, "PAIRS_AT_ONCE", 3)
     monkeypatch.setattr(segments, "_READ_BYTES", 1000)

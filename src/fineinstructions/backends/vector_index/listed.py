@@ -42,10 +42,8 @@ from fineinstructions.backends.vector_index.online import ShortCodes
 from fineinstructions.backends.vector_index.scoring import (
     PAIRS_AT_ONCE,
     Asked,
-    floats_of,
-    head_products,
+    Block,
     pairs_above,
-    products,
     scores_of,
 )
 from fineinstructions.backends.vector_index.segments import open_segment, read_lists
@@ -201,14 +199,12 @@ class ListedIndex(VectorIndex):
         order = live[np.argsort(rows[live], kind="stable")]
         if not len(order):
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
-        head, middle, rest = floats_of(records[order], self.coding)
-        rough = asked.head[which] @ head.T + asked.middle[which] @ middle.T + asked.rest[which] @ rest.T
-        rough -= asked.head[which, -2, None] * head[:, -2]
+        block = Block(records[order], self.coding)
+        rough = asked.head[which] @ block.head.T + asked.middle[which] @ block.middle.T
+        rough += asked.rest[which] @ block.rest.T
         near = rough >= rough.max(axis=1, keepdims=True) - ROUNDING_MARGIN
         places, found = np.nonzero(near)
-        here = which[places]
-        tails = products(asked.middle, here, middle, found) + products(asked.rest, here, rest, found)
-        scores = _rounded(head_products(asked.head[here], head[found]) + tails)
+        scores = _rounded(scores_of(asked, which[places], block, found))
         ranked_first = np.lexsort((found, -scores, places))
         places, found, scores = places[ranked_first], found[ranked_first], scores[ranked_first]
         _, firsts = np.unique(places, return_index=True)
@@ -273,7 +269,8 @@ class ListedIndex(VectorIndex):
         for start in range(0, len(positions), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
             here, found = places[part], positions[part]
-            scores = scores_of(asked, here, first.take(first.parts, found), self.coding)
+            block = Block(first.take(first.parts, found), self.coding)
+            scores = scores_of(asked, here, block, np.arange(len(found)))
             above = scores >= cut
             self._take(hits, here[above], found[above], scores[above], min_cosine)
         if len(self.segments) > 1:

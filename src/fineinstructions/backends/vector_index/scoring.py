@@ -21,8 +21,9 @@ from fineinstructions.backends.vector_index.neighbours import ROUNDING_MARGIN
 
 _TILE_SCORES = 1 << 19
 """Scores taken at once: a tile of this many stays in the processor's cache."""
-_DENSE = 0.1
-"""From this share of survivors on, a product over the whole tail is cheaper than looking at each."""
+_ROWS_AT_ONCE = 512
+_DENSE = 0.04
+"""From this share of survivors on, a product over all is cheaper than looking at each."""
 PAIRS_AT_ONCE = 4096
 _QUERIES_AT_ONCE = 1024
 _MEMORY_OF_A_SEARCH = 128 << 20
@@ -37,11 +38,9 @@ class Asked:
     head: NDArray[np.float32]
     """Head coordinates, tail length, share along the mean; shape (Q, H + 2)."""
     middle: NDArray[np.float32]
-    """Shape (Q, M - H)."""
+    """Middle coordinates, tail length taken away, rest length; shape (Q, M - H + 2)."""
     rest: NDArray[np.float32]
-    """Shape (Q, D - M)."""
-    rest_lengths: NDArray[np.float32]
-    """Shape (Q,)."""
+    """Other coordinates, rest length taken away; shape (Q, D - M + 1)."""
     lists: NDArray[np.int64]
     """Probed lists, shape (Q, P)."""
 
@@ -59,27 +58,34 @@ class Asked:
             part = slice(start, start + _QUERIES_AT_ONCE)
             along[part], coordinates[part] = coding.coordinates(queries[part].astype(np.float64))
         split, end = coding.head_dims, coding.middle_dims
+        tail_lengths, rest_lengths = lengths(coordinates[:, split:]), lengths(coordinates[:, end:])
         return cls(
-            head=np.column_stack([coordinates[:, :split], lengths(coordinates[:, split:]), along]),
-            middle=np.ascontiguousarray(coordinates[:, split:end]),
-            rest=np.ascontiguousarray(coordinates[:, end:]),
-            rest_lengths=lengths(coordinates[:, end:]),
+            head=np.column_stack([coordinates[:, :split], tail_lengths, along]),
+            middle=np.column_stack([coordinates[:, split:end], -tail_lengths, rest_lengths]),
+            rest=np.column_stack([coordinates[:, end:], -rest_lengths]),
             lists=coding.nearest_lists(along, coordinates, min(nprobe, coding.nlist)),
         )
 
     def turned(self, coding: Coding) -> NDArray[np.float32]:
         """The queries in the turned basis, the share along the mean put back, shape (Q, D)."""
-        return coding.put_back(self.head[:, -1], np.concatenate([self.head[:, :-2], self.middle, self.rest], axis=1))
+        coordinates = np.concatenate([self.head[:, :-2], self.middle[:, :-2], self.rest[:, :-1]], axis=1)
+        return coding.put_back(self.head[:, -1], coordinates)
 
 
 def floats_of(
     records: NDArray[Any], coding: Coding
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Records of a list: head coordinates, tail length, share along the mean (n, H + 2); middle; rest."""
-    sides = np.column_stack([records["tail"], records["along"]])
-    head = np.concatenate([head_of(records, coding.head_dims), sides], axis=1)
+    """Records as the other sides of `Asked.head`, `Asked.middle` and `Asked.rest`, with lengths added, not taken away.
+
+    The product of the heads is a bound on the score; those of the middles and of the rests, added to it, make the bound
+    closer and then exact.
+    """
     split, end = coding.head_dims, coding.middle_dims
-    return head, tail_of(records, split, end), tail_of(records, end)
+    rest = tail_of(records, end)
+    rest_lengths, tail_lengths = lengths(rest), records["tail"]
+    head = np.column_stack([head_of(records, split), tail_lengths, records["along"]])
+    middle = np.column_stack([tail_of(records, split, end), tail_lengths, rest_lengths])
+    return head, middle, np.column_stack([rest, rest_lengths])
 
 
 def lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,53 +100,54 @@ def products(
     return np.asarray(np.einsum("ij,ij->i", a[of_a], b[of_b]))
 
 
-def head_products(queries: NDArray[np.float32], records: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Products of heads and of the shares along the mean, row by row, without the bound."""
-    heads = np.einsum("ij,ij->i", queries[:, :-2], records[:, :-2])
-    return np.asarray(heads + queries[:, -1] * records[:, -1])
+def scores_of(asked: Asked, queries: NDArray[np.int64], block: "Block", rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Code scores of some queries with some rows, shape (n,); each comes from its query and its row alone."""
+    heads = products(asked.head[:, :-2], queries, block.head[:, :-2], rows)
+    heads += asked.head[queries, -1] * block.head[rows, -1]
+    tails = products(asked.middle[:, :-2], queries, block.middle[:, :-2], rows)
+    tails += products(asked.rest[:, :-1], queries, block.rest[:, :-1], rows)
+    return heads + tails
 
 
-def scores_of(asked: Asked, queries: NDArray[np.int64], records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
-    """Code score of every record with the query beside it, shape (n,): to the bit what `pairs_above` gives."""
-    head, middle, rest = floats_of(records, coding)
-    rows = np.arange(len(records))
-    tails = products(asked.middle, queries, middle, rows) + products(asked.rest, queries, rest, rows)
-    return np.asarray(head_products(asked.head[queries], head) + tails)
+class Block:
+    """Some records, few enough that their floats stay in the processor's cache."""
+
+    def __init__(self, records: NDArray[Any], coding: Coding) -> None:
+        self.head, self.middle, self.rest = floats_of(records, coding)
+
+    def above(
+        self, asked: Asked, here: NDArray[np.int64], cut: float
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+        """Pairs at or above the cut: place in `here`, row of the block, code score."""
+        low = np.float32(cut - ROUNDING_MARGIN)
+        bounds = asked.head[here] @ self.head.T
+        flat = np.flatnonzero(bounds.ravel() >= low)
+        steps = [(asked.middle, self.middle), (asked.rest, self.rest)]
+        while steps and len(flat) > _DENSE * bounds.size:
+            queries, records = steps.pop(0)
+            bounds += queries[here] @ records.T
+            flat = np.flatnonzero(bounds.ravel() >= low)
+        known = bounds.ravel()[flat]
+        for first in range(0, len(flat), PAIRS_AT_ONCE):
+            part = slice(first, first + PAIRS_AT_ONCE)
+            places, rows = np.divmod(flat[part], len(self.head))
+            sums = known[part]
+            for queries, records in steps:
+                sums = sums + products(queries, here[places], records, rows)
+                near = sums >= low
+                places, rows, sums = places[near], rows[near], sums[near]
+            scores = scores_of(asked, here[places], self, rows)
+            above = scores >= cut
+            yield places[above], rows[above], scores[above]
 
 
 def pairs_above(
     records: NDArray[Any], asked: Asked, which: NDArray[np.int64], coding: Coding, cut: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Pairs at or above the cut: place in `which`, place in `records`, code score."""
-    head, middle, rest = floats_of(records, coding)
-    rest_lengths = lengths(rest)
-    num = len(records)
-    tile = max(1, _TILE_SCORES // num)
-    low = np.float32(cut - ROUNDING_MARGIN)
-    for start in range(0, len(which), tile):
-        here = which[start : start + tile]
-        head_q = asked.head[here]
-        bounds = head_q @ head.T
-        flat = np.flatnonzero(bounds.ravel() >= low)
-        if dense := len(flat) > _DENSE * bounds.size:
-            bounds += asked.middle[here] @ middle.T
-            bounds += asked.rest[here] @ rest.T
-            bounds -= head_q[:, -2, None] * head[:, -2]
-            flat = np.flatnonzero(bounds.ravel() >= low)
-        known = bounds.ravel()[flat]
-        for first in range(0, len(flat), PAIRS_AT_ONCE):
-            part = slice(first, first + PAIRS_AT_ONCE)
-            places, rows = np.divmod(flat[part], num)
-            queries = here[places]
-            tails = products(asked.middle, queries, middle, rows)
-            if not dense:  # the bound on the whole tail gives way to what the middle adds and the bound on the rest
-                sums = known[part] - head_q[places, -2] * head[rows, -2] + tails
-                near = sums + asked.rest_lengths[queries] * rest_lengths[rows] >= low
-                places, rows, queries, tails, sums = (v[near] for v in (places, rows, queries, tails, sums))
-            last = products(asked.rest, queries, rest, rows)
-            if not dense:
-                near = sums + last >= low
-                places, rows, tails, last = (v[near] for v in (places, rows, tails, last))
-            scores = head_products(head_q[places], head[rows]) + (tails + last)
-            above = scores >= cut
-            yield places[above] + start, rows[above], scores[above]
+    for first in range(0, len(records), _ROWS_AT_ONCE):
+        block = Block(records[first : first + _ROWS_AT_ONCE], coding)
+        tile = max(1, _TILE_SCORES // len(block.head))
+        for start in range(0, len(which), tile):
+            for queries, rows, scores in block.above(asked, which[start : start + tile], cut):
+                yield queries + start, rows + first, scores
