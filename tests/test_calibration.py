@@ -142,6 +142,7 @@ def test_a_threshold_is_not_stored_beside_another_model(tmp_path: Path, pairs: P
     assert not (model / CALIBRATION_FILE).exists()
 
 
+@pytest.mark.slow
 def test_judged_pairs_of_a_run_are_labels(tmp_path: Path, bank: Path) -> None:
     recipe = write_recipe(
         tmp_path,

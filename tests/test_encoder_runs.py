@@ -154,6 +154,7 @@ def test_a_forecast_over_a_ready_index_of_another_encoder(tmp_path: Path, recipe
     assert call.prompt_tokens < with_templates.prompt_tokens
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_an_encoder_nobody_calibrated(tmp_path: Path, recipe: Path) -> None:
     """With the gate its threshold holds; without one the recipe has to name one, and no request is made before."""
     with ScriptedServer() as server:

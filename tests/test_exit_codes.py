@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from pipeline_inputs import in_process, take_documents, write_recipe
 
 import fineinstructions
@@ -31,6 +32,7 @@ def test_a_unit_that_was_set_aside_is_told_until_it_is_made_good(tmp_path: Path,
     assert in_process("run", recipe, "--out", out)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_unit_without_matches_loses_what_was_found_for_it(tmp_path: Path, bank: Path) -> None:
     documents = take_documents(tmp_path / "documents.parquet", 24, every=16)
     recipe = write_recipe(

@@ -17,6 +17,7 @@ def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 def test_bytes_of_the_bank_do_not_grow_with_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fineinstructions.forecast.SAMPLE_DOCUMENTS", 16)
     documents = take_documents(tmp_path / "documents.parquet", 96, every=4)

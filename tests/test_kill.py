@@ -68,6 +68,7 @@ def test_driver_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     kill_and_rerun(tmp_path, 20, seed=int(os.environ.get("KILL_SEED", "7")))
 
 
+@pytest.mark.slow
 def test_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, take_documents(tmp_path / "documents.parquet", 40, every=10))
     driver = subprocess.Popen(

@@ -125,7 +125,8 @@ def test_a_second_call_has_nothing_to_do(finished: Path, recipe: Path) -> None:
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in finished.rglob("*.parquet")} == before
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 3])
 def test_bytes_do_not_depend_on_workers(tmp_path: Path, finished: Path, recipe: Path, workers: int) -> None:
     assert call("run", recipe, "--out", tmp_path / "run", "--workers", str(workers)).returncode == 0
     for table in ("pairs", "matches", "templates", "rejected"):
@@ -164,6 +165,7 @@ def test_template_cap_holds(tmp_path: Path, finished: Path, recipe: Path) -> Non
     assert max(counts.values()) <= 0.2 * len(pairs)
 
 
+@pytest.mark.slow
 def test_a_bank_serves_another_run(tmp_path: Path, finished: Path, folder: Path, recipe: Path) -> None:
     assert call("templates", "build", recipe, "--out", tmp_path / "bank").returncode == 0
     assert content(tmp_path / "bank" / "templates") == content(finished / "templates")

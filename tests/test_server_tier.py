@@ -167,6 +167,7 @@ def test_a_moved_threshold_asks_nobody(recipe: Path, finished: tuple[Path, Scrip
     assert server.requests.total() == asked
 
 
+@pytest.mark.slow
 def test_a_lower_excerpt_ratio_asks_the_judge_about_new_drafts_only(
     recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
@@ -184,9 +185,8 @@ def test_a_lower_excerpt_ratio_asks_the_judge_about_new_drafts_only(
     assert server.requests.total() == asked + admitted
 
 
-@pytest.mark.parametrize(
-    "kills", [(60,), pytest.param((5, 20, 45, 70, 90, 120), marks=pytest.mark.slow)], ids=["once", "many times"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [(60,), (5, 20, 45, 70, 90, 120)], ids=["once", "many times"])
 def test_driver_killed_in_the_middle_of_its_calls(
     tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer], kills: tuple[int, ...]
 ) -> None:
@@ -245,6 +245,7 @@ def one_line_of_trouble(done: subprocess.CompletedProcess[str]) -> str:
     return trouble
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_and_comes_up(
     tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
@@ -271,6 +272,7 @@ def test_a_wrong_model_or_key_is_one_line(tmp_path: Path, recipe: Path, monkeypa
         assert "access denied (check the key in OPENAI_API_KEY)" in trouble
 
 
+@pytest.mark.slow
 def test_awkward_documents_reach_the_model_unaltered(tmp_path: Path, recipe: Path) -> None:
     texts = awkward_documents()
     path = tmp_path / "d.parquet"
@@ -287,6 +289,7 @@ def test_awkward_documents_reach_the_model_unaltered(tmp_path: Path, recipe: Pat
     assert fineinstructions.verify(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_records_that_a_server_failed_on_can_be_tried_again(
     tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:

@@ -66,6 +66,7 @@ def test_the_same_bytes_from_one_worker_and_from_two(tmp_path: Path, recipe: Pat
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_new_documents_count_for_the_old_ones(tmp_path: Path, recipe: Path) -> None:
     """With damping on, documents that come later change what was counted, and the choice is made again for all."""
     assert in_process("run", recipe, "--out", tmp_path / "run", *LIMITED, "--limit", "20")[0] == 0
