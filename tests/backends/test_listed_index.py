@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from listed_inputs import assert_same, build, sentences, unit
+from listed_inputs import assert_same, build, unit
 
 from fineinstructions.backends.vector_index import (
     ArraySource,
@@ -26,31 +26,6 @@ from fineinstructions.backends.vector_index.neighbours import merged_shards
 from fineinstructions.errors import ConfigError
 
 pytestmark = pytest.mark.xdist_group("listed_index")
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return sentences(4000, 48, seed=1)
-
-
-@pytest.fixture(scope="module")
-def queries():
-    return sentences(40, 48, seed=2)
-
-
-@pytest.fixture(scope="module")
-def exact(vectors, tmp_path_factory):
-    return build_vectors(ArraySource([vectors]), tmp_path_factory.mktemp("exact"), "e", kind="exact")
-
-
-@pytest.fixture(scope="module")
-def kept(vectors, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("kept"), vectors)
-
-
-@pytest.fixture(scope="module")
-def coded(vectors, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("coded"), vectors, keeps_vectors=False)
 
 
 @pytest.mark.parametrize("min_cosine", [-1.0, 0.3, 0.8, 0.95])

@@ -19,31 +19,6 @@ from fineinstructions.errors import ConfigError, DataError
 pytestmark = pytest.mark.xdist_group("listed_index")
 
 
-@pytest.fixture(scope="module")
-def vectors():
-    return sentences(4000, 48, seed=1)
-
-
-@pytest.fixture(scope="module")
-def queries():
-    return sentences(40, 48, seed=2)
-
-
-@pytest.fixture(scope="module")
-def exact(vectors, tmp_path_factory):
-    return build_vectors(ArraySource([vectors]), tmp_path_factory.mktemp("exact"), "e", kind="exact")
-
-
-@pytest.fixture(scope="module")
-def kept(vectors, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("kept"), vectors)
-
-
-@pytest.fixture(scope="module")
-def coded(vectors, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("coded"), vectors, keeps_vectors=False)
-
-
 def test_lack_of_memory_is_told_before(vectors, queries, tmp_path, monkeypatch):
     free = memory.available_bytes()
     assert free is None or free > 1 << 20

@@ -230,14 +230,17 @@ def tail_of(records: NDArray[Any], start: int, stop: int | None = None) -> NDArr
     return tail
 
 
+def lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lengths of rows, a little longer than they are, so that rounding can never make a bound too low."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.float32(1 + 1e-6))
+
+
 def records_of(along: NDArray[np.float32], coordinates: NDArray[np.float32], coding: Coding) -> NDArray[Any]:
     """Records of vectors, shape (N,)."""
     records = np.empty(len(along), record_type(coding.dimension))
     records["along"] = along
     records["codes"], records["head_step"], records["tail_step"] = coding.codes(coordinates)
-    tail = tail_of(records, coding.head_dims)
-    # A little longer than it is, so that rounding can never make the bound too low.
-    records["tail"] = np.sqrt(np.einsum("ij,ij->i", tail, tail)) * np.float32(1 + 1e-6)
+    records["tail"] = lengths(tail_of(records, coding.head_dims))
     return records
 
 

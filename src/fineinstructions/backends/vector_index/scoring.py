@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.vector_index.coding import Coding, head_of, tail_of
+from fineinstructions.backends.vector_index.coding import Coding, head_of, lengths, tail_of
 from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import ROUNDING_MARGIN
 
@@ -86,11 +86,6 @@ def floats_of(
     head = np.column_stack([head_of(records, split), tail_lengths, records["along"]])
     middle = np.column_stack([tail_of(records, split, end), tail_lengths, rest_lengths])
     return head, middle, np.column_stack([rest, rest_lengths])
-
-
-def lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lengths of rows, a little longer than they are, so that rounding can never make a bound too low."""
-    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.float32(1 + 1e-6))
 
 
 def products(
