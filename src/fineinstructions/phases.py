@@ -128,7 +128,7 @@ class Models:
         What makes the index stale holds it to the encoder (`staleness`), so that whoever only looks templates up needs
         none.
         """
-        return open_index(self._setup.index_dir, verify=False, nprobe=self._config.index.nprobe)
+        return open_index(self._setup.index_dir, verify=False, config=self._config.index)
 
     @property
     def _has_gate(self) -> bool:

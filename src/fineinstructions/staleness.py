@@ -35,7 +35,7 @@ def _without(config: Config | None, *names: str) -> dict[str, Any]:
 
 def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases that make the template index, each with what decides its bytes."""
-    built_by = _without(config.index, "batch_size", "nprobe", "online")
+    built_by = _without(config.index, "batch_size", "nprobe", "online", "products")
     index = Phase("index", _decides(built_by, models.encoder.encoder_id), upstream=("templates",))
     if config.templates.index:
         made_before = _decides(index_fingerprint(Path(config.templates.index), models.encoder.encoder_id))

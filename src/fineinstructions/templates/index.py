@@ -23,6 +23,7 @@ from fineinstructions.backends.encoder import Encoder
 from fineinstructions.backends.vector_index import (
     ArraySource,
     IndexKind,
+    Products,
     Settings,
     VectorIndex,
     add_vectors,
@@ -69,6 +70,9 @@ class IndexConfig(Config):
     head_dims: PositiveInt = 384
     """Coordinates whose products are always taken; the others only bound the cosine where the threshold is out of
     reach. Changes speed, not results. Ours."""
+    products: Products = "auto"
+    """How an IVF index multiplies: floats, or first 8-bit codes; ``auto`` takes codes where the processor is fast at
+    them (VNNI, AMX) and PyTorch is installed. Changes speed, not results. Ours."""
     keep_vectors: bool | None = None
     """Whether an IVF index keeps its float vectors (4 bytes a dimension) for exact cosines; else 8-bit codes decide,
     from ``min_cosine`` less 0.003 on. ``None``: up to a million templates. Ours."""
@@ -300,7 +304,7 @@ def store_min_cosine(folder: Path, min_cosine: float) -> None:
 
 
 def open_index(
-    folder: Path, encoder: Encoder | None = None, *, verify: bool = True, nprobe: int | None = None
+    folder: Path, encoder: Encoder | None = None, *, verify: bool = True, config: IndexConfig | None = None
 ) -> TemplateIndex:
     """Open a saved template index, memory-mapped.
 
@@ -308,21 +312,23 @@ def open_index(
         folder: Where `build_index` wrote it.
         encoder: The encoder that will embed the documents; ``None`` to only look templates up.
         verify: Compare digests; reads the files once.
-        nprobe: Lists that a query looks into; ``None`` for what the index was built with.
+        config: How to search it (`IndexConfig.nprobe`, `IndexConfig.products`); ``None`` for the defaults.
 
     Returns:
         The index.
 
     Raises:
-        ConfigError: If there is no index, or another encoder made it.
+        ConfigError: If there is no index, another encoder made it, or its products need what is not installed.
         DataError: If a file is corrupt.
     """
+    config = config or IndexConfig()
     vectors = open_vectors(
         folder,
         encoder_id=None if encoder is None else encoder.encoder_id,
         dimension=None if encoder is None else encoder.dimension,
         verify=verify,
-        nprobe=nprobe,
+        nprobe=config.nprobe,
+        products=config.products,
     )
     files = table_files(folder, vectors.manifest.num_additions)
     missing = [path for path in files if not path.is_file()]

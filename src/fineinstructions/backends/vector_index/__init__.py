@@ -3,6 +3,7 @@
 from fineinstructions.backends.vector_index.building import Settings, VectorSource, save_array
 from fineinstructions.backends.vector_index.manifest import Manifest, read_manifest
 from fineinstructions.backends.vector_index.neighbours import Neighbours, VectorIndex
+from fineinstructions.backends.vector_index.products import Products
 from fineinstructions.backends.vector_index.store import (
     ArraySource,
     IndexKind,
@@ -20,6 +21,7 @@ __all__ = [
     "IndexKind",
     "Manifest",
     "Neighbours",
+    "Products",
     "Settings",
     "VectorIndex",
     "VectorSource",

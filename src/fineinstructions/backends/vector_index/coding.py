@@ -96,12 +96,7 @@ class Coding:
         for start in range(0, len(coordinates), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             for number, part in enumerate((slice(0, self.head_dims), slice(self.head_dims, None))):
-                values = coordinates[rows, part]
-                largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
-                step = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
-                scaled = values * (1 / step)[:, None]
-                codes[rows, part] = np.rint(scaled, out=scaled)
-                steps[number, rows] = step
+                codes[rows, part], steps[number, rows] = quantized(coordinates[rows, part])
         return codes, steps[0], steps[1]
 
     def decoded(self, records: NDArray[Any]) -> NDArray[np.float32]:
@@ -203,6 +198,14 @@ class Coding:
                 list_dims=list_dims,
                 centroids_lc=arrays["centroids"],
             )
+
+
+def quantized(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Rows as 8-bit codes, of the same shape, and the value of one step of every row."""
+    largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+    steps = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    scaled = values * (1 / steps)[:, None]
+    return np.rint(scaled, out=scaled).astype(np.int8), steps
 
 
 def record_type(dimension: int) -> np.dtype[Any]:

@@ -18,7 +18,7 @@ queries of a list.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.backends.vector_index.building import CODING_FILE
 from fineinstructions.backends.vector_index.coding import Coding
+from fineinstructions.backends.vector_index.hits import Hits, no_hits
 from fineinstructions.backends.vector_index.manifest import Manifest
 from fineinstructions.backends.vector_index.neighbours import (
     DECIMALS,
@@ -39,12 +40,14 @@ from fineinstructions.backends.vector_index.neighbours import (
     ranked,
 )
 from fineinstructions.backends.vector_index.online import ShortCodes
+from fineinstructions.backends.vector_index.products import Products, int8_product
 from fineinstructions.backends.vector_index.scoring import (
     PAIRS_AT_ONCE,
     Asked,
     Block,
     pairs_above,
     scores_of,
+    scores_with,
 )
 from fineinstructions.backends.vector_index.segments import open_segment, read_lists
 from fineinstructions.errors import DataError
@@ -61,44 +64,19 @@ _MAX_HITS = 20_000_000
 """Hits held before those that cannot be among the best are dropped: bounds memory (400 MB)."""
 
 
-@dataclass
-class _Hits:
-    """What was found so far, one entry per query and row."""
-
-    queries: list[NDArray[np.int64]]
-    positions: list[NDArray[np.int64]]
-    scores: list[NDArray[np.float32]]
-    num_above: NDArray[np.int64]
-    """Rows per query that were found with a code score that counts, kept or not; shape (Q,)."""
-    num_found: NDArray[np.int64]
-    """Rows per query that were found at all, kept or not; shape (Q,)."""
-    held: int = 0
-
-    def take(
-        self,
-        queries: NDArray[np.int64],
-        positions: NDArray[np.int64],
-        scores: NDArray[np.float32],
-        counts_from: float,
-    ) -> None:
-        """Add hits and count them."""
-        self.queries.append(queries)
-        self.positions.append(positions)
-        self.scores.append(scores)
-        self.held += len(queries)
-        np.add.at(self.num_found, queries, 1)
-        np.add.at(self.num_above, queries[scores >= counts_from], 1)
-
-
-def _no_hits(num_queries: int) -> _Hits:
-    return _Hits([], [], [], np.zeros(num_queries, np.int64), np.zeros(num_queries, np.int64))
-
-
 class ListedIndex(VectorIndex):
     """See the module."""
 
-    def __init__(self, folder: Path, manifest: Manifest, removed: NDArray[np.int64], nprobe: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        removed: NDArray[np.int64],
+        nprobe: int | None = None,
+        products: Products = "auto",
+    ) -> None:
         super().__init__(folder, manifest, removed)
+        self._product = int8_product(products)
         try:
             self.coding = Coding.load(folder / CODING_FILE)
             self.segments = [
@@ -219,13 +197,13 @@ class ListedIndex(VectorIndex):
     def _pass(
         self, queries: NDArray[np.float32], min_cosine: float, max_candidates: int, lists: range
     ) -> list[Neighbours]:
-        hits = _no_hits(len(queries))
+        hits = no_hits(len(queries))
         self._look_into(hits, queries, Asked.by(self.coding, queries, self.nprobe), min_cosine, max_candidates, lists)
         return self._neighbours(queries, hits, min_cosine, max_candidates)
 
     def _look_into(
         self,
-        hits: _Hits,
+        hits: Hits,
         queries: NDArray[np.float32],
         asked: Asked,
         min_cosine: float,
@@ -236,7 +214,7 @@ class ListedIndex(VectorIndex):
         """Add what the probed lists hold, from a segment on."""
         cut = min_cosine - (self.manifest.scores.margin if self.manifest.scores else 0.0)
         for base, first, records, which in self._lists(asked, lists, first_segment):
-            for places, rows, scores in pairs_above(records, asked, which, self.coding, cut):
+            for places, rows, scores in pairs_above(records, asked, which, self.coding, cut, self._product):
                 self._take(hits, which[places], rows + (base + first), scores, min_cosine)
             if hits.held > _MAX_HITS:
                 self._settle(hits, queries, max_candidates)
@@ -244,7 +222,7 @@ class ListedIndex(VectorIndex):
 
     def _take(
         self,
-        hits: _Hits,
+        hits: Hits,
         queries: NDArray[np.int64],
         positions: NDArray[np.int64],
         scores: NDArray[np.float32],
@@ -258,7 +236,7 @@ class ListedIndex(VectorIndex):
         self, short: ShortCodes, queries: NDArray[np.float32], min_cosine: float, max_candidates: int
     ) -> list[Neighbours]:
         """What the short codes propose, decided by the 8-bit codes; additions list by list."""
-        first, hits = self.segments[0], _no_hits(len(queries))
+        first, hits = self.segments[0], no_hits(len(queries))
         asked = Asked.by(self.coding, queries, self.nprobe)
         cut = min_cosine - (self.manifest.scores.margin if self.manifest.scores else 0.0)
         nprobe = min(_ONLINE_PROBES * self.nprobe, self.coding.nlist)
@@ -267,12 +245,16 @@ class ListedIndex(VectorIndex):
         places, _ = np.nonzero(proposed >= 0)
         positions = proposed[proposed >= 0]
         for start in range(0, len(positions), PAIRS_AT_ONCE):
-            part = slice(start, start + PAIRS_AT_ONCE)
-            here, found = places[part], positions[part]
-            block = Block(first.take(first.parts, found), self.coding)
-            scores = scores_of(asked, here, block, np.arange(len(found)))
-            above = scores >= cut
-            self._take(hits, here[above], found[above], scores[above], min_cosine)
+            here, found = (array[start : start + PAIRS_AT_ONCE] for array in (places, positions))
+            records = first.take(first.parts, found)
+            numbers, firsts = np.unique(here, return_index=True)
+            scores = [
+                scores_with(asked, number, some, self.coding)
+                for number, some in zip(numbers.tolist(), np.split(records, firsts[1:]), strict=True)
+            ]
+            scores_here = np.concatenate(scores)
+            above = scores_here >= cut
+            self._take(hits, here[above], found[above], scores_here[above], min_cosine)
         if len(self.segments) > 1:
             every = range(self.coding.nlist)
             self._look_into(hits, queries, asked, min_cosine, max_candidates, every, first_segment=1)
@@ -300,7 +282,7 @@ class ListedIndex(VectorIndex):
                 yield base, int(segment.offsets[number]), records, wanted[number]
             base += len(segment.rows)
 
-    def _settle(self, hits: _Hits, asked: NDArray[np.float32], max_candidates: int) -> None:
+    def _settle(self, hits: Hits, asked: NDArray[np.float32], max_candidates: int) -> None:
         """Drop the hits that are too far behind to be among the best of their query."""
         if not hits.queries:
             return
@@ -337,7 +319,7 @@ class ListedIndex(VectorIndex):
         return stays
 
     def _neighbours(
-        self, queries: NDArray[np.float32], hits: _Hits, min_cosine: float, max_candidates: int
+        self, queries: NDArray[np.float32], hits: Hits, min_cosine: float, max_candidates: int
     ) -> list[Neighbours]:
         if not hits.queries:
             return [NOTHING] * len(queries)

@@ -10,14 +10,16 @@ Shapes: Q queries, D width, H head dims, M head and middle dims, P probed lists 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.backends.vector_index.coding import Coding, head_of, lengths, tail_of
+from fineinstructions.backends.vector_index.coding import Coding, head_of, lengths, quantized, tail_of
 from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import ROUNDING_MARGIN
+from fineinstructions.backends.vector_index.products import Int8Product
 
 _TILE_SCORES = 1 << 19
 """Scores taken at once: a tile of this many stays in the processor's cache."""
@@ -43,6 +45,18 @@ class Asked:
     """Other coordinates, rest length taken away; shape (Q, D - M + 1)."""
     lists: NDArray[np.int64]
     """Probed lists, shape (Q, P)."""
+
+    @cached_property
+    def codes(self) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+        """Heads as 8-bit codes, shape (Q, H), their steps, shape (Q,), and what a bound adds to a product of codes.
+
+        The last, of shape (Q, 3): how long what the codes leave out is, then tail length and share along the mean. By
+        Cauchy and Schwarz, what is left out adds at most its length times that of the other head.
+        """
+        head = self.head[:, :-2]
+        codes, steps = quantized(head)
+        left_out = lengths(head - codes * steps[:, None])
+        return codes, steps, np.column_stack([left_out, self.head[:, -2:]])
 
     @classmethod
     def by(cls, coding: Coding, queries: NDArray[np.float32], nprobe: int) -> Self:
@@ -104,18 +118,44 @@ def scores_of(asked: Asked, queries: NDArray[np.int64], block: "Block", rows: ND
     return heads + tails
 
 
+def scores_with(asked: Asked, query: int, records: NDArray[Any], coding: Coding) -> NDArray[np.float32]:
+    """Code scores of one query with some records, shape (n,): what `scores_of` says, for records of many lists."""
+    split, end = coding.head_dims, coding.middle_dims
+    heads = np.einsum("ij,j->i", head_of(records, split), asked.head[query, :-2])
+    heads += asked.head[query, -1] * records["along"]
+    tails = np.einsum("ij,j->i", tail_of(records, split, end), asked.middle[query, :-2])
+    tails += np.einsum("ij,j->i", tail_of(records, end), asked.rest[query, :-1])
+    return np.asarray(heads + tails)
+
+
 class Block:
     """Some records, few enough that their floats stay in the processor's cache."""
 
-    def __init__(self, records: NDArray[Any], coding: Coding) -> None:
+    def __init__(self, records: NDArray[Any], coding: Coding, product: Int8Product | None = None) -> None:
         self.head, self.middle, self.rest = floats_of(records, coding)
+        self._product = product
+        if product is not None:
+            self._codes = np.ascontiguousarray(records["codes"][:, : coding.head_dims])
+            self._steps = records["head_step"]
+            self._added = np.column_stack([lengths(self.head[:, :-2]), self.head[:, -2:]])
+
+    def _bounds(self, asked: Asked, here: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the scores are at most, by the heads; shape (Q, n)."""
+        if self._product is None:
+            return np.asarray(asked.head[here] @ self.head.T)
+        codes, steps, added = asked.codes
+        bounds = self._product(codes[here], self._codes)
+        bounds *= steps[here, None]
+        bounds *= self._steps
+        bounds += added[here] @ self._added.T
+        return bounds
 
     def above(
         self, asked: Asked, here: NDArray[np.int64], cut: float
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
         """Pairs at or above the cut: place in `here`, row of the block, code score."""
         low = np.float32(cut - ROUNDING_MARGIN)
-        bounds = asked.head[here] @ self.head.T
+        bounds = self._bounds(asked, here)
         flat = np.flatnonzero(bounds.ravel() >= low)
         steps = [(asked.middle, self.middle), (asked.rest, self.rest)]
         while steps and len(flat) > _DENSE * bounds.size:
@@ -137,11 +177,16 @@ class Block:
 
 
 def pairs_above(
-    records: NDArray[Any], asked: Asked, which: NDArray[np.int64], coding: Coding, cut: float
+    records: NDArray[Any],
+    asked: Asked,
+    which: NDArray[np.int64],
+    coding: Coding,
+    cut: float,
+    product: Int8Product | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Pairs at or above the cut: place in `which`, place in `records`, code score."""
+    """Pairs at or above the cut: place in `which`, place in `records`, code score; the same whatever the product."""
     for first in range(0, len(records), _ROWS_AT_ONCE):
-        block = Block(records[first : first + _ROWS_AT_ONCE], coding)
+        block = Block(records[first : first + _ROWS_AT_ONCE], coding, product)
         tile = max(1, _TILE_SCORES // len(block.head))
         for start in range(0, len(which), tile):
             for queries, rows, scores in block.above(asked, which[start : start + tile], cut):

@@ -34,6 +34,7 @@ from fineinstructions.backends.vector_index.manifest import MANIFEST_FILE, Manif
 from fineinstructions.backends.vector_index.memory import require_memory
 from fineinstructions.backends.vector_index.neighbours import VectorIndex, checked_vectors
 from fineinstructions.backends.vector_index.online import write_online
+from fineinstructions.backends.vector_index.products import Products
 from fineinstructions.backends.vector_index.truth import measure
 
 IndexKind = Literal["auto", "exact", "ivf"]
@@ -160,6 +161,7 @@ def open_vectors(
     dimension: int | None = None,
     verify: bool = True,
     nprobe: int | None = None,
+    products: Products = "auto",
 ) -> VectorIndex:
     """Open an index folder, memory-mapped.
 
@@ -169,12 +171,13 @@ def open_vectors(
         dimension: Width of its vectors; ``None`` to take any.
         verify: Compare the files' digests with the manifest; reads everything once.
         nprobe: Lists that a query of an ``ivf`` index looks into; ``None`` for what it was built with.
+        products: How an ``ivf`` index multiplies (`int8_product`); changes speed, not results.
 
     Returns:
         The index.
 
     Raises:
-        ConfigError: If there is no index, or another encoder made it.
+        ConfigError: If there is no index, another encoder made it, or `products` cannot be had.
         DataError: If a file or the manifest is corrupt.
     """
     manifest = read_manifest(folder)
@@ -183,7 +186,7 @@ def open_vectors(
     removed = _removed(folder, manifest)
     if manifest.kind == "exact":
         return ExactIndex(folder, manifest, removed)
-    return ListedIndex(folder, manifest, removed, nprobe)
+    return ListedIndex(folder, manifest, removed, nprobe, products)
 
 
 def add_vectors(folder: Path, source: VectorSource, rows_digest: str = "", settings: Settings = DEFAULTS) -> None:
