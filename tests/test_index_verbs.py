@@ -1,6 +1,7 @@
 """`index build`, `info`, `search`, `bench`, `add`, `remove` over the command line, and a run over a ready index."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from pipeline_inputs import call, content, in_process, look, take_documents
 
 import fineinstructions
+from fineinstructions.runs.lease import hold_lease
 
 pytestmark = pytest.mark.xdist_group("index_verbs")
 
@@ -90,6 +92,20 @@ def test_templates_come_and_go(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_changes_at_once_are_kept_apart(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(folder / "index", index)
+    before = content(index) | {"lease": b""}
+    with hold_lease(index / "lease"):
+        bank = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)})
+        for verb in (("add", index, EMBEDDED_BANK), ("remove", index, "t-1"), ("build", bank, "--out", index)):
+            refused = call("index", *verb)
+            assert refused.returncode == 2
+            assert f"{index}: process {os.getpid()} on" in refused.stderr
+            assert "is working in this folder" in refused.stderr
+    assert content(index) == before
+
+
 def test_an_index_of_a_run_and_a_foreign_encoders_are_left_alone(folder: Path, tmp_path: Path) -> None:
     documents = {"path": str(take_documents(tmp_path / "documents.parquet", 4, every=10))}
     path = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)}, documents=documents)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +49,8 @@ def build(
     if not config.templates.bank:
         raise ConfigError(f"{recipe}: no templates.bank; name the bank to index, or make one with 'templates build'")
     turned_away: dict[str, int] = {}
-    with reporter(as_json) as progress, _encoder(config) as encoder:
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out), reporter(as_json) as progress, _encoder(config) as encoder:
         progress.start("index", 1, 0)
         index = build_index(
             _templates(config, turned_away),
@@ -137,7 +138,7 @@ def add(
     settings = _config(config)
     settings = settings.model_copy(update={"templates": settings.templates.model_copy(update={"bank": bank})})
     turned_away: dict[str, int] = {}
-    with _encoder(settings) as encoder:
+    with _alone(folder), _encoder(settings) as encoder:
         added = add_templates(_templates(settings, turned_away), encoder, folder, settings.index.batch_size)
     _show({"added": added, "turned_away": turned_away, **_facts(open_index(folder, verify=False))}, as_json)
 
@@ -151,7 +152,8 @@ def remove(
     """Remove templates from an index: they are never found again."""
     from fineinstructions.templates.index import open_index, remove_templates
 
-    removed = remove_templates(template_ids, folder)
+    with _alone(folder):
+        removed = remove_templates(template_ids, folder)
     _show({"removed": removed, **_facts(open_index(folder, verify=False))}, as_json)
 
 
@@ -222,6 +224,15 @@ def _config(recipe: Path | None) -> "RunConfig":
     from fineinstructions.recipe import RunConfig
 
     return RunConfig() if recipe is None else load(recipe, RunConfig)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second change of the same index folder off, if there is a folder."""
+    from fineinstructions.runs.lease import hold_lease
+
+    with hold_lease(folder / "lease") if folder.is_dir() else nullcontext():
+        yield
 
 
 @contextmanager

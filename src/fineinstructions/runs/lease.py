@@ -1,4 +1,7 @@
-"""The lock that keeps two runs off one folder; the operating system releases it when its holder dies."""
+"""The lock that keeps two runs off one folder, or two changes off one index.
+
+The operating system releases it when its holder dies.
+"""
 
 import fcntl
 import json
