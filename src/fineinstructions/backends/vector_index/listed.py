@@ -54,9 +54,9 @@ from fineinstructions.errors import DataError
 
 QUERIES_PER_PASS = 131_072
 _BEST_LISTS = 4
-_ONLINE_PROBES = 2
+_ONLINE_PROBES = 3
 """Lists that the short codes look into, over those of a list-major search: they are cheap."""
-_ONLINE_DEPTH, _ONLINE_LEAST = 4, 64
+_ONLINE_DEPTH, _ONLINE_LEAST = 4, 160
 """Rows that the short codes propose: so many times those wanted, so many more, and as many as were removed."""
 _ONLINE_REMOVED = 4096
 """Removed rows up to which that is cheap; beyond, lists are searched."""
