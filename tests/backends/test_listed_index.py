@@ -52,7 +52,7 @@ def test_the_manifest_says_how_good_it_is(kept, coded, exact, queries):
     for index in (kept, coded):
         scores, recall = index.manifest.scores, index.manifest.recall
         assert 0 < scores.error_sd < scores.error_max <= scores.margin
-        assert recall.at_10 == 1.0
+        assert recall.at_10 == 1.0 if index is kept else 0.98 < recall.at_10 <= 1.0  # codes may swap the tenth
         assert recall.num_queries == 1000
         assert coded.manifest.keeps_vectors is False
         sample = index.search(queries, 0.5, 50)
