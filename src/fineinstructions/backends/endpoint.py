@@ -19,6 +19,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
+from fineinstructions.backends.logprobs import (
+    TokenLogprob,
+    from_plain_logprobs,
+    read_logprobs,
+    to_plain_logprobs,
+)
 from fineinstructions.config import Config
 from fineinstructions.errors import BackendError, ConfigError
 
@@ -172,6 +178,18 @@ class Completion:
     refusal: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON values, for the cache; those of a completion without log-probabilities do not name them."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "logprobs"}
+        return plain if self.logprobs is None else {**plain, "logprobs": to_plain_logprobs(self.logprobs)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Completion":
+        """The completion that `to_plain` made plain."""
+        stored = plain.get("logprobs")
+        return cls(**{**plain, "logprobs": None if stored is None else from_plain_logprobs(stored)})
 
 
 class Endpoint:
@@ -331,14 +349,15 @@ def _completion(text: str, key: str) -> Completion:
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
         usage = body.get("usage") or {}
-        counts = [int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens")]
+        prompt_tokens, completion_tokens = (int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
         finish_reason = str(choice.get("finish_reason") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _RetryableError(f"the body is no chat completion: {safe_line(text, key)[:80]!r}") from None
     if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
         raise _RetryableError("the reply has no text")
     said, declined = encodable(content or ""), encodable(str(refusal or ""))
-    return Completion(said, encodable(finish_reason), declined, *counts)
+    logprobs = read_logprobs(choice.get("logprobs"))
+    return Completion(said, encodable(finish_reason), declined, prompt_tokens, completion_tokens, logprobs)
 
 
 def _embeddings(text: str, key: str) -> list[list[float]]:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -19,6 +19,7 @@ from pydantic import AfterValidator
 
 from fineinstructions.backends.cache import ResponseCache
 from fineinstructions.backends.endpoint import ChatError, Completion, Endpoint, LlmConfig
+from fineinstructions.backends.logprobs import REQUEST_FIELDS, TokenLogprob
 from fineinstructions.backends.prompt import Message, Prompt
 from fineinstructions.config import from_mapping, to_plain
 from fineinstructions.errors import BackendError, ConfigError
@@ -77,6 +78,8 @@ class ChatRequest:
     """JSON schema of the reply, for servers that can hold the model to it."""
     llm: LlmConfig | None = None
     """Server and model; None for the client's own."""
+    logprobs: bool = False
+    """Whether to ask for the log-probabilities of the reply's tokens; a server without them replies all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class ChatReply:
     prompt_tokens: int
     completion_tokens: int
     cached: bool = False
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of every generated token; None where they were not asked for or the server gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ class ChatClient:
         llm.address  # noqa: B018 -- a wrong one is told before any work is done
         self._cache = cache
         self._endpoints: dict[str, Endpoint] = {}
-        self._modes: dict[str, asyncio.Task[str]] = {}
+        self._probes: dict[str, asyncio.Task[Any]] = {}
         self._usage = Usage()
         self._fatal: BackendError | None = None
         self._closed = False
@@ -164,6 +169,10 @@ class ChatClient:
         Returns:
             A future of the parsed value. Its errors are `ChatError` (this request) and `BackendError` (all of them).
         """
+        return self._start(self._ask(request, lambda reply: parse(reply.text)))
+
+    def ask_whole(self, request: ChatRequest, parse: Callable[[ChatReply], T]) -> "Future[T]":
+        """Like `ask`, for a parser that needs more of the reply than its text, such as its log-probabilities."""
         return self._start(self._ask(request, parse))
 
     def usage(self) -> Usage:
@@ -219,13 +228,13 @@ class ChatClient:
         for endpoint in self._endpoints.values():
             await endpoint.close()
 
-    async def _ask(self, request: ChatRequest, parse: Callable[[str], T]) -> T:
+    async def _ask(self, request: ChatRequest, parse: Callable[[ChatReply], T]) -> T:
         llm = request.llm or self.llm
         messages = request.messages
         for reask in range(llm.max_reasks + 1):
             reply = await self._reply(messages, request, llm)
             try:
-                return parse(reply.text)
+                return parse(reply)
             except ValueError as error:
                 trouble = str(error)
             if reask < llm.max_reasks:
@@ -240,6 +249,8 @@ class ChatClient:
         try:
             mode = await self._mode(llm) if request.schema is not None else "none"
             body = _body(messages, llm) | _response_format(mode, request.schema)
+            if request.logprobs and await self._tried_out("logprobs", llm, self._probe_logprobs):
+                body |= REQUEST_FIELDS
             completion, cached = await self._complete(body, llm)
         except ChatError:
             raise
@@ -250,9 +261,8 @@ class ChatClient:
             raise ChatError("refusal", "the model declined", raw=completion.refusal or completion.text)
         if completion.finish_reason == "length":
             raise ChatError("length", f"the reply was cut off at {llm.max_tokens} tokens", raw=completion.text)
-        return ChatReply(
-            completion.text, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, cached
-        )
+        counts = completion.prompt_tokens, completion.completion_tokens
+        return ChatReply(completion.text, completion.finish_reason, *counts, cached, completion.logprobs)
 
     async def _complete(self, body: dict[str, Any], llm: LlmConfig) -> tuple[Completion, bool]:
         """A completion from the cache or the server, and whether it was the cache."""
@@ -264,7 +274,7 @@ class ChatClient:
         stored = self._cache.get(key) if self._cache is not None else None
         if stored is not None:
             self._usage = replace(self._usage, cached=self._usage.cached + 1)
-            return Completion(**stored), True
+            return Completion.from_plain(stored), True
         completion = await self._endpoint(llm).complete(body)
         self._usage = replace(
             self._usage,
@@ -272,7 +282,7 @@ class ChatClient:
             completion_tokens=self._usage.completion_tokens + completion.completion_tokens,
         )
         if self._cache is not None:
-            self._cache.put(key, {name: getattr(completion, name) for name in Completion.__slots__})
+            self._cache.put(key, completion.to_plain())
         return completion, False
 
     def _endpoint(self, llm: LlmConfig) -> Endpoint:
@@ -283,20 +293,37 @@ class ChatClient:
         return self._endpoints[key]
 
     async def _mode(self, llm: LlmConfig) -> str:
-        """How far the server can hold a reply to a schema, tried out once per server and model."""
-        if llm.structured != "auto":
-            return llm.structured
-        key = f"{llm.address} {llm.model}"
-        probe = self._modes.get(key) or asyncio.create_task(self._probe(llm))
-        self._modes[key] = probe
+        """How far the server can hold a reply to a schema."""
+        return llm.structured if llm.structured != "auto" else await self._tried_out("schema", llm, self._probe_schema)
+
+    async def _tried_out(self, ability: str, llm: LlmConfig, probe: Callable[[LlmConfig], Awaitable[T]]) -> T:
+        """What a probe finds out, made once per server and model while the requests that need it wait."""
+        key = f"{ability} {llm.address} {llm.model}"
+        task = self._probes.get(key) or asyncio.ensure_future(probe(llm))
+        self._probes[key] = task
         try:
-            return await asyncio.shield(probe)
+            return await asyncio.shield(task)
         except ChatError:
-            if self._modes.get(key) is probe:
-                del self._modes[key]  # the next request tries again
+            if self._probes.get(key) is task:
+                del self._probes[key]  # the next request tries again
             raise
 
-    async def _probe(self, llm: LlmConfig) -> str:
+    async def _probe_logprobs(self, llm: LlmConfig) -> bool:
+        """Whether the server takes a request for log-probabilities; one that only ignores it does.
+
+        Raises:
+            ChatError: If no reply came through.
+        """
+        messages = (("user", "Reply with the single word ready."),)
+        try:
+            await self._complete(_body(messages, llm) | REQUEST_FIELDS, llm)
+        except ChatError as error:
+            if error.kind == "transport":
+                raise
+            return error.kind != "request"
+        return True
+
+    async def _probe_schema(self, llm: LlmConfig) -> str:
         """Ask for a plain word while demanding JSON: a reply in JSON shows that the demand was enforced.
 
         Raises:

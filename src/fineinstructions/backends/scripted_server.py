@@ -18,11 +18,11 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from fineinstructions.backends.scripted_brain import echo, embeddings, moderations
+from fineinstructions.backends.scripted_replies import Reply, chat_completion, error_body, is_object, only_value
 from fineinstructions.errors import ConfigError
 
 Fault = Literal[
@@ -37,15 +37,6 @@ FaultPlan = Callable[[Mapping[str, Any], int], Fault | None]
 
 _MAX_BODY_BYTES = 64 << 20
 _Model = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A brain's reply where plain text is not enough."""
-
-    text: str | None
-    finish_reason: str = "stop"
-    refusal: str | None = None
 
 
 class StatusError(Exception):
@@ -113,6 +104,7 @@ class ScriptedServer:
         latency_seconds: Mean of the exponentially distributed time to a reply.
         structured: What ``response_format`` does: ``schema`` holds a reply to values that the schema leaves no choice
             in, ``object`` the same and refuses schemas, ``ignore`` nothing, ``reject`` answers 400.
+        logprobs: What a request for log-probabilities gets: them, a reply without them, or 400.
         api_key: Key that requests must carry; None accepts any.
         models: Names that exist; empty for any.
         retry_after: Value of that header in 429 replies.
@@ -130,6 +122,7 @@ class ScriptedServer:
         faults: FaultPlan | None = None,
         latency_seconds: float = 0.0,
         structured: Literal["schema", "object", "ignore", "reject"] = "ignore",
+        logprobs: Literal["give", "ignore", "reject"] = "give",
         api_key: str | None = None,
         models: Sequence[str] = (),
         retry_after: str = "0.05",
@@ -139,7 +132,8 @@ class ScriptedServer:
         keep_bodies: bool = False,
     ) -> None:
         self._brain, self._embedder = brain, embedder
-        self._faults, self._latency_seconds, self._structured = faults, latency_seconds, structured
+        self._faults, self._latency_seconds = faults, latency_seconds
+        self._structured, self._logprobs = structured, logprobs
         self._api_key, self._models, self._retry_after, self._seed = api_key, tuple(models), retry_after, seed
         self._host, self._port, self._keep_bodies = host, port, keep_bodies
         self._times: Counter[bytes] = Counter()
@@ -208,17 +202,17 @@ class ScriptedServer:
         headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in head.splitlines()[1:])}
         length = int(headers.get("content-length") or 0)
         if length > _MAX_BODY_BYTES:
-            await _send(writer, 413, _error("the request body is too long"))
+            await _send(writer, 413, error_body("the request body is too long"))
             return False
         raw = await reader.readexactly(length)
         self.requests[path] += 1
         if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
-            await _send(writer, 401, _error(f"wrong key: {headers.get('authorization', 'none')}"))
+            await _send(writer, 401, error_body(f"wrong key: {headers.get('authorization', 'none')}"))
             return True
         try:
             body = json.loads(raw) if raw else {}
         except ValueError:
-            await _send(writer, 400, _error("the request body is no JSON"))
+            await _send(writer, 400, error_body("the request body is no JSON"))
             return True
         models = {"/v1/chat/completions": self._completion, "/v1/embeddings": self._embeddings}
         if method == "POST" and path in models:
@@ -228,7 +222,7 @@ class ScriptedServer:
             ("POST", "/v1/moderations"): moderations,
         }
         answer = answers.get((method, path))
-        await _send(writer, 200 if answer else 404, answer(body) if answer else _error(f"no such path: {path}"))
+        await _send(writer, 200 if answer else 404, answer(body) if answer else error_body(f"no such path: {path}"))
         return True
 
     async def _ask(self, model: _Model, body: dict[str, Any], raw: bytes, writer: asyncio.StreamWriter) -> bool:
@@ -262,7 +256,7 @@ class ScriptedServer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
-        answer = _chat_completion(body, Reply("half \ud83d a pair" if fault == "surrogate" else "]}garbage{["))
+        answer = chat_completion(body, Reply("half \ud83d a pair" if fault == "surrogate" else "]}garbage{["))
         if fault == "half_body":
             whole = _response(200, json.dumps(answer).encode())
             writer.write(whole[: len(whole) - 40])
@@ -271,7 +265,7 @@ class ScriptedServer:
         if fault in ("rate_limit", "server_error", "unavailable"):
             status = {"rate_limit": 429, "server_error": 500, "unavailable": 503}[fault]
             headers = {"Retry-After": self._retry_after} if fault == "rate_limit" else {}
-            await _send(writer, status, _error(f"scripted fault: {fault}"), headers)
+            await _send(writer, status, error_body(f"scripted fault: {fault}"), headers)
         elif fault == "wrong_type":
             writer.write(_response(200, b"<html>Bad gateway</html>", content_type="text/html"))
         elif fault == "bad_json":
@@ -285,67 +279,36 @@ class ScriptedServer:
         """Status and body of a proper reply."""
         model = str(body.get("model", ""))
         if self._models and model not in self._models:
-            return 404, _error(f"the model {model!r} does not exist", "model_not_found")
+            return 404, error_body(f"the model {model!r} does not exist", "model_not_found")
         wanted = body.get("response_format") or {}
         kind = wanted.get("type")
         if wanted and (self._structured == "reject" or (self._structured == "object" and kind == "json_schema")):
-            return 400, _error(f"response_format {kind} is not supported")
-        forced = _only_value((wanted.get("json_schema") or {}).get("schema"))
+            return 400, error_body(f"response_format {kind} is not supported")
+        if body.get("logprobs") and self._logprobs == "reject":
+            return 400, error_body("logprobs are not supported")
+        if self._logprobs == "ignore":
+            body = {name: value for name, value in body.items() if name != "logprobs"}
+        forced = only_value((wanted.get("json_schema") or {}).get("schema"))
         if self._structured == "schema" and forced is not None:
-            return 200, _chat_completion(body, Reply(json.dumps(forced)))
+            return 200, chat_completion(body, Reply(json.dumps(forced)))
         try:
             said = self._brain(body)
         except StatusError as error:
-            return error.status, _error(str(error), error.code)
+            return error.status, error_body(str(error), error.code)
         reply = said if isinstance(said, Reply) else Reply(said)
-        if self._structured in ("schema", "object") and kind == "json_object" and not _is_object(reply.text):
+        if self._structured in ("schema", "object") and kind == "json_object" and not is_object(reply.text):
             reply = Reply(json.dumps({"reply": reply.text}))
-        return 200, _chat_completion(body, reply)
+        return 200, chat_completion(body, reply)
 
     def _embeddings(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         try:
             return 200, self._embedder(body)
         except StatusError as error:
-            return error.status, _error(str(error), error.code)
+            return error.status, error_body(str(error), error.code)
 
     def _list_models(self, body: dict[str, Any]) -> dict[str, Any]:
         del body
         return {"object": "list", "data": [{"id": name, "object": "model"} for name in self._models or ("scripted",)]}
-
-
-def _chat_completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
-    sent = " ".join(str(message.get("content", "")) for message in body.get("messages", []))
-    tokens = {"prompt_tokens": len(sent.split()), "completion_tokens": len((reply.text or "").split())}
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
-    if reply.refusal is not None:
-        message["refusal"] = reply.refusal
-    return {
-        "id": f"chatcmpl-{hashlib.blake2b(sent.encode('utf-8', 'replace'), digest_size=8).hexdigest()}",
-        "object": "chat.completion",
-        "created": 0,
-        "model": body.get("model", ""),
-        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}],
-        "usage": {**tokens, "total_tokens": sum(tokens.values())},
-    }
-
-
-def _only_value(schema: Any) -> dict[str, Any] | None:
-    """The one object that a schema allows, where every property is an enum of one value."""
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not properties or not all(len(p.get("enum", ())) == 1 for p in properties.values()):
-        return None
-    return {name: property_schema["enum"][0] for name, property_schema in properties.items()}
-
-
-def _is_object(text: str | None) -> bool:
-    try:
-        return isinstance(json.loads(text or ""), dict)
-    except ValueError:
-        return False
-
-
-def _error(message: str, code: str = "") -> dict[str, Any]:
-    return {"error": {"message": message, "type": "scripted", "code": code or None}}
 
 
 async def _send(writer: asyncio.StreamWriter, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
