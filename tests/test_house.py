@@ -18,7 +18,7 @@ PACKAGE = "fineinstructions"
 VOCABULARY = {"records", "errors"}
 TOOLS = {
     *("config", "decontamination", "filters", "formats", "inputs", "judging", "markup", "moderation", "parquet", "pii"),
-    *("pooling", "progress", "readers", "staging", "backends", "embedded", "engines", "runs"),
+    *("pooling", "progress", "readers", "staging", "statistics", "backends", "embedded", "engines", "runs"),
 }
 ROOMS = {"templates", "matches", "pairs", "review"}
 HALLWAYS = {

@@ -32,7 +32,7 @@ from fineinstructions.matches.retrieve import Gate, RetrieveConfig, retrieve, th
 from fineinstructions.matches.sample import Popularity, Sampler, sample, uses_popularity
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
-from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, surplus_pairs
+from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, surplus_pairs, too_low_score
 from fineinstructions.records import (
     Document,
     Draft,
@@ -336,7 +336,7 @@ def select_pairs(unit: Unit, models: Models, setup: Setup) -> None:
     scored = (
         (pair.pair_id, pair.template_id)
         for pair in unit.read_all(Pair, phase="pairs")
-        if pair.judge_score >= config.min_score
+        if too_low_score(pair, config) is None
     )
     surplus = surplus_pairs(scored, config.max_template_share, setup.config.seed, config.template_cap_floor)
     pairs = unit.read_all(Pair, phase="pairs")

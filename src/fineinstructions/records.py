@@ -171,6 +171,9 @@ class Judgement:
     score: int
     feedback: str
     model: str = ""
+    """The judge: name, revision, prompt digest, length it is served with, as a JSON object; empty for `Judge.model`."""
+    expected_score: float | None = None
+    """Mean score by the probabilities of all five; None where the judge gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,8 @@ class Pair:
     excerpt_ratio: float
     coverage_ratio: float
     judge_score: int
+    judge_expected_score: float | None = dataclasses.field(default=None, kw_only=True)
+    """Mean of the scores 1 to 5 by their probabilities; null where the judge gives no probabilities."""
     judge_feedback: str
     models: str
     """Genericizer, encoder, instantiator and judge with their versions and prompt digests, as a JSON object."""

@@ -92,7 +92,7 @@ def _popularity(config: RunConfig) -> list[Any]:
 
 def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases from documents to pairs, each with what decides its bytes."""
-    late = ("min_score", "max_template_share", "template_cap_floor")
+    late = ("min_score", "min_expected_score", "max_template_share", "template_cap_floor")
     decides_replies = [models.instantiator.model, models.judge.model]
     return [
         Phase(

@@ -15,6 +15,12 @@ _MAX_STARTS = 200
 """How many opening braces are tried before a reply counts as unparseable."""
 
 
+def thinking_end(text: str) -> int:
+    """Where the part of a reply begins that comes after the model's thinking aloud; 0 where there is none of it."""
+    thinking = _THINKING.match(text)
+    return thinking.end() if thinking else 0
+
+
 def json_reply(text: str, required: Collection[str], *, null: bool = False) -> dict[str, Any] | None:
     r"""The JSON object of a model's reply.
 
@@ -33,7 +39,7 @@ def json_reply(text: str, required: Collection[str], *, null: bool = False) -> d
         >>> json_reply('Sure!\n```json\n{"score": 4}\n```\nAnything else?', ["score"])
         {'score': 4}
     """
-    body = _THINKING.sub("", text, count=1).strip()
+    body = text[thinking_end(text) :].strip()
     fenced = _FENCE.search(body)
     if null and (fenced[1] if fenced else body).strip().rstrip(".").lower() in ("null", "none"):
         return None

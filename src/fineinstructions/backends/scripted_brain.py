@@ -36,7 +36,7 @@ def echo(body: Mapping[str, Any]) -> str:
     Args:
         body: The request body; the job is told from its first user message: a JSON object with ``query``, with
             ``instruction_template`` and ``document``, or with ``instruction`` and ``answer``; the tags of Flow Judge;
-            and anything else is a bare query.
+            the headings of Prometheus; and anything else is a bare query.
 
     Example:
         >>> echo({"messages": [{"role": "user", "content": '{"instruction": "Why?", "answer": "So."}'}]})
@@ -53,6 +53,8 @@ def echo(body: Mapping[str, Any]) -> str:
         return json.dumps({"feedback": "A rule, not a reader, gave this grade.", "score": _score(said)})
     if "<score>" in said and "<feedback>" in said:
         return f"<feedback>A rule, not a reader, gave this grade.</feedback>\n<score>{_score(said)}</score>"
+    if "[RESULT]" in said and "###Response to evaluate:" in said:
+        return f"Feedback: A rule, not a reader, gave this grade. [RESULT] {_score(said)}"
     return make_template(str(job["query"]) if isinstance(job, dict) and "query" in job else said)
 
 

@@ -107,6 +107,7 @@ class ScriptedServer:
         logprobs: What a request for log-probabilities gets: them, a reply without them, or 400.
         api_key: Key that requests must carry; None accepts any.
         models: Names that exist; empty for any.
+        max_model_len: What the entries of ``/v1/models`` say about it; None for nothing.
         retry_after: Value of that header in 429 replies.
         seed: Seed of the latencies.
         host: Address to listen on.
@@ -125,6 +126,7 @@ class ScriptedServer:
         logprobs: Literal["give", "ignore", "reject"] = "give",
         api_key: str | None = None,
         models: Sequence[str] = (),
+        max_model_len: int | None = None,
         retry_after: str = "0.05",
         seed: int = 0,
         host: str = "127.0.0.1",
@@ -133,7 +135,7 @@ class ScriptedServer:
     ) -> None:
         self._brain, self._embedder = brain, embedder
         self._faults, self._latency_seconds = faults, latency_seconds
-        self._structured, self._logprobs = structured, logprobs
+        self._structured, self._logprobs, self._max_model_len = structured, logprobs, max_model_len
         self._api_key, self._models, self._retry_after, self._seed = api_key, tuple(models), retry_after, seed
         self._host, self._port, self._keep_bodies = host, port, keep_bodies
         self._times: Counter[bytes] = Counter()
@@ -308,7 +310,8 @@ class ScriptedServer:
 
     def _list_models(self, body: dict[str, Any]) -> dict[str, Any]:
         del body
-        return {"object": "list", "data": [{"id": name, "object": "model"} for name in self._models or ("scripted",)]}
+        served = {"object": "model"} | ({"max_model_len": self._max_model_len} if self._max_model_len else {})
+        return {"object": "list", "data": [{"id": name, **served} for name in self._models or ("scripted",)]}
 
 
 async def _send(writer: asyncio.StreamWriter, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:

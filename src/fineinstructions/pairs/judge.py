@@ -7,18 +7,22 @@ is a rejection of its own and never a low score.
 
 import functools
 import json
+import logging
 import math
+import re
+import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
     ChatClient,
     ChatError,
+    ChatReply,
     ChatRequest,
     LlmOverrides,
     chat_rejection,
@@ -27,8 +31,9 @@ from fineinstructions.backends.llm import (
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, read_prompt
+from fineinstructions.backends.served import served_max_model_len
 from fineinstructions.config import Config
-from fineinstructions.judging import VERDICT_PARSERS, Verdict
+from fineinstructions.judging import VERDICT_PARSERS, Verdict, expected_score
 from fineinstructions.records import (
     Document,
     ExpandedDraft,
@@ -45,8 +50,16 @@ from fineinstructions.records import (
 Judged = tuple[ExpandedDraft, Template, Document]
 """What a judge sees: a draft with its template and its document."""
 
-PLACES = ("input", "instruction", "answer", "document", "document_input")
-"""What a judge prompt can be filled with; `document` and `document_input` are empty unless `with_document` is set."""
+PLACES = ("input", "instruction", "answer", "document", "document_input", "document_rule")
+"""What a judge prompt can be filled with; those of the document are empty unless `with_document` is set."""
+
+DOCUMENT_RULE = " The document is what the answer was quoted from: an answer that contradicts it deserves at most 2."
+"""What `{{document_rule}}` says where there is a document. Ours."""
+
+LONG_ROPE_TOKENS = 4096
+"""Served for more than this, a Phi-3 model uses other position factors for short texts too, and scores differ."""
+_PHI_3 = re.compile(r"phi-?3|flow-?_?judge", re.IGNORECASE)
+_logger = logging.getLogger(__name__)
 
 
 class JudgeConfig(Config):
@@ -56,17 +69,26 @@ class JudgeConfig(Config):
     """Tier: the model that ships with the package, or a server."""
     llm: LlmOverrides = Field(default_factory=dict)
     """Keys of the `llm` section that this stage sets differently."""
-    protocol: Literal["json", "flow"] = "json"
-    """What the judge replies: a JSON object, or the tags of Flow Judge."""
+    protocol: Literal["json", "flow", "prometheus"] = "json"
+    """What the judge replies: a JSON object, the tags of Flow Judge, or Prometheus' feedback and `[RESULT]`."""
     prompt: str | None = None
     """Prompt file instead of the one that ships; places: `{{input}}` (JSON), `{{instruction}}`, `{{answer}}`,
-    `{{document}}`, `{{document_input}}` (the document inside a tag)."""
+    `{{document}}`, `{{document_input}}` (the document inside a tag), `{{document_rule}}` (how to grade against it)."""
     with_document: bool = False
     """Show the judge the document too. Ours: off, as the paper's judge scores instruction and answer."""
     max_document_chars: int = Field(default=12_000, ge=1)
     """Longest beginning of a document that the judge is shown, in characters. Ours."""
+    logprobs: bool = True
+    """Ask the server for token probabilities and keep the expected score (`judge_expected_score`) beside the score; a
+    server without them costs nothing. Ours."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Tokens that the judge is served for, recorded with every score; ``None`` takes what the server says. A Phi-3
+    model such as Flow Judge scores differently above 4096. Ours."""
     min_score: int = Field(default=4, ge=1, le=5)
     """Lowest score that is kept. Paper, section 3.4."""
+    min_expected_score: float | None = Field(default=None, ge=1, le=5)
+    """Lowest expected score that is kept, in addition to `min_score` (set that to 1 to let this one decide); a pair
+    without an expected score is measured by its score. Ours."""
     max_template_share: float = Field(default=0.05, gt=0, le=1)
     """Largest share of the kept pairs that one template may have; 1 for no limit. Applied last, to pairs that are made
     and judged; `sample.max_sampled_share` limits the matches before a model is asked. Ours."""
@@ -142,6 +164,7 @@ def _pair(item: Judged, verdict: Judgement, models: dict[str, str]) -> Pair:
         pair_id=pair_id(draft),
         query_ids=template.query_ids,
         judge_score=verdict.score,
+        judge_expected_score=verdict.expected_score,
         judge_feedback=verdict.feedback,
         models=_models_json((("instantiator", model), *models.items())),
         licence=document.licence,
@@ -169,18 +192,30 @@ def select(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str])
         surplus: Ids that `surplus_pairs` named, of the pairs above the threshold.
 
     Yields:
-        Each pair, or its rejection: ``low_score`` with the score as value, or ``template_cap``.
+        Each pair, or its rejection: ``low_score`` or ``low_expected_score`` with that score as value, or
+        ``template_cap``.
 
     Source:
         arXiv:2601.22146, section 3.4; the cap is ours.
     """
     for pair in pairs:
-        if pair.judge_score < config.min_score:
-            yield rejection("select", "low_score", pair.pair_id, pair, float(pair.judge_score))
+        too_low = too_low_score(pair, config)
+        if too_low is not None:
+            yield rejection("select", too_low[0], pair.pair_id, pair, too_low[1])
         elif pair.pair_id in surplus:
             yield rejection("select", "template_cap", pair.pair_id, pair)
         else:
             yield pair
+
+
+def too_low_score(pair: Pair, config: JudgeConfig) -> tuple[str, float] | None:
+    """Reason and score of a pair below one of the thresholds; None for a pair that is good enough."""
+    if pair.judge_score < config.min_score:
+        return "low_score", float(pair.judge_score)
+    expected = pair.judge_score if pair.judge_expected_score is None else pair.judge_expected_score
+    if config.min_expected_score is not None and expected < config.min_expected_score:
+        return "low_expected_score", float(expected)
+    return None
 
 
 def surplus_pairs(
@@ -272,11 +307,28 @@ class PromptedJudge:
         shipped = Path(__file__).with_name(f"judge.{config.protocol}.prompt.txt")
         self._prompt = read_prompt(Path(config.prompt) if config.prompt else shipped, PLACES)
         self._parse = VERDICT_PARSERS[config.protocol]
+        self._asking_server = threading.Lock()
 
     @property
     def model(self) -> str:
-        """Model, sampling, protocol and prompt digest, as a JSON object."""
-        return to_json({**json.loads(model_json(self._llm, self._prompt)), "protocol": self._config.protocol})
+        """Model, sampling, protocol and prompt digest, as a JSON object; no server is asked for it."""
+        return to_json(self._described)
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        return {**json.loads(model_json(self._llm, self._prompt)), "protocol": self._config.protocol}
+
+    @functools.cached_property
+    def _max_model_len(self) -> int | None:
+        """What the judge is served for, as set or as the server says; warns of what that does to a Phi-3 model."""
+        found = self._config.max_model_len or served_max_model_len(self._llm)
+        if found is not None and found > LONG_ROPE_TOKENS and _PHI_3.search(self._llm.model):
+            _logger.warning(
+                "judge %s is served with max_model_len %s: a Phi-3 model scores short texts differently above %s; "
+                "serve it with --max-model-len %s",
+                *(self._llm.model, found, LONG_ROPE_TOKENS, LONG_ROPE_TOKENS),
+            )
+        return found
 
     def judge(self, items: Iterable[Judged]) -> Iterator[Judgement | Rejection]:
         """Verdicts as the model gave them; runs ahead by two windows.
@@ -284,14 +336,16 @@ class PromptedJudge:
         Raises:
             BackendError: If the server as a whole fails.
         """
-        model = self.model
+        with self._asking_server:  # units of several threads share this judge
+            model = to_json({**self._described, "max_model_len": self._max_model_len})
         for (draft, _, _), future in in_order(items, self._ask, ahead=2 * self._llm.max_in_flight):
             try:
-                yield Judgement(pair_id(draft), *future.result(), model=model)
+                verdict, expected = future.result()
+                yield Judgement(pair_id(draft), verdict.score, verdict.feedback, model, expected)
             except ChatError as error:
                 yield chat_rejection("judge", pair_id(draft), as_dict(draft), error, format_reason="unparseable")
 
-    def _ask(self, item: Judged) -> "Future[Verdict]":
+    def _ask(self, item: Judged) -> "Future[tuple[Verdict, float | None]]":
         draft, _, document = item
         shown = document.text[: self._config.max_document_chars] if self._config.with_document else ""
         values = {"instruction": draft.instruction, "answer": draft.answer} | ({"document": shown} if shown else {})
@@ -300,9 +354,15 @@ class PromptedJudge:
             "input": as_input(**values),
             "document": shown,
             "document_input": f"\n<document>\n{shown}\n</document>" if shown else "",
+            "document_rule": DOCUMENT_RULE if shown else "",
         }
         schema = SCHEMA if self._config.protocol == "json" else None
-        return self._client.ask(ChatRequest(self._prompt.fill(places), schema, self._llm), self._parse)
+        request = ChatRequest(self._prompt.fill(places), schema, self._llm, self._config.logprobs)
+        return self._client.ask_whole(request, self._read)
+
+    def _read(self, reply: ChatReply) -> tuple[Verdict, float | None]:
+        verdict = self._parse(reply.text)
+        return verdict, expected_score(reply.text, verdict, reply.logprobs)
 
 
 SCHEMA = {

@@ -1,0 +1,154 @@
+"""Figures of agreement between a judge and labels, and how far they can be trusted.
+
+In: arrays of scores and labels. Out: one number, or NaN where the figure has no meaning (a judge that gives one score
+only has no rank correlation with anything). The decision to question: rows that belong together, such as answers to one
+question, are drawn together by the bootstrap, so that many answers to few questions do not look like many questions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+"""Row numbers, with repetitions."""
+
+
+def quadratic_kappa(ours: Sequence[int], theirs: Sequence[int], scale: Sequence[int]) -> float:
+    """Cohen's kappa of two graders, disagreements weighted by the square of their distance on a scale.
+
+    Args:
+        ours: Grades of one grader.
+        theirs: Grades of the other, in the same order.
+        scale: All grades there are, rising by one.
+
+    Returns:
+        1 for the same grades, 0 for what chance gives two graders with these habits, negative below that; NaN where
+        both give one and the same grade throughout, or there are no grades.
+
+    Raises:
+        ValueError: If the grades differ in number or lie off the scale.
+
+    Source:
+        Cohen 1968, "Weighted kappa".
+
+    Example:
+        >>> quadratic_kappa([1, 2, 3], [1, 2, 3], [1, 2, 3]), quadratic_kappa([1, 3], [3, 1], [1, 2, 3])
+        (1.0, -1.0)
+    """
+    first, second = np.asarray(ours, np.int64) - scale[0], np.asarray(theirs, np.int64) - scale[0]
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} and {len(second)} grades; give as many of both")
+    size = len(scale)
+    if first.size and not all(grades.min() >= 0 and grades.max() < size for grades in (first, second)):
+        raise ValueError(f"a grade lies off the scale from {scale[0]} to {scale[-1]}")
+    observed = np.bincount(first * size + second, minlength=size * size).reshape(size, size)
+    number = observed.sum()
+    expected = np.outer(observed.sum(axis=1), observed.sum(axis=0)) / max(1, number)
+    distance = np.subtract.outer(np.arange(size), np.arange(size)) ** 2
+    by_chance = float((distance * expected).sum())
+    return 1 - float((distance * observed).sum()) / by_chance if by_chance > 0 else math.nan
+
+
+def average_ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1 upwards; equal values share the mean of their ranks.
+
+    Example:
+        >>> average_ranks([10, 30, 20, 20]).tolist()
+        [1.0, 4.0, 2.5, 2.5]
+    """
+    _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    shared: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
+    return shared
+
+
+def spearman(ours: Sequence[float] | NDArray[np.float64], theirs: Sequence[float] | NDArray[np.float64]) -> float:
+    """Rank correlation of two series, ties at their mean rank.
+
+    Returns:
+        -1 to 1; NaN where one of them does not vary, or there are fewer than two values.
+
+    Raises:
+        ValueError: If they differ in length.
+
+    Example:
+        >>> spearman([1, 2, 3, 4], [10, 20, 40, 30])
+        0.8
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} and {len(theirs)} values; give as many of both")
+    if len(ours) < 2:
+        return math.nan
+    first, second = (ranks - ranks.mean() for ranks in (average_ranks(ours), average_ranks(theirs)))
+    spread = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / spread if spread > 0 else math.nan
+
+
+def auc(scores: Sequence[float] | NDArray[np.float64], is_positive: Sequence[bool] | NDArray[np.bool_]) -> float:
+    """Chance that a positive row scores higher than a negative one, equal scores counted half: the area under the ROC.
+
+    Returns:
+        0 to 1, 0.5 for scores that tell nothing; NaN where there are not both kinds of rows.
+
+    Raises:
+        ValueError: If there are not as many labels as scores.
+
+    Source:
+        Mann and Whitney 1947.
+
+    Example:
+        >>> auc([1, 2, 2, 3], [False, False, True, True])
+        0.875
+    """
+    positive = np.asarray(is_positive, np.bool_)
+    if len(scores) != len(positive):
+        raise ValueError(f"{len(scores)} scores and {len(positive)} labels; give as many of both")
+    num_positive = int(positive.sum())
+    num_negative = len(positive) - num_positive
+    if not (num_positive and num_negative):
+        return math.nan
+    above = float(average_ranks(scores)[positive].sum()) - num_positive * (num_positive + 1) / 2
+    return above / (num_positive * num_negative)
+
+
+def bootstrap_interval(
+    figure: Callable[[Rows], float], groups: Sequence[Any], seed: int, *, resamples: int = 1000, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of a figure over resampled groups of rows.
+
+    Args:
+        figure: From row numbers, with repetitions, to the figure; NaN where it has no meaning for them.
+        groups: Group of every row; rows of one group are drawn together. Give every row its own for independent rows.
+        seed: Decides what is drawn.
+        resamples: How often.
+        level: Share of the resamples that lie inside.
+
+    Returns:
+        Lower and upper end; None with fewer than two groups, or where the figure has no meaning for most resamples.
+
+    Source:
+        Efron and Tibshirani 1993, chapter 13; drawing groups is the cluster bootstrap.
+    """
+    _, group_of = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    order = np.argsort(group_of, kind="stable")
+    sizes = np.bincount(group_of)
+    if len(sizes) < 2:
+        return None
+    starts = np.cumsum(sizes) - sizes
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        lengths = sizes[drawn]
+        first = np.cumsum(lengths) - lengths
+        places = np.arange(lengths.sum()) + np.repeat(starts[drawn] - first, lengths)
+        values.append(figure(order[places]))
+    found = np.asarray(values)
+    found = found[~np.isnan(found)]
+    if 2 * len(found) <= resamples:
+        return None
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
