@@ -26,6 +26,7 @@ HALLWAYS = {
     "diagnostics",
     "documents",
     "forecast",
+    "judge_calibration",
     "phases",
     "pipeline",
     "recipe",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fineinstructions import __version__
-from fineinstructions.cli import banks, indexes, looks, machine, runs
+from fineinstructions.cli import banks, indexes, judges, looks, machine, runs
 from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("doctor")(machine.doctor)
 app.command("schema")(machine.schema)
 app.add_typer(banks.app, name="templates")
 app.add_typer(indexes.app, name="index")
+app.add_typer(judges.app, name="judge")
 
 EXIT_LOSS = 1
 EXIT_MISTAKE = 2

@@ -1,0 +1,88 @@
+"""Verbs of a judge: judge calibrate."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fineinstructions.cli.runs import Json, Sets
+
+app = typer.Typer(help="Measure judges.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure judges against labels, before their scores decide what is kept."""
+
+
+@app.command("calibrate")
+def calibrate(
+    data: Annotated[
+        list[str], typer.Argument(help="Labelled answers: Parquet, JSON lines or CSV; files, globs or folders.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Recipe that names the judge; the embedded one by default."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Take the judge of this run, its cache, and its report/ for --out.", metavar="RUN"),
+    ] = None,
+    set_: Sets = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="What a column holds, if not known by its name.", metavar="ROLE=NAME"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only N rows of every file, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn: rows, resamples, places of chosen answers.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for figures, verdicts and replies.", metavar="DIR")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how far a judge agrees with labelled answers: which of two is better, scores, or right and wrong.
+
+    Columns are known by their names: instruction (question, query, prompt) with output_1 + output_2 + label (1 or 2),
+    chosen + rejected, answer (response, output, prediction) + score (rating, gpt4_scores), or answer + label (0 or 1).
+    """
+    from fineinstructions import judge_calibration as hallway
+    from fineinstructions.cli.reporters import waiting
+    from fineinstructions.config import from_mapping, load
+    from fineinstructions.errors import ConfigError
+    from fineinstructions.recipe import RunConfig
+    from fineinstructions.runs import RunFolder
+
+    if config is not None and run is not None:
+        raise ConfigError("judge calibrate: give either --config or --run")
+    if run is not None:
+        folder = RunFolder.open(run)
+        recipe = from_mapping(folder.config, RunConfig, set_ or (), where=str(folder.recipe_file))
+        out = out or folder.root / "report"
+    else:
+        recipe = from_mapping({}, RunConfig, set_ or ()) if config is None else load(config, RunConfig, set_ or ())
+    with waiting("judging the labelled answers"):
+        found = hallway.calibrate_judge(
+            data, recipe, columns=_columns(column or []), limit=limit, seed=seed, out=out, cache_root=run
+        )
+    if as_json:
+        print(json.dumps(hallway.plain(found), indent=1, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from fineinstructions.cli.judge_view import judge_view
+
+        Console(highlight=False).print(judge_view(found))
+    if found.num_failed:
+        print(f"{found.num_failed:,} answers failed; run the same command again to ask for them", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _columns(words: list[str]) -> dict[str, str]:
+    from fineinstructions.errors import ConfigError
+
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"--column {word}: say ROLE=NAME, for example --column instruction=question")
+    return {role.strip(): name for role, _, name in (word.partition("=") for word in words)}
