@@ -123,6 +123,7 @@ def test_pairs_come_out_and_name_their_models(finished: tuple[Path, ScriptedServ
         assert all(len(models[role]["prompt"]) >= 16 for role in named)
         assert models["encoder"]
         assert pair["judge_feedback"]
+        assert abs(pair["judge_expected_score"] - pair["judge_score"]) < 1.2
     shown = output_json(look("explain", run, pairs[0]["pair_id"], "--json"))
     assert shown["template"]["template_id"] == pairs[0]["template_id"]
 

@@ -18,8 +18,9 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.pairs.calibrate import Agreement, JudgedRow, judge_rows, measure
 from fineinstructions.pairs.calibration_page import page
-from fineinstructions.pairs.labelled import read_labelled
+from fineinstructions.pairs.labelled import LabelledSet, read_labelled
 from fineinstructions.phases import Models
+from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, Rejection, as_dict, to_json, to_table
 from fineinstructions.setup import Setup
@@ -71,6 +72,7 @@ def calibrate_judge(
     seed: int = 0,
     out: Path | None = None,
     cache_root: Path | None = None,
+    progress: Progress | None = None,
 ) -> JudgeCalibration:
     """Measure the judge of a recipe on labelled files.
 
@@ -82,6 +84,7 @@ def calibrate_judge(
         seed: Seed of what is drawn.
         out: Folder for the results and the response cache; None writes nothing.
         cache_root: Folder whose response cache is used instead, that of a run for example.
+        progress: Told what goes on, a set being a phase and a row a unit; by default nobody.
 
     Raises:
         ConfigError: If a file or a setting is wrong.
@@ -101,7 +104,7 @@ def calibrate_judge(
         root = cache_root or out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         models = stack.enter_context(closing(Models(Setup(config, root))))
         for labelled in sets:
-            judged = list(judge_rows(labelled, models.judge))
+            judged = list(_told(judge_rows(labelled, models.judge), labelled, progress or Silent()))
             agreements.append(measure(labelled, judged, seed, config.judge.min_score))
             verdicts += itertools.chain.from_iterable(_verdicts(labelled.name, row) for row in judged)
             num_failed += sum(isinstance(o, Rejection) and o.failed for row in judged for o in row.outcomes)
@@ -111,6 +114,14 @@ def calibrate_judge(
     if out is not None:
         _write(found, verdicts, out)
     return found
+
+
+def _told(rows: Iterator[JudgedRow], labelled: LabelledSet, progress: Progress) -> Iterator[JudgedRow]:
+    progress.start(labelled.name, len(labelled.rows), 0)
+    for row in rows:
+        progress.advance(labelled.name, 1)
+        yield row
+    progress.finish(labelled.name)
 
 
 def _judge_of(judged: Sequence[JudgedRow]) -> str:

@@ -5,6 +5,8 @@ import math
 
 import pytest
 from chat_requests import error_of, request, settings, upper, user_text
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fineinstructions.backends.cache import ResponseCache
 from fineinstructions.backends.llm import ChatClient
@@ -204,6 +206,20 @@ def test_the_token_of_a_place_in_the_text(tokens, text):
 @pytest.mark.parametrize("tokens", [(), ("four",), ("4", "x", "y", "z", "t"), ("5",)])
 def test_tokens_of_another_text_hold_no_place_in_it(tokens):
     assert token_at([TokenLogprob(token, 0.0) for token in tokens], "Score: 4", 7) is None
+
+
+@given(st.lists(st.text(max_size=6), min_size=1, max_size=12), st.data())
+def test_the_token_is_found_wherever_a_reply_is_cut(parts, data):
+    text = "".join(parts)
+    places = [place for place, character in enumerate(text) if not character.isspace()]
+    if not places:
+        return
+    position = data.draw(st.sampled_from(places))
+    found = token_at([TokenLogprob(part, -float(number)) for number, part in enumerate(parts)], text, position)
+    assert found is not None
+    token, place = found
+    assert token.token[place] == text[position]
+    assert len("".join(parts[: int(-token.logprob)])) + place == position
 
 
 def test_the_request_of_a_reply_is_not_mixed_with_that_of_another():

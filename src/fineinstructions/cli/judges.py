@@ -48,7 +48,7 @@ def calibrate(
     chosen + rejected, answer (response, output, prediction) + score (rating, gpt4_scores), or answer + label (0 or 1).
     """
     from fineinstructions import judge_calibration as hallway
-    from fineinstructions.cli.reporters import waiting
+    from fineinstructions.cli.reporters import reporter
     from fineinstructions.config import from_mapping, load
     from fineinstructions.errors import ConfigError
     from fineinstructions.recipe import RunConfig
@@ -62,9 +62,16 @@ def calibrate(
         out = out or folder.root / "report"
     else:
         recipe = from_mapping({}, RunConfig, set_ or ()) if config is None else load(config, RunConfig, set_ or ())
-    with waiting("judging the labelled answers"):
+    with reporter(as_json) as progress:
         found = hallway.calibrate_judge(
-            data, recipe, columns=_columns(column or []), limit=limit, seed=seed, out=out, cache_root=run
+            data,
+            recipe,
+            columns=_columns(column or []),
+            limit=limit,
+            seed=seed,
+            out=out,
+            cache_root=run,
+            progress=progress,
         )
     if as_json:
         print(json.dumps(hallway.plain(found), indent=1, ensure_ascii=False))

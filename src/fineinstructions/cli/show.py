@@ -56,11 +56,17 @@ def flowing(text: str) -> str:
     return _UNSAFE.sub(" ", _HARD_END.sub(" ", text))
 
 
+def score(pair: Pair) -> str:
+    """The judge's score, and the expected one where there is one."""
+    expected = "" if pair.judge_expected_score is None else f" (expected {pair.judge_expected_score:.2f})"
+    return f"{pair.judge_score}/5{expected}"
+
+
 def pair_panel(pair: Pair, max_chars: int | None = None) -> Panel:
     """One pair with its source, scores and ids."""
     where = "whole document" if pair.chunk == GLOBAL_CHUNK else f"coverage chunk {pair.chunk}"
     facts = (
-        f"score {pair.judge_score}/5 · quoted {pair.excerpt_ratio:.0%} · cosine {pair.cosine:.3f} ({where}) · "
+        f"score {score(pair)} · quoted {pair.excerpt_ratio:.0%} · cosine {pair.cosine:.3f} ({where}) · "
         f"{pair.source or 'no source column'} · {pair.licence or 'no licence column'}"
     )
     title = f" from: {pair.title}" if pair.title else f" from: {pair.document_id}"
@@ -237,7 +243,7 @@ def lineage_view(lineage: "Lineage") -> Group:
         lines.append(Text.assemble(span, (f"{before} ", "dim"), (flowing(quote.text), "green"), (f" {after}", "dim")))
     lines.append(Text("models", style="bold"))
     lines += [Text(f"  {role}: {json.dumps(model)}") for role, model in json.loads(pair.models).items()]
-    lines += [Text("judge", style="bold"), Text(f"  {pair.judge_score}/5: {flowing(pair.judge_feedback)}")]
+    lines += [Text("judge", style="bold"), Text(f"  {score(pair)}: {flowing(pair.judge_feedback)}")]
     return Group(*lines, Text(""), pair_panel(pair))
 
 
