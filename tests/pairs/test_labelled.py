@@ -78,10 +78,15 @@ def test_rows_without_text_or_a_clear_label_are_counted(tmp_path):
         {**TWO, "output_2": " ", "label": 1},
         {**TWO, "instruction": None, "label": 1},
         {**TWO, "label": None},
+        {**TWO, "label": float("nan")},
     ]
     found = labelled(tmp_path, rows)
     assert len(found.rows) == 1
-    assert found.left_out == {"no clear label": 1, "no text": 2}
+    assert found.left_out == {"no clear label": 2, "no text": 2}
+    scores = [{**ONE, "score": score} for score in (3.0, float("nan"), None)]
+    assert labelled(tmp_path, scores).left_out == {"no clear label": 2}
+    odd = [{**ONE, "label": 1}, {**ONE, "label": 1, "prediction": "half \ud83d"}]
+    assert labelled(tmp_path, odd, name="set.jsonl").left_out == {"invalid_utf8": 1}
     assert labelled(tmp_path, [{**TWO, "winner": "tie"}, {**TWO, "winner": "a"}]).left_out == {"no clear label": 1}
 
 
@@ -119,6 +124,8 @@ def test_a_limit_draws_rows_by_the_seed(tmp_path):
         ([{**TWO, "label": 1}, {**TWO, "label": 3}], {}, "row 1: label is 3"),
         ([{**ONE, "label": "maybe"}], {}, "label is 'maybe' instead of one of 1, true, yes"),
         ([{**ONE, "score": "good"}], {}, "score is 'good' instead of a number"),
+        ([{**ONE, "score": float("inf")}], {}, "score is inf instead of a number"),
+        ([{**TWO, "label": 1.5}], {}, "label is 1.5 instead of one of 1"),
         ([{**ONE, "label": 1}], {"instructions": "question"}, "no such role; there are instruction, first"),
         (
             [{**ONE, "label": 1}],

@@ -5,12 +5,14 @@ the usable rows, and how many rows were left out for which reason. A label that 
 must not be measured on labels that were guessed.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fineinstructions.backends.endpoint import encodable
 from fineinstructions.errors import ConfigError
 from fineinstructions.formats import Row, read_file_rows
 from fineinstructions.inputs import InputFile, open_bytes
@@ -163,6 +165,9 @@ def _labelled(name: str, row: Row, roles: Mapping[str, str], layout: Layout, see
     answers = tuple(text for text in texts if isinstance(text, str) and text.strip())
     if not isinstance(instruction, str) or not instruction.strip() or len(answers) < len(texts):
         return "no text"
+    document, subset = (str(values.get(role) or "") for role in ("document", "subset"))
+    if not all(encodable(text) == text for text in (row_id, instruction, *answers, document, subset)):
+        return "invalid_utf8"
     if "chosen" in roles:
         label: float | None = float(int(content_id("f", str(seed), row_id)[2:], 16) % 2)
         answers = answers if label else answers[::-1]
@@ -172,7 +177,6 @@ def _labelled(name: str, row: Row, roles: Mapping[str, str], layout: Layout, see
         label = _word(f"{name}, row {row.number}: {roles['label']}", values["label"], layout)
     if label is None:
         return "no clear label"
-    document, subset = (str(values.get(role) or "") for role in ("document", "subset"))
     return LabelledRow(row_id, instruction, answers, label, document, subset)
 
 
@@ -180,7 +184,9 @@ def _mean_score(where: str, value: Any) -> float | None:
     """A number, or the mean of several; None for a missing one."""
     numbers = [number for number in (value if isinstance(value, list) else [value]) if number is not None]
     try:
-        found = [float(number) for number in numbers]
+        found = [number for number in map(float, numbers) if not math.isnan(number)]
+        if any(map(math.isinf, found)):
+            raise ValueError("infinite")
     except (TypeError, ValueError):
         raise ConfigError(
             f"{where} is {value!r} instead of a number or a list of numbers; see --column score=NAME"
@@ -189,9 +195,9 @@ def _mean_score(where: str, value: Any) -> float | None:
 
 
 def _word(where: str, value: Any, layout: Layout) -> float | None:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    word = str(int(value) if isinstance(value, bool | float) and value == int(value) else value).strip().lower()
+    word = str(int(value) if value in (0.0, 1.0, 2.0) else value).strip().lower()
     words = _WORDS[layout]
     if word.replace(" ", "_").replace("-", "_") not in words:
         raise ConfigError(f"{where} is {value!r} instead of one of {', '.join(words)}; see --column label=NAME")
