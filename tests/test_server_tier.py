@@ -173,17 +173,17 @@ def test_a_lower_excerpt_ratio_asks_the_judge_about_new_drafts_only(
     recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
     run, server = finished
-    before, asked = tables(run), server.requests.total()
+    before, asked = tables(run), server.requests[CHAT]
     turned_away = [row for row in rows(run, "rejected") if row["stage"] == "excerpts" and row["value"] is not None]
     admitted = sum(row["value"] >= 0.5 for row in turned_away)
     assert admitted > 0
     done = start(recipe, run, server, "--set", "excerpts.min_ratio=0.5", "--redo", *HERE)
     assert done.returncode == 0, done.stderr
-    assert server.requests.total() == asked + admitted
+    assert server.requests[CHAT] == asked + admitted
     assert min(pair["excerpt_ratio"] for pair in rows(run, "pairs")) < 0.8
     assert start(recipe, run, server, "--redo", *HERE).returncode == 0
     assert tables(run) == before
-    assert server.requests.total() == asked + admitted
+    assert server.requests[CHAT] == asked + admitted
 
 
 @pytest.mark.slow

@@ -192,6 +192,7 @@ TOKENS = ("3", " of", " 4", ".", "\n", "<score>", "4", "</", "score>")
         ((*TOKENS, "\n"), "3 of 4.\n<score>4</score>"),
         ((*TOKENS, "\n", "<|end|>", "</s>"), "3 of 4.\n<score>4</score>"),
         (("<s>", *TOKENS), "3 of 4.\n<score>4</score>"),
+        (("<think>", "3", " of", " 4", ".", "</think>", *TOKENS), "3 of 4.\n<score>4</score>"),
         (("\ufffd\ufffd", *TOKENS), "\U0001f600" + "3 of 4.\n<score>4</score>"),
         ((*TOKENS, "\ufffd\ufffd"), "3 of 4.\n<score>4</score>\U0001f600"),
     ],
@@ -201,6 +202,11 @@ def test_the_token_of_a_place_in_the_text(tokens, text):
     found = token_at(numbered, text, text.index("<score>4") + len("<score>"))
     assert found is not None
     assert found == (numbered[tokens.index("<score>") + 1], 0)
+
+
+def test_a_reply_that_is_one_digit_is_not_sought_among_the_thoughts():
+    numbered = [TokenLogprob(token, -float(number)) for number, token in enumerate(("4", " or", " 5", "?", "4"))]
+    assert token_at(numbered, "4", 0) == (numbered[-1], 0)
 
 
 @pytest.mark.parametrize("tokens", [(), ("four",), ("4", "x", "y", "z", "t"), ("5",)])

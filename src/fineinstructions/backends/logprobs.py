@@ -66,20 +66,20 @@ def token_at(tokens: Sequence[TokenLogprob], text: str, position: int) -> tuple[
 
     Returns:
         The token and the character's place in it; None where tokens and text cannot be laid over each other. Both are
-        compared up to the character or from there on, whichever fits: servers strip white space, list special tokens,
-        and have no text for half a character.
+        compared from the character on, and where that does not fit, up to it: servers strip white space, list special
+        tokens and those of thoughts that are no part of the text, and have no text for half a character.
 
     Example:
         >>> token_at([TokenLogprob(" so", 0.0), TokenLogprob(" 4", -0.5), TokenLogprob("</s>", 0.0)], "so 4", 3)
         (TokenLogprob(token=' 4', logprob=-0.5, alternatives=()), 1)
     """
     joined = "".join(token.token for token in tokens)
-    before = text[:position].lstrip()
-    stripped = len(joined) - len(joined.lstrip())
-    place = stripped + len(before) if joined[stripped:].startswith(before) else -1
-    if joined[place : place + 1] != text[position]:
-        place = _from_the_end(tokens, joined, text[position:].rstrip())
+    place = _from_the_end(tokens, joined, text[position:].rstrip())
     if place < 0:
+        before = text[:position].lstrip()
+        stripped = len(joined) - len(joined.lstrip())
+        place = stripped + len(before) if joined[stripped:].startswith(before) else -1
+    if place < 0 or joined[place : place + 1] != text[position]:
         return None
     for token in tokens:
         if place < len(token.token):
