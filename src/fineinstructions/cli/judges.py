@@ -3,11 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fineinstructions.cli.runs import Json, Sets
+
+if TYPE_CHECKING:
+    from fineinstructions.recipe import RunConfig
 
 app = typer.Typer(help="Measure judges.", no_args_is_help=True)
 
@@ -49,19 +52,9 @@ def calibrate(
     """
     from fineinstructions import judge_calibration as hallway
     from fineinstructions.cli.reporters import reporter
-    from fineinstructions.config import from_mapping, load
-    from fineinstructions.errors import ConfigError
-    from fineinstructions.recipe import RunConfig
-    from fineinstructions.runs import RunFolder
 
-    if config is not None and run is not None:
-        raise ConfigError("judge calibrate: give either --config or --run")
-    if run is not None:
-        folder = RunFolder.open(run)
-        recipe = from_mapping(folder.config, RunConfig, set_ or (), where=str(folder.recipe_file))
-        out = out or folder.root / "report"
-    else:
-        recipe = from_mapping({}, RunConfig, set_ or ()) if config is None else load(config, RunConfig, set_ or ())
+    recipe = _recipe(config, run, set_ or [])
+    out = out or (run / "report" if run is not None else None)
     with reporter(as_json) as progress:
         found = hallway.calibrate_judge(
             data,
@@ -84,6 +77,20 @@ def calibrate(
     if found.num_failed:
         print(f"{found.num_failed:,} answers failed; run the same command again to ask for them", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _recipe(config: Path | None, run: Path | None, overrides: list[str]) -> "RunConfig":
+    from fineinstructions.config import from_mapping, load
+    from fineinstructions.errors import ConfigError
+    from fineinstructions.recipe import RunConfig
+    from fineinstructions.runs import RunFolder
+
+    if config is not None and run is not None:
+        raise ConfigError("judge calibrate: give either --config or --run")
+    if run is not None:
+        folder = RunFolder.open(run)
+        return from_mapping(folder.config, RunConfig, overrides, where=str(folder.recipe_file))
+    return from_mapping({}, RunConfig, overrides) if config is None else load(config, RunConfig, overrides)
 
 
 def _columns(words: list[str]) -> dict[str, str]:
