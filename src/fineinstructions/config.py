@@ -7,7 +7,7 @@ lists them in flow order.
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,6 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fineinstructions.errors import ConfigError
+
+EMPTY_REVISION = (
+    "empty; name an exact commit or tag, or let 'fineinstructions doctor RECIPE --resolve' ask the hub and fill it in"
+)
+"""What is said of a ``revision: ""``: the mark of a recipe that must not run before somebody has chosen one."""
 
 
 class Config(BaseModel):
@@ -128,6 +133,37 @@ def _classes(annotation: Any) -> Iterator[Any]:
     yield annotation
     for argument in getattr(annotation, "__args__", ()):
         yield from _classes(argument)
+
+
+def filled_in(text: str, values: Mapping[tuple[str, ...], str]) -> tuple[str, set[tuple[str, ...]]]:
+    r"""A recipe's text with values in the place of empty strings; every other character stays as it is.
+
+    Args:
+        text: YAML with a mapping at the top.
+        values: From the path of a key to the value that it gets.
+
+    Returns:
+        The new text, and the keys that stood there with an empty string.
+
+    Example:
+        >>> filled_in('a: {b: "", c: 1}  # why\n', {("a", "b"): "x", ("a", "c"): "y"})
+        ('a: {b: "x", c: 1}  # why\n', {('a', 'b')})
+    """
+    found: dict[int, tuple[str, ...]] = {}
+
+    def walk(node: yaml.Node | None, path: tuple[str, ...]) -> None:
+        nonlocal found
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                walk(value, (*path, str(key.value)))
+        elif node is not None and path in values and node.tag == "tag:yaml.org,2002:str" and node.value == "":
+            end = node.end_mark.index  # of the quotes; before them there may be an anchor
+            found |= {end - 2: path} if text[end - 2 : end] in ("''", '""') else {}
+
+    walk(yaml.compose(text, yaml.SafeLoader), ())
+    for start, path in sorted(found.items(), reverse=True):
+        text = f"{text[:start]}{json.dumps(values[path], ensure_ascii=False)}{text[start + 2 :]}"
+    return text, set(found.values())
 
 
 def to_plain(config: Config) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fineinstructions import phases as work
+from fineinstructions.artefacts import artefacts, require_revisions
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
@@ -216,6 +217,7 @@ def _reader(folder: RunFolder) -> DocumentReader:
 
 def _check_sense(config: RunConfig, out: Path) -> None:
     """Refuse what would only be noticed late, or would eat its own input."""
+    require_revisions(artefacts(config))
     bank = config.templates.bank
     if bank and config.templates.index:
         raise ConfigError("templates.index: takes the place of templates.bank; name only one of the two")

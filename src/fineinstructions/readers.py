@@ -8,8 +8,10 @@ the content.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
@@ -254,6 +256,20 @@ def describe(file: Any, name: str, config: SourceConfig) -> tuple[str, bool]:
     elif config.id_column is not None:
         raise ConfigError(_missing(name, config.id_name, schema.names, config, "id_column"))
     return name, has_id
+
+
+def licences_of(config: SourceConfig, num_rows: int) -> Counter[str]:
+    """How often the first good rows of a source state each licence.
+
+    Args:
+        config: The source.
+        num_rows: Rows to read.
+
+    Raises:
+        ConfigError: If a file cannot be read or lacks the text column.
+    """
+    taken = (take_fields(row, config, name, has_id) for row, name, has_id in islice(read_rows(config), num_rows))
+    return Counter(fields.licence for fields in taken if not isinstance(fields, Rejection))
 
 
 def take_fields(

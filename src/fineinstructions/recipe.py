@@ -92,5 +92,8 @@ class RunConfig(Config):
     """Workers and work units."""
     output: OutputConfig = OutputConfig()
     """Part files."""
+    licences: dict[str, str] = Field(default_factory=dict)
+    """Licence of every model and bank on a hub, by its name, for the data card; changes nothing else. `doctor RECIPE
+    --resolve` fills in what the hub states where an empty text stands."""
     seed: int = 0
     """Seed of every random choice, together with the stage and the record's id."""

@@ -41,7 +41,9 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
         made_before = _decides(index_fingerprint(Path(config.templates.index), models.encoder.encoder_id))
         return [Phase("templates", made_before), Phase("index", made_before, upstream=("templates",))]
     if config.templates.bank:
-        decides = _decides(_without(config.templates, "bank", "index"), _bank_contents(config.templates.bank))
+        decides = _decides(
+            _without(config.templates, "bank", "index", "revision"), _bank_contents(config.templates.location)
+        )
         return [Phase("templates", decides), index]
     if config.queries is None:
         raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")

@@ -7,7 +7,14 @@ from fineinstructions.backends.llm import ChatClient, LlmConfig
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.records import Query, Rejection, TemplateDraft
-from fineinstructions.templates.genericize import GenericizeConfig, PromptedGenericizer, genericize
+from fineinstructions.templates.genericize import (
+    GenericizeConfig,
+    PromptedGenericizer,
+    genericize,
+    parse_reply,
+    published_messages,
+    published_reply,
+)
 
 GOOD = "Is <fi>a food</fi> bad for <fi>a pet</fi>?"
 QUERIES = [Query(f"q-{n}", f"Is food {n} bad for cats?", source="forum", licence="CC0") for n in range(8)]
@@ -126,6 +133,7 @@ def test_replies_stay_with_their_queries_whatever_order_they_come_in():
         ('{"template": "Is <fi>x</fi> bad?"}', "format"),
         ('{"template": 3, "compatible_document_description": "d"}', "format"),
         (as_reply("Is it bad?"), "too_few_slots"),
+        ('{"tmpl": "Is <fi>x</fi> bad?", "about": "A text."}', "format"),
     ],
 )
 def test_one_bad_reply_turns_down_one_query(reply, reason):
@@ -133,7 +141,9 @@ def test_one_bad_reply_turns_down_one_query(reply, reason):
     assert [isinstance(outcome, Rejection) for outcome in outcomes] == [n == 3 for n in range(8)]
     assert (outcomes[3].reason, outcomes[3].record_id, outcomes[3].failed) == (reason, "q-3", False)
     if reason == "format":
-        assert json.loads(outcomes[3].record)["raw"] == reply
+        filed = json.loads(outcomes[3].record)
+        assert filed["raw"] == reply
+        assert "tmpl" not in reply or 'the reply has "tmpl", "about"' in filed["error"]
 
 
 def test_a_server_that_fails_for_one_query_is_a_failure():
@@ -184,6 +194,33 @@ def test_the_prompt_is_golden_and_its_digest_is_in_the_model(tmp_path):
     assert server.bodies[1]["messages"] == [{"role": "user", "content": "Is this a query?"}]
     assert server.bodies[1]["model"] == "templatizer"
     assert json.loads(bare.model)["prompt"] != model["prompt"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"template": GOOD, "compatible_document_description": "A text.", "complexity": 2},
+        {"instruction_template": GOOD, "document_description": "A text."},
+        {"query_template": GOOD, "description": "A text."},
+    ],
+)
+def test_the_published_model_is_asked_with_the_bare_query_and_its_keys_have_other_names(reply):
+    with ScriptedServer(lambda body: json.dumps(reply), structured="schema", keep_bodies=True) as server:
+        client, config = prompted(server, GenericizeConfig(prompt="published", llm={"revision": "abc"}))
+        with client:
+            model = PromptedGenericizer(client, config)
+            (draft,) = genericize(QUERIES[:1], model, config)
+    assert (draft.template, draft.compatible_document_description) == (GOOD, "A text.")
+    assert json.loads(model.model)["revision"] == "abc"
+    (body,) = server.bodies
+    assert body["messages"] == [{"role": "user", "content": QUERIES[0].text}]
+    assert body["messages"] == [{"role": r, "content": c} for r, c in published_messages(QUERIES[0].text)]
+    assert "response_format" not in body
+    assert "revision" not in body
+
+
+def test_a_student_reads_what_it_is_taught_to_write():
+    assert parse_reply(published_reply(GOOD, 'A "text".')) == (GOOD, 'A "text".')
 
 
 def test_wrong_settings_are_the_users_trouble(tmp_path):

@@ -36,8 +36,8 @@ class EncoderConfig(Config):
     OpenAI-compatible server (``/embeddings``), which gives the vector of the whole document only, no coverage chunks.
     ``auto`` is ``embedded`` for the embedded model, else ``sentence-transformers``."""
     revision: str | None = None
-    """Exact commit or tag of a model on the hub; needed there. With ``endpoint`` a label of your own: another one makes
-    the index stale."""
+    """Exact commit or tag of a model on the hub; needed there, and an empty text refuses to run until it is filled in
+    (`doctor RECIPE --resolve`). With ``endpoint`` a label of your own: another one makes the index stale."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one. Another device rounds otherwise, which
     makes nothing stale: finish a run with the device and the batch size that it was begun with."""

@@ -48,6 +48,10 @@ class LlmConfig(Config):
     """Name of the environment variable that holds the key. A server without keys needs none."""
     model: str = ""
     """Name of the model as the server knows it."""
+    revision: str | None = None
+    """Commit or tag of the model, for the record: a server does not tell which one it serves, so start it with the same
+    (vLLM: ``--revision``). Stands in every pair's lineage; another one asks the model again. An empty text refuses to
+    run until it is filled in (`doctor RECIPE --resolve`)."""
     temperature: float | None = Field(default=0.0, ge=0)
     """Sampling temperature; None leaves it to the server. Ours: 0, so that a run can be repeated."""
     top_p: float | None = Field(default=None, gt=0, le=1)

@@ -66,7 +66,8 @@ def model_json(llm: LlmConfig, prompt: Prompt) -> str:
     """What decides a model's replies, as a JSON object for lineage: no address, no key, no window."""
     decisive = ("model", "temperature", "top_p", "max_tokens", "seed", "structured", "max_reasks", "extra_body")
     plain = to_plain(llm)
-    return to_json({"tier": "openai", "prompt": prompt.digest, **{name: plain[name] for name in decisive}})
+    revision = {"revision": llm.revision} if llm.revision else {}
+    return to_json({"tier": "openai", "prompt": prompt.digest, **revision, **{name: plain[name] for name in decisive}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +268,8 @@ class ChatClient:
     async def _complete(self, body: dict[str, Any], llm: LlmConfig) -> tuple[Completion, bool]:
         """A completion from the cache or the server, and whether it was the cache."""
         try:
-            canonical = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+            known_by = body | ({"revision": llm.revision} if llm.revision else {})
+            canonical = json.dumps(known_by, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
             raise ChatError("request", "the text is not valid Unicode (a lone surrogate)") from None
         key = hashlib.sha256(canonical).hexdigest()

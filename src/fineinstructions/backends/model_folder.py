@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.config import EMPTY_REVISION
 from fineinstructions.errors import ConfigError
 from fineinstructions.runs.durable import write_text
 
@@ -57,11 +58,13 @@ class ModelFolder:
             ConfigError: If the revision is missing, is a branch, or is given for a folder.
         """
         if Path(name).is_dir():
-            if revision is not None:
+            if revision:
                 raise ConfigError(f"encoder.revision: {name} is a folder, which has none; its files are digested")
             return cls(name)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ConfigError(f"encoder.model: there is no folder {name}")
+        if revision == "":
+            raise ConfigError(f"encoder.revision: {EMPTY_REVISION}")
         if revision is None or revision in _BRANCHES:
             raise ConfigError(
                 f"encoder.revision: {'missing' if revision is None else f'{revision!r} moves'}; {name} is no folder, "

@@ -19,6 +19,8 @@ Message = tuple[str, str]
 """Role and content."""
 
 USER_LINE = "=== user ==="
+PUBLISHED = "published"
+"""Name of the prompts of the authors' models, which were trained to know their task from the bare data."""
 _PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
 
 
@@ -86,6 +88,21 @@ def read_prompt(path: Path, places: Collection[str]) -> Prompt:
         return parse_prompt(path.read_text(encoding="utf-8"), places, str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the prompt file cannot be read: {error}") from None
+
+
+def find_prompt(chosen: str | None, shipped: Path) -> Path:
+    """The prompt file that a recipe means.
+
+    Args:
+        chosen: Name of a prompt that ships, such as ``published``, or the path of a file; ``None`` for `shipped`.
+        shipped: The default, ``<stage>.prompt.txt``; others that ship lie beside it as ``<stage>.<name>.prompt.txt``.
+    """
+    if chosen is None:
+        return shipped
+    if not re.fullmatch(r"[a-z0-9_]+", chosen):
+        return Path(chosen)
+    named = shipped.with_name(f"{shipped.name.removesuffix('.prompt.txt')}.{chosen}.prompt.txt")
+    return named if named.is_file() else Path(chosen)
 
 
 def as_input(**values: Any) -> str:

@@ -16,10 +16,13 @@ from fineinstructions.cli.runs import Json
 
 if TYPE_CHECKING:
     from fineinstructions.backends.endpoint import LlmConfig
+    from fineinstructions.readers import SourceConfig
     from fineinstructions.recipe import RunConfig
     from fineinstructions.templates.bank import TemplatesConfig
 
 MIN_FREE_BYTES = 5 << 30
+LICENCE_ROWS = 10_000
+"""Rows of an input whose licences are counted."""
 CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fsspec")
 OPTIONAL = {
     "huggingface_hub": "hf",
@@ -33,10 +36,21 @@ OPTIONAL = {
 def doctor(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe whose inputs and server to check.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where runs will be written.")] = Path(),
+    resolve: Annotated[
+        bool,
+        typer.Option(
+            "--resolve", help="Ask the hub for the commit and licence of every model and bank, and fill in the recipe."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the environment, versions, disk, the recipe's inputs and its model server; exit code 1 on trouble."""
-    checks = list(_checks(recipe, out))
+    """Check the environment, versions, disk, the recipe's inputs, licences and model server; exit code 1 on trouble.
+
+    With --resolve every `revision: ""` of the recipe gets the commit that the hub has now, and every empty text under
+    `licences` what the hub states; nothing else in the file changes.
+    """
+    filled = _resolved(recipe) if resolve else []
+    checks = [*filled, *_checks(recipe, out)]
     if as_json:
         print(json.dumps([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks], indent=1))
     else:
@@ -44,6 +58,35 @@ def doctor(
             print(f"{'ok  ' if ok else 'FAIL'}  {name:<18} {detail}")
     if not all(ok for _, ok, _ in checks):
         raise typer.Exit(1)
+
+
+def _resolved(recipe: Path | None) -> list[tuple[str, bool, str]]:
+    """Fill the recipe in with what the hub says, and tell what that was."""
+    from fineinstructions.artefacts import artefacts
+    from fineinstructions.backends.hub import hub_facts
+    from fineinstructions.config import filled_in
+    from fineinstructions.errors import ConfigError, FineInstructionsError
+    from fineinstructions.pipeline import as_config
+    from fineinstructions.runs.durable import write_text
+
+    if recipe is None:
+        raise ConfigError("--resolve: name the recipe whose revisions are to be filled in")
+    told: list[tuple[str, bool, str]] = []
+    values: dict[tuple[str, ...], str] = {}
+    for artefact in artefacts(as_config(recipe)):
+        if artefact.is_on_hub:
+            try:
+                facts = hub_facts(artefact.kind, artefact.name, artefact.revision)
+            except FineInstructionsError as error:
+                told.append(("hub", False, str(error)))
+                continue
+            values |= {artefact.revision_key: facts.commit, artefact.licence_key: facts.licence}
+            told.append(("hub", True, f"{artefact.name} at {facts.commit}, licence: {facts.licence}"))
+    text, keys = filled_in(recipe.read_text(encoding="utf-8"), values)
+    if keys:
+        write_text(recipe.resolve(), text)
+    done = ", ".join(".".join(key) for key in sorted(keys))
+    return [*told, ("resolve", True, f"filled in: {done}" if keys else f"{recipe}: nothing to fill in")]
 
 
 def _checks(recipe: Path | None, out: Path) -> Iterator[tuple[str, bool, str]]:
@@ -97,6 +140,7 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
                 yield name, True, ", ".join(f.name for f in list_inputs(section.path, name)[:3])
             except FineInstructionsError as error:
                 yield name, False, str(error)
+    yield from _artefact_checks(config)
     if config.templates.bank and config.templates.index:
         yield "templates", False, "templates.index takes the place of templates.bank; name only one of the two"
     if config.templates.bank:
@@ -104,12 +148,46 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
     if config.templates.index:
         yield _index_check(config)
     yield _encoder_check(config)
-    stages = [(s.model, s.llm) for s in (config.genericize, config.instantiate, config.judge)]
-    asked = sorted({str(llm.get("model") or config.llm.model) for tier, llm in stages if tier == "openai"})
-    if asked:
-        yield from _server_checks(config.llm, asked)
+    asked: dict[str, tuple[LlmConfig, set[str]]] = {}
+    for stage in (config.genericize, config.instantiate, config.judge):
+        if stage.model == "openai":
+            llm = with_overrides(config.llm, stage.llm)
+            asked.setdefault(f"{llm.base_url} {llm.api_key_env}", (llm, set()))[1].add(llm.model)
+    for llm, models in asked.values():
+        yield from _server_checks(llm, sorted(models))
     if config.encoder.engine == "endpoint":
         yield from _server_checks(with_overrides(config.llm, config.encoder.llm), [config.encoder.model])
+
+
+def _artefact_checks(config: "RunConfig") -> Iterator[tuple[str, bool, str]]:
+    """Which models and banks are behind a run, and their licences as far as the recipe or their own folder tells."""
+    from fineinstructions.artefacts import artefacts
+
+    for artefact in artefacts(config):
+        at = f" at {artefact.revision}" if artefact.revision else ""
+        missing = f"; {'.'.join(artefact.revision_key)} is empty, see --resolve" if artefact.revision == "" else ""
+        yield "licence", not missing, f"{artefact.role}: {artefact.name}{at}: {artefact.licence}{missing}"
+    for name, section in (("queries", config.queries), ("documents", config.documents)):
+        if section is not None:
+            yield from _input_licences(name, section)
+
+
+def _input_licences(name: str, section: "SourceConfig") -> Iterator[tuple[str, bool, str]]:
+    """Licences of the first rows of an input; a file that cannot be read has a line of its own."""
+    from fineinstructions.errors import FineInstructionsError
+    from fineinstructions.readers import licences_of
+
+    try:
+        counts = licences_of(section, LICENCE_ROWS)
+    except FineInstructionsError:
+        return
+    total = sum(counts.values())
+    told = ", ".join(f"{licence or 'none declared'} ({number:,})" for licence, number in counts.most_common())
+    yield (
+        "licence",
+        True,
+        f"{name}: {told or 'no rows'}{f', of the first {total:,} rows' if total == LICENCE_ROWS else ''}",
+    )
 
 
 def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:

@@ -5,6 +5,7 @@ The document is never parsed: tags or JSON inside it are text like any other. Wh
 taken from the filled instruction where the model's own list does not fit it, so that both always agree.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -24,7 +25,7 @@ from fineinstructions.backends.llm import (
     with_overrides,
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
-from fineinstructions.backends.prompt import as_input, read_prompt
+from fineinstructions.backends.prompt import PUBLISHED, Message, as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
 from fineinstructions.config import Config
 from fineinstructions.markup import has_tag, slot_names
@@ -45,7 +46,8 @@ class InstantiateConfig(Config):
     llm: LlmOverrides = Field(default_factory=dict)
     """Keys of the `llm` section that this stage sets differently."""
     prompt: str | None = None
-    """Prompt file instead of the one that ships; places: `{{input}}` (JSON with the keys of the authors' model,
+    """Prompt instead of the default: ``published`` for the authors' `template_instantiator` and students like it
+    (`{{input}}` alone, no schema), or a file; places: `{{input}}` (JSON with the keys of the authors' model,
     `instruction_template` and `document`), or each of the two bare."""
     max_document_chars: int = Field(default=24_000, ge=200)
     """Longest part of a document that a server is shown, in characters; a longer one is cut around the matched chunk at
@@ -140,7 +142,8 @@ class PromptedInstantiator:
         self._client = client
         self._config = config
         self._llm = with_overrides(client.llm, config.llm)
-        self._prompt = read_prompt(Path(config.prompt) if config.prompt else PROMPT, PLACES)
+        self._prompt = read_prompt(find_prompt(config.prompt, PROMPT), PLACES)
+        self._schema = None if config.prompt == PUBLISHED else SCHEMA
 
     @property
     def model(self) -> str:
@@ -168,13 +171,35 @@ class PromptedInstantiator:
     def _ask(self, request: Request) -> "Future[Filled | None]":
         start, end = document_window(request.document.text, request.focus, self._config.max_document_chars)
         document = request.document.text[start:end]
-        template = request.template.template
-        places = {
-            "input": as_input(instruction_template=template, document=document),
-            "instruction_template": template,
-            "document": document,
-        }
-        return self._client.ask(ChatRequest(self._prompt.fill(places), SCHEMA, self._llm), parse_reply)
+        messages = self._prompt.fill(_places(request.template.template, document))
+        return self._client.ask(ChatRequest(messages, self._schema, self._llm), parse_reply)
+
+
+def _places(template: str, document: str) -> dict[str, str]:
+    together = as_input(instruction_template=template, document=document)
+    return {"input": together, "instruction_template": template, "document": document}
+
+
+def published_messages(template: str, document: str) -> tuple[Message, ...]:
+    """What the authors' instantiator, or a student like it, is asked: a JSON object with template and document.
+
+    Source:
+        Model card of ``fineinstructions/template_instantiator``, as others report it.
+    """
+    return read_prompt(find_prompt(PUBLISHED, PROMPT), PLACES).fill(_places(template, document))
+
+
+def published_reply(instruction: str, answer: str) -> str:
+    """What a student answers where it does not refuse: a JSON object; a refusal is `PUBLISHED_REFUSAL`.
+
+    Source:
+        The key names are ours: those of the authors' model are not known.
+    """
+    return json.dumps({"instruction": instruction, "answer": answer}, ensure_ascii=False)
+
+
+PUBLISHED_REFUSAL = "null"
+"""What a student answers where the document cannot fill the template. Paper, section 3.3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +251,14 @@ SCHEMA = {
     "required": ["instruction", "answer", "slots"],
     "additionalProperties": False,
 }
-"""Schema of a reply; nulls are a refusal, because strict servers accept only an object at the top."""
+"""Schema of a reply; nulls are a refusal, because strict servers accept only an object at the top. Not sent
+with the published prompt: a student has learnt its own format, and holding it to another costs quality."""
+ALIASES = {
+    "instruction": ("instantiated_instruction", "instantiated_template", "filled_instruction", "query", "question"),
+    "answer": ("instantiated_answer", "response", "output"),
+}
+"""Other names of the keys of a reply. What the authors' model writes is not known; the columns of their data are
+`instantiated_instruction` and `answer`."""
 
 
 def parse_reply(text: str) -> Filled | None:
@@ -241,7 +273,7 @@ def parse_reply(text: str) -> Filled | None:
         >>> parse_reply('{"instruction": "Why?", "answer": "So.", "slots": {"topic": "rain"}}').values
         ('rain',)
     """
-    reply = json_reply(text, ("instruction", "answer"), null=True)
+    reply = json_reply(text, ("instruction", "answer"), null=True, aliases=ALIASES)
     if reply is None or (reply["instruction"] is None and reply["answer"] is None):
         return None
     instruction, answer = reply["instruction"], reply["answer"]

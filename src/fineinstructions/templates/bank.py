@@ -9,11 +9,13 @@ names are settings with a few common names as defaults, and a file that has none
 those that it has. The number of slots is always counted, never believed.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from fineinstructions.config import Config
+from fineinstructions.config import EMPTY_REVISION, Config
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import InputFile, list_inputs, open_bytes
 from fineinstructions.markup import slot_names
@@ -22,6 +24,7 @@ from fineinstructions.records import Rejection, Template, content_id, rejection
 from fineinstructions.templates.table import key_of
 
 Columns = str | tuple[str, ...]
+_ON_THE_HUB = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(?P<revision>@[^/]+)?(?P<inside>/.*)?")
 
 
 class TemplatesConfig(Config):
@@ -30,6 +33,9 @@ class TemplatesConfig(Config):
     bank: str | None = None
     """A template bank made before: a folder of ``templates build`` or ``run``, or Parquet files (a path, glob,
     directory or URL) with templates and descriptions. Takes the place of ``queries``."""
+    revision: str | None = None
+    """Exact commit or tag of a bank on the hub (``hf://datasets/...``); ``null`` reads whatever is there now, an empty
+    text refuses to run until it is filled in (`doctor RECIPE --resolve`)."""
     index: str | None = None
     """A template index made before with ``index build``: nothing is embedded or indexed again. Takes the place of
     ``queries`` and of ``bank``."""
@@ -50,6 +56,30 @@ class TemplatesConfig(Config):
     def is_ready_made(self) -> bool:
         """Whether the templates were made before."""
         return self.bank is not None or self.index is not None
+
+    @property
+    def hub_name(self) -> str:
+        """Name of the data set on the hub that the bank is; empty for any other bank."""
+        found = _ON_THE_HUB.fullmatch(self.bank or "")
+        return found["name"] if found else ""
+
+    @property
+    def location(self) -> str:
+        """Where the bank lies, revision included.
+
+        Raises:
+            ConfigError: If the revision is empty, said twice, or given for a bank that has none.
+        """
+        found = _ON_THE_HUB.fullmatch(self.bank or "")
+        if found is None and self.revision:
+            raise ConfigError("templates.revision: only a bank on the hub (hf://datasets/...) has one; leave it out")
+        if found is None or self.revision is None:
+            return str(self.bank)
+        if found["revision"]:
+            raise ConfigError("templates.revision: templates.bank names a revision too; leave out one of the two")
+        if not self.revision:
+            raise ConfigError(f"templates.revision: {EMPTY_REVISION}")
+        return f"hf://datasets/{found['name']}@{quote(self.revision, safe='')}{found['inside'] or ''}"
 
 
 def bank_files(bank: str) -> list[InputFile]:
@@ -82,7 +112,7 @@ def read_bank(config: TemplatesConfig) -> Iterator[Template | Rejection]:
         ConfigError: If there is no bank, a file cannot be read, or it has no column of a wanted name.
     """
     seen: set[int] = set()
-    for file in bank_files(str(config.bank)):
+    for file in bank_files(config.location):
         with open_bytes(file) as stream, open_parquet(stream, file.name) as parquet:
             names = _columns(parquet.schema_arrow.names, file.name, config)
             present = [name for name in names.values() if name is not None]

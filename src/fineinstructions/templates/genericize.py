@@ -4,6 +4,7 @@ In: cleaned queries. Out: one checked draft or rejection per query. Every draft 
 made it, so that no model can put an unbalanced, empty, personal or merely copied template into a bank.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ from fineinstructions.backends.llm import (
     with_overrides,
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
-from fineinstructions.backends.prompt import as_input, read_prompt
+from fineinstructions.backends.prompt import PUBLISHED, Message, as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
 from fineinstructions.config import Config
 from fineinstructions.markup import SlotSegment, has_tag, parse_template
@@ -43,7 +44,8 @@ class GenericizeConfig(Config):
     llm: LlmOverrides = Field(default_factory=dict)
     """Keys of the `llm` section that this stage sets differently."""
     prompt: str | None = None
-    """Prompt file instead of the one that ships; places: `{{input}}` (JSON) or `{{query}}`."""
+    """Prompt instead of the default: ``published`` for the authors' `query_templatizer` and students like it (the bare
+    query, no schema), or a file; places: `{{input}}` (JSON) or `{{query}}`."""
     min_slots: int = Field(default=1, ge=1)
     """Fewest slots of a template. Ours: without one it is no template."""
     max_slots: int = Field(default=20, ge=1)
@@ -152,7 +154,8 @@ class PromptedGenericizer:
     def __init__(self, client: ChatClient, config: GenericizeConfig) -> None:
         self._client = client
         self._llm = with_overrides(client.llm, config.llm)
-        self._prompt = read_prompt(Path(config.prompt) if config.prompt else PROMPT, PLACES)
+        self._prompt = read_prompt(find_prompt(config.prompt, PROMPT), PLACES)
+        self._schema = None if config.prompt == PUBLISHED else SCHEMA
 
     @property
     def model(self) -> str:
@@ -178,7 +181,21 @@ class PromptedGenericizer:
 
     def _ask(self, query: Query) -> "Future[tuple[str, str] | None]":
         messages = self._prompt.fill({"input": as_input(query=query.text), "query": query.text})
-        return self._client.ask(ChatRequest(messages, SCHEMA, self._llm), parse_reply)
+        return self._client.ask(ChatRequest(messages, self._schema, self._llm), parse_reply)
+
+
+def published_messages(query: str) -> tuple[Message, ...]:
+    """What the authors' genericizer, or a student like it, is asked: the bare query.
+
+    Source:
+        Model card of ``fineinstructions/query_templatizer``, as others report it.
+    """
+    return read_prompt(find_prompt(PUBLISHED, PROMPT), PLACES).fill({"input": as_input(query=query), "query": query})
+
+
+def published_reply(template: str, description: str) -> str:
+    """What a student answers: a JSON object with the two keys of the authors' genericizer that are known."""
+    return json.dumps({"template": template, "compatible_document_description": description}, ensure_ascii=False)
 
 
 SCHEMA = {
@@ -190,7 +207,13 @@ SCHEMA = {
     "required": ["template", "compatible_document_description"],
     "additionalProperties": False,
 }
-"""Schema of a reply; two nulls are a refusal, because strict servers accept only an object at the top."""
+"""Schema of a reply; two nulls are a refusal, because strict servers accept only an object at the top. Not sent
+with the published prompt: a student has learnt its own format, and holding it to another costs quality."""
+ALIASES = {
+    "template": ("instruction_template", "query_template"),
+    "compatible_document_description": ("document_description", "description"),
+}
+"""Other names of the keys of a reply. The authors' model has the first ones; what else it writes is not known."""
 
 
 def parse_reply(text: str) -> tuple[str, str] | None:
@@ -203,7 +226,7 @@ def parse_reply(text: str) -> tuple[str, str] | None:
         >>> parse_reply('{"template": "Who is <fi>a person</fi>?", "compatible_document_description": "A biography."}')
         ('Who is <fi>a person</fi>?', 'A biography.')
     """
-    reply = json_reply(text, ("template", "compatible_document_description"), null=True)
+    reply = json_reply(text, ("template", "compatible_document_description"), null=True, aliases=ALIASES)
     if reply is None:
         return None
     template, description = reply["template"], reply["compatible_document_description"]

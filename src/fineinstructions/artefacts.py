@@ -1,0 +1,99 @@
+"""The models and banks that a recipe names: which of them come from a hub, at which revision, under which licence.
+
+In: a recipe. Out: `Artefact` objects, for what refuses to run without a revision, for `doctor`, and for the data card.
+The decision a reader would question: every artefact that a recipe names counts, also where another key takes its place
+(a genericizer beside a ready bank): whoever fills the revisions in does it once, and the recipe stays whole.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fineinstructions.backends.encoder import EMBEDDED
+from fineinstructions.backends.hub import Kind, folder_licence
+from fineinstructions.backends.llm import with_overrides
+from fineinstructions.config import EMPTY_REVISION
+from fineinstructions.errors import ConfigError
+from fineinstructions.recipe import RunConfig
+
+EMBEDDED_LICENCE = "Apache-2.0"
+"""Licence of the package, and so of the models that ship with it."""
+UNKNOWN_LICENCE = "not known"
+STAGES = ("genericize", "instantiate", "judge")
+"""Sections with a ``model`` that may stand on a hub."""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A model or a bank behind a run."""
+
+    role: str
+    """Stage or section that uses it."""
+    section: tuple[str, ...]
+    """Section of the recipe that names it."""
+    kind: Kind
+    name: str
+    revision: str | None
+    """As the recipe has it: ``None`` is not asked for, an empty text refuses to run."""
+    licence: str
+    """As the recipe, or the model's own folder, states it; `UNKNOWN_LICENCE` where neither does."""
+
+    @property
+    def revision_key(self) -> tuple[str, ...]:
+        """Path of the key that holds the revision."""
+        return (*self.section, "revision")
+
+    @property
+    def licence_key(self) -> tuple[str, ...]:
+        """Path of the key that may hold the licence."""
+        return ("licences", self.name)
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the recipe asks for it by hub name and revision; a label of a server's model may look the same."""
+        return self.revision is not None and bool(_HUB_NAME.fullmatch(self.name)) and not Path(self.name).is_dir()
+
+
+def artefacts(config: RunConfig) -> list[Artefact]:
+    """Every model and bank of a recipe, in flow order."""
+    found = [_of_stage(config, name) for name in STAGES]
+    found.insert(1, _encoder(config))
+    if config.templates.hub_name:
+        name = config.templates.hub_name
+        found.insert(1, _artefact(config, "bank", ("templates",), "dataset", name, config.templates.revision))
+    return found
+
+
+def _of_stage(config: RunConfig, name: str) -> Artefact:
+    stage = getattr(config, name)
+    if stage.model == EMBEDDED:
+        return Artefact(name, (name,), "model", "fineinstructions (embedded)", None, EMBEDDED_LICENCE)
+    llm = with_overrides(config.llm, stage.llm)
+    own = "revision" in stage.llm or "model" in stage.llm
+    return _artefact(config, name, (name, "llm") if own else ("llm",), "model", llm.model, llm.revision)
+
+
+def _encoder(config: RunConfig) -> Artefact:
+    if config.encoder.engine == EMBEDDED:
+        return Artefact("encoder", ("encoder",), "model", "fineinstructions (embedded)", None, EMBEDDED_LICENCE)
+    return _artefact(config, "encoder", ("encoder",), "model", config.encoder.model, config.encoder.revision)
+
+
+def _artefact(
+    config: RunConfig, role: str, section: tuple[str, ...], kind: Kind, name: str, revision: str | None
+) -> Artefact:
+    own = folder_licence(Path(name)) if Path(name).is_dir() else UNKNOWN_LICENCE
+    return Artefact(role, section, kind, name, revision, config.licences.get(name) or own)
+
+
+def require_revisions(found: Sequence[Artefact]) -> None:
+    """Refuse a recipe whose revisions nobody has chosen.
+
+    Raises:
+        ConfigError: If a revision is an empty text; one line that names the keys and the remedy.
+    """
+    missing = list(dict.fromkeys(".".join(a.revision_key) for a in found if a.revision == ""))
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: {EMPTY_REVISION}")

@@ -1,0 +1,158 @@
+"""A recipe that names artefacts of a hub: refused without revisions, filled in by the doctor, licences told."""
+
+import os
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hub_server import COMMIT, HubServer, serve_hub
+from pipeline_inputs import command, in_process, take_documents
+
+from fineinstructions.artefacts import artefacts
+from fineinstructions.backends.hub import NONE_DECLARED, folder_licence
+from fineinstructions.config import filled_in, load
+from fineinstructions.errors import ConfigError
+from fineinstructions.recipe import RunConfig
+from fineinstructions.templates.bank import TemplatesConfig
+
+PAPER = Path(__file__).parent.parent / "recipes" / "paper.yaml"
+NAMES = {
+    "models/fineinstructions/query_templatizer": None,
+    "models/fineinstructions/instruction_template_retrieval_embedding": {"library_name": "sentence-transformers"},
+    "models/fineinstructions/template_instantiator": {"license": "other", "license_name": "llama3.2"},
+    "models/flowaicom/Flow-Judge-v0.1": {"license": "apache-2.0"},
+    "datasets/fineinstructions/finetemplates": {"license": ["mit", "cc0-1.0"]},
+}
+
+
+def asked_of(server: HubServer, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The program with this hub for the real one, in a process of its own: its client reads the address once."""
+    settings = {"HF_ENDPOINT": server.address, "NO_PROXY": "127.0.0.1", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=120, check=False, env=os.environ | settings
+    )
+
+
+def test_the_papers_recipe_refuses_until_somebody_has_chosen_revisions(tmp_path: Path) -> None:
+    code, _, errors = in_process("run", PAPER, "--out", tmp_path / "run")
+    assert code == 2
+    keys = ["genericize.llm.revision", "templates.revision", "encoder.revision", "instantiate.llm.revision"]
+    assert errors.startswith(f"fineinstructions: {', '.join(keys)}, judge.llm.revision: empty;")
+    assert "doctor RECIPE --resolve" in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_empty_revision_is_enough(tmp_path: Path) -> None:
+    documents = take_documents(tmp_path / "d.parquet", 1)
+    recipe = {"documents": {"path": str(documents)}, "templates": {"bank": "nowhere"}}
+    recipe |= {"judge": {"model": "openai"}, "llm": {"model": "a", "revision": ""}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    code, _, errors = in_process("run", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    assert code == 2
+    assert errors.startswith("fineinstructions: llm.revision: empty;")
+
+
+@pytest.mark.extra
+def test_the_doctor_fills_in_what_the_hub_says_and_nothing_else(tmp_path: Path) -> None:
+    if find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    recipe = tmp_path / "paper.yaml"
+    before = PAPER.read_text(encoding="utf-8")
+    recipe.write_text(before, encoding="utf-8")
+    with serve_hub(NAMES) as server:
+        done = asked_of(server, "doctor", recipe, "--resolve")
+        again = asked_of(server, "doctor", recipe, "--resolve")
+    asked = {path.partition("/revision/")[0] for path in server.asked if path.startswith(("models/", "datasets/"))}
+    assert {name for name in asked if "/tree/" not in name} == set(NAMES)
+    assert f"datasets/fineinstructions/finetemplates/tree/{COMMIT}" in asked, "the bank is read at its revision"
+    assert f"fineinstructions/query_templatizer at {COMMIT}, licence: {NONE_DECLARED}" in done.stdout
+    assert f"fineinstructions/template_instantiator at {COMMIT}, licence: other (llama3.2)" in done.stdout
+    assert f"fineinstructions/finetemplates at {COMMIT}, licence: mit; cc0-1.0" in done.stdout
+    assert "nothing to fill in" in again.stdout
+    after = recipe.read_text(encoding="utf-8")
+    lines = list(zip(before.splitlines(), after.splitlines(), strict=True))
+    changed = [(old, new) for old, new in lines if old != new]
+    assert len(changed) == 10
+    assert all(new.replace(f'revision: "{COMMIT}"', 'revision: ""') == old for old, new in changed[:5])
+    filled = load(recipe, RunConfig)
+    assert {a.revision for a in artefacts(filled)} == {COMMIT}
+    assert {a.name: a.licence for a in artefacts(filled)} == {
+        "fineinstructions/query_templatizer": NONE_DECLARED,
+        "fineinstructions/instruction_template_retrieval_embedding": NONE_DECLARED,
+        "fineinstructions/template_instantiator": "other (llama3.2)",
+        "flowaicom/Flow-Judge-v0.1": "apache-2.0",
+        "fineinstructions/finetemplates": "mit; cc0-1.0",
+    }
+    assert filled.templates.location == f"hf://datasets/fineinstructions/finetemplates@{COMMIT}/**/*.parquet"
+
+
+@pytest.mark.extra
+def test_what_the_hub_does_not_give_is_told_and_stays_empty(tmp_path: Path) -> None:
+    if find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    recipe = tmp_path / "paper.yaml"
+    text = PAPER.read_text(encoding="utf-8").replace('Flow-Judge-v0.1, revision: ""', "Flow-Judge-v0.1, revision: v9")
+    recipe.write_text(text, encoding="utf-8")
+    known = {name: card for name, card in NAMES.items() if "templatizer" not in name}
+    with serve_hub(known, gated=("models/fineinstructions/template_instantiator",)) as server:
+        done = asked_of(server, "doctor", recipe, "--resolve")
+        server.shutdown()
+    assert done.returncode == 1
+    assert "knows no such model" in done.stdout
+    assert "gated; accept its terms" in done.stdout
+    assert "flowaicom/Flow-Judge-v0.1 at v9: the hub has no such revision" in done.stdout
+    config = load(recipe, RunConfig)
+    revisions = {a.role: a.revision for a in artefacts(config)}
+    assert revisions == {"genericize": "", "bank": COMMIT, "encoder": COMMIT, "instantiate": "", "judge": "v9"}
+
+
+@pytest.mark.extra
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    if find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    (tmp_path / "r.yaml").write_text(PAPER.read_text(encoding="utf-8"))
+    with HubServer({}) as closed:
+        pass
+    done = asked_of(closed, "doctor", tmp_path / "r.yaml", "--resolve")
+    assert done.returncode == 1
+    assert "the hub does not answer" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "r.yaml").read_text() == PAPER.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("a:\n  b: ''   # why\n", {("a", "b"): "x"}, 'a:\n  b: "x"   # why\n'),
+        ("é: ''\na: {b: ''}\n", {("a", "b"): "ü"}, "é: ''\na: {b: \"ü\"}\n"),
+        ("a: 1\nb:\n", {("a",): "x", ("b",): "x"}, "a: 1\nb:\n"),
+        ("x: &y ''\nz: *y\n", {("x",): "1"}, 'x: &y "1"\nz: *y\n'),
+    ],
+)
+def test_only_empty_texts_are_filled(text: str, values: dict[tuple[str, ...], str], expected: str) -> None:
+    assert filled_in(text, values)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"bank": "hf://datasets/a/b/*.parquet", "revision": ""}, "templates.revision: empty"),
+        ({"bank": "hf://datasets/a/b@main/*.parquet", "revision": "c"}, "names a revision too"),
+        ({"bank": "folder", "revision": "c"}, "only a bank on the hub"),
+    ],
+)
+def test_a_banks_revision_has_one_place(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TemplatesConfig(**sections).location  # noqa: B018
+
+
+def test_a_folder_tells_its_licence(tmp_path: Path) -> None:
+    assert folder_licence(tmp_path) == NONE_DECLARED
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-4.0\ntags: [x]\n---\n# A model\n")
+    assert folder_licence(tmp_path) == "cc-by-4.0"
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
+    assert folder_licence(tmp_path) == NONE_DECLARED
