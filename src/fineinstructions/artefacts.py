@@ -20,7 +20,7 @@ from fineinstructions.recipe import RunConfig
 EMBEDDED_LICENCE = "Apache-2.0"
 """Licence of the package, and so of the models that ship with it."""
 UNKNOWN_LICENCE = "not known"
-STAGES = ("genericize", "instantiate", "judge")
+STAGES = ("genericize", "instantiate", "judge", "compatibility")
 """Sections with a ``model`` that may stand on a hub."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from fineinstructions import phases as work
-from fineinstructions.artefacts import artefacts, require_revisions
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
@@ -33,6 +32,7 @@ from fineinstructions.review import lineage
 from fineinstructions.review.lineage import Lineage
 from fineinstructions.runs import (
     Finding,
+    Phase,
     RunFolder,
     StageFigures,
     Unit,
@@ -43,12 +43,15 @@ from fineinstructions.runs import (
 )
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.verify import DocumentReader
+from fineinstructions.sense import check_sense
 from fineinstructions.setup import Setup
+from fineinstructions.silver import rows as silver
 from fineinstructions.staleness import bank_phases, pair_phases
 
 __all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verify"]
 
-Work = Callable[[Unit, Models, Setup], None]
+Work = Callable[[Unit, Any, Setup], None]
+Build = Callable[[Setup], Models]
 
 LINKS = (
     ("queries", "genericize"),
@@ -142,7 +145,7 @@ def run(
     config = as_config(recipe, overrides)
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
-    driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent())
+    driver = Driver(config, Path(out), redo, retry_failed, progress or Silent())
     with driver.folder.lease(), driver.staff:
         units = driver.document_units()
         driver.make_bank()
@@ -164,7 +167,7 @@ def build_templates(
     Args, returns and errors are those of `run`; ``documents`` in the recipe is not looked at.
     """
     config = as_config(recipe, overrides)
-    driver = _Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
+    driver = Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
     with driver.folder.lease(), driver.staff:
         driver.make_bank()
         driver.publish_bank_rejections()
@@ -192,7 +195,13 @@ def verify(path: str | Path) -> list[Finding]:
         links = [link for link in links if link[1] not in ("genericize", "merge")]
         published["templates"] = "banked"
     documents = _reader(folder) if has_pairs else None
-    return verify_folder(folder, links=links, published=published, documents=documents, document_phase="candidates")
+    has_silver = names.issuperset(silver.PHASES)
+    links += silver.LINKS if has_silver else ()
+    published |= silver.PUBLISHED if has_silver else {}
+    apart = (silver.REJECTED, silver.PHASES) if has_silver else ("", ())
+    return verify_folder(
+        folder, links=links, published=published, documents=documents, document_phase="candidates", apart=apart
+    )
 
 
 def explain(path: str | Path, pair_id: str) -> Lineage:
@@ -215,26 +224,7 @@ def _reader(folder: RunFolder) -> DocumentReader:
     return lambda spec: (d for d in documents_of(spec, setup) if not isinstance(d, Rejection))
 
 
-def _check_sense(config: RunConfig, out: Path) -> None:
-    """Refuse what would only be noticed late, or would eat its own input."""
-    require_revisions(artefacts(config))
-    bank = config.templates.bank
-    if bank and config.templates.index:
-        raise ConfigError("templates.index: takes the place of templates.bank; name only one of the two")
-    if bank and Path(bank).resolve() == out.resolve():
-        raise ConfigError(f"{out}: is the bank of the recipe too; choose another --out, or the bank would be replaced")
-    index = config.templates.index
-    if index and Path(index).resolve().is_relative_to(out.resolve()):
-        raise ConfigError(
-            f"{index}: lies inside the run folder {out}, which replaces its own index; choose another --out"
-        )
-    for name in ("genericize", "instantiate", "judge"):
-        stage = getattr(config, name)
-        if stage.model == "openai" and not (stage.llm.get("model") or config.llm.model):
-            raise ConfigError(f"llm.model: missing, but {name} asks a server; name the model as the server knows it")
-
-
-class _Driver:
+class Driver:
     """One call of `run` or `build_templates`: the phases in order, each planned, done and merged."""
 
     def __init__(
@@ -249,9 +239,9 @@ class _Driver:
     ) -> None:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
         self._setup = Setup(config, out)
-        _check_sense(config, out)
+        check_sense(config, out)
         models = build_models(self._setup)  # only asked which they are, so nothing is opened that must be closed
-        phases = [*bank_phases(config, models), *([] if bank_only else pair_phases(config, models))]
+        phases = bank_phases(config, models) if bank_only else self.phases(models)
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
         self.staff = Staff()
@@ -260,6 +250,10 @@ class _Driver:
                 "encoder: a server gives one vector for a whole document, so there are no coverage chunks in this run; "
                 "every match is one of the whole document (chunk -1)"
             )
+
+    def phases(self, models: Models) -> list[Phase]:
+        """All phases, in flow order."""
+        return [*bank_phases(self._config, models), *pair_phases(self._config, models)]
 
     def document_units(self) -> list[UnitSpec]:
         """Row ranges of the documents.
@@ -333,7 +327,7 @@ class _Driver:
             "bytes_per_part": self._config.output.bytes_per_part,
         }
 
-    def _do(self, phase: str, function: Work, specs: list[UnitSpec]) -> None:
+    def _do(self, phase: str, function: Work, specs: list[UnitSpec], build: Build = build_models) -> None:
         """Do what is left of a phase."""
         engine = self._config.engine
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
@@ -351,7 +345,7 @@ class _Driver:
             todo,
             run=self.folder,
             phase=phase,
-            build_models=_build_searching if asks_a_server and phase == "candidates" else build_models,
+            build_models=_build_searching if asks_a_server and phase == "candidates" else build,
             config=self._setup,
             workers=engine.num_workers(),
             open_units=engine.open_units if asks_a_server else 1,
@@ -373,7 +367,11 @@ class _Driver:
 def _asks_a_server(config: RunConfig, phase: str) -> bool:
     if phase == "candidates":
         return config.encoder.engine == "endpoint"
-    stages: dict[str, list[Any]] = {"genericize": [config.genericize], "pairs": [config.instantiate, config.judge]}
+    stages: dict[str, list[Any]] = {
+        "genericize": [config.genericize],
+        "pairs": [config.instantiate, config.judge],
+        "compatibility": [config.compatibility],
+    }
     return any(stage.model == "openai" for stage in stages.get(phase, []))
 
 

@@ -13,10 +13,12 @@ from fineinstructions.config import Config
 from fineinstructions.matches.chunk import ChunkConfig
 from fineinstructions.matches.retrieve import RetrieveConfig
 from fineinstructions.matches.sample import SampleConfig
+from fineinstructions.pairs.compatibility import CompatibilityConfig
 from fineinstructions.pairs.excerpts import ExcerptsConfig
 from fineinstructions.pairs.instantiate import InstantiateConfig
 from fineinstructions.pairs.judge import JudgeConfig
 from fineinstructions.readers import DocumentsConfig
+from fineinstructions.silver.choose import DistillConfig
 from fineinstructions.templates.bank import TemplatesConfig
 from fineinstructions.templates.genericize import GenericizeConfig
 from fineinstructions.templates.index import IndexConfig
@@ -86,6 +88,10 @@ class RunConfig(Config):
     """3. Drafts to verbatim answers."""
     judge: JudgeConfig = JudgeConfig()
     """3. Answers to judged pairs."""
+    compatibility: CompatibilityConfig = CompatibilityConfig()
+    """Whether documents can answer templates, for `distill`."""
+    distill: DistillConfig = DistillConfig()
+    """Training data for students, for `distill`."""
     llm: LlmConfig = LlmConfig()
     """The model server of every stage whose ``model`` is ``openai``, and of an encoder behind a server."""
     engine: EngineConfig = EngineConfig()

@@ -110,6 +110,24 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Compatibility:
+    """A judge's verdict on whether a document can answer what a template asks."""
+
+    document_id: str
+    template_id: str
+    chunk: int
+    """Coverage chunk whose vector retrieved the template, 0-based; `GLOBAL_CHUNK` for the whole document."""
+    cosine: float
+    compatible: bool
+    reason: str
+    quote_start: int
+    """Where the words that the judge quotes stand in the document, half-open; -1 where it quotes none, or its words are
+    not there, or in several places."""
+    quote_end: int
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """One filled slot."""
 

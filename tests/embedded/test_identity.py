@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fineinstructions.embedded import genericizer, instantiator, judge
+from fineinstructions.embedded import compatibility, genericizer, instantiator, judge
 from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations import RelationGate
 
 MODELS = {
     "genericizer": (HERE / "genericizer.py", genericizer.CODE),
     "instantiator": (HERE / "instantiator.py", instantiator.CODE),
+    "compatibility": (HERE / "compatibility.py", compatibility.CODE),
     "judge": (HERE / "judge.py", judge.CODE),
     "gate": (HERE / "relations" / "gate.py", RELATIONS),
 }
@@ -58,5 +59,6 @@ def test_a_changed_rule_is_another_model(tmp_path: Path) -> None:
 
 def test_every_model_tells_its_digest() -> None:
     models = [genericizer.EmbeddedGenericizer(), instantiator.EmbeddedInstantiator(), judge.EmbeddedJudge()]
+    models.append(compatibility.EmbeddedCompatibilityJudge())
     digests = {json.loads(model.model)["digest"] for model in models} | {RelationGate.digest}
-    assert len(digests) == 4
+    assert len(digests) == 5

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fineinstructions import __version__
-from fineinstructions.cli import banks, indexes, judges, looks, machine, runs
+from fineinstructions.cli import banks, indexes, judges, looks, machine, runs, students
 from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 
 app.command("run")(runs.run)
+app.command("distill")(students.distill)
 app.command("status")(runs.status)
 app.command("verify")(runs.verify)
 app.command("inspect")(looks.inspect)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fineinstructions.pipeline import RunResult
     from fineinstructions.records import Pair
     from fineinstructions.runs import StageFigures
@@ -41,8 +43,17 @@ UNITS = {
     "excerpts": "drafts",
     "judge": "pairs",
     "select": "pairs",
+    "mine": "documents",
+    "compatibility": "verdicts",
+    "silver_genericizer": "rows",
+    "silver_round_1": "rows",
+    "silver_round_2": "rows",
+    "silver_embedder": "rows",
 }
 """What leaves a stage, for the funnel."""
+
+TABLES = ("templates", "matches", "pairs", "rejected")
+"""Tables of a run, in the order in which they are told."""
 
 COUNTED = {"retrieve": ("candidates", "candidates"), "sample": ("sampled", "matches")}
 """Figure that is told beside what leaves a stage, and what to call it."""
@@ -68,7 +79,7 @@ def run(
 
     Ends with exit code 1 as long as records or whole units failed, until --retry-failed has made them good.
     """
-    overrides = [*(set_ or ()), *_flags(limit, workers)]
+    overrides = [*(set_ or ()), *run_flags(limit, workers)]
     if dry_run:
         _forecast(recipe, overrides, as_json)
         return
@@ -80,7 +91,8 @@ def run(
     report(result, as_json)
 
 
-def _flags(limit: int | None, workers: int | None) -> list[str]:
+def run_flags(limit: int | None, workers: int | None) -> list[str]:
+    """Options as overrides of the recipe."""
     flags = {"documents.limit": limit, "engine.workers": workers}
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
 
@@ -100,10 +112,10 @@ def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
     Console().print(forecast_view(figures))
 
 
-def report(result: "RunResult", as_json: bool) -> None:
+def report(result: "RunResult", as_json: bool, tables: "Sequence[str]" = TABLES) -> None:
     """What a finished run made: the funnel, three pairs, where everything lies. Exit code 1 while anything failed."""
     rows = funnel_rows(result.funnel())
-    counts = {name: result.folder.published(name) for name in ("templates", "matches", "pairs", "rejected")}
+    counts = {name: result.folder.published(name) for name in tables}
     figures = {name: manifest.counts["rows"] for name, manifest in counts.items() if manifest is not None}
     if as_json:
         aside = [{"unit": s.spec.unit_id, "reason": s.reason, "detail": s.detail} for s in result.set_aside]
@@ -136,7 +148,7 @@ def _print_result(result: "RunResult", rows: list[dict[str, Any]], figures: dict
     if figures.get("pairs"):
         print_pairs(console, _to_show(draw_pairs(result.path, NUM_DRAWN_PAIRS, SHOWN_SEED)), PAIR_PREVIEW_CHARS)
     for name, number in figures.items():
-        console.print(f"{number:>9,} {name:<9} {path}/{name}/", soft_wrap=True)
+        console.print(f"{number:>9,} {name:<{max(map(len, figures))}} {path}/{name}/", soft_wrap=True)
     if "pairs" in figures:
         console.print(f"\nnext: fineinstructions inspect {path}   (more pairs and rejections)", soft_wrap=True)
         console.print(f"      fineinstructions verify {path}    (check that nothing is lost)", soft_wrap=True)

@@ -5,6 +5,7 @@ The document is never parsed: tags or JSON inside it are text like any other. Wh
 taken from the filled instruction where the model's own list does not fit it, so that both always agree.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from fineinstructions.backends.llm import (
     with_overrides,
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
-from fineinstructions.backends.prompt import PUBLISHED, Message, as_input, find_prompt, read_prompt
+from fineinstructions.backends.prompt import PUBLISHED, Message, Prompt, as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
 from fineinstructions.config import Config
 from fineinstructions.markup import has_tag, slot_names
@@ -186,7 +187,12 @@ def published_messages(template: str, document: str) -> tuple[Message, ...]:
     Source:
         Model card of ``fineinstructions/template_instantiator``, as others report it.
     """
-    return read_prompt(find_prompt(PUBLISHED, PROMPT), PLACES).fill(_places(template, document))
+    return _published_prompt().fill(_places(template, document))
+
+
+@functools.cache
+def _published_prompt() -> Prompt:
+    return read_prompt(find_prompt(PUBLISHED, PROMPT), PLACES)
 
 
 def published_reply(instruction: str, answer: str) -> str:

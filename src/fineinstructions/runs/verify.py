@@ -43,6 +43,7 @@ def verify(
     published: Mapping[str, str] | None = None,
     documents: DocumentReader | None = None,
     document_phase: str = "matches",
+    apart: tuple[str, Sequence[str]] = ("", ()),
 ) -> list[Finding]:
     """Check a run.
 
@@ -54,6 +55,7 @@ def verify(
             with the sum of all rejections and failures.
         documents: Reads the documents of a unit; ``None`` skips the checks that need them.
         document_phase: Phase whose units are the document units.
+        apart: A table with the rejections of some phases, which then are not in ``rejected``, and those phases.
 
     Returns:
         What is wrong, in flow order; empty for a clean run.
@@ -68,12 +70,13 @@ def verify(
                 figures.setdefault(f"out of {name}", {})[unit_id] = manifest.figure(name)
             for name, account in manifest.stages.items():
                 figures.setdefault(f"into {name}", {})[unit_id] = account.num_in
-                key = figures.setdefault("turned away", {})
+                key = figures.setdefault(f"turned away {apart[0] if phase.name in apart[1] else 'rejected'}", {})
                 key[f"{phase.name}/{unit_id}"] = key.get(f"{phase.name}/{unit_id}", 0) + account.num_turned_away
     for upstream, downstream in links:
         findings += _check_link(figures.get(f"out of {upstream}", {}), figures.get(f"into {downstream}", {}),
                                 f"{upstream} -> {downstream}")  # fmt: skip
-    expected = {name: f"out of {figure}" for name, figure in (published or {}).items()} | {"rejected": "turned away"}
+    expected = {name: f"out of {figure}" for name, figure in (published or {}).items()}
+    expected |= {name: f"turned away {name}" for name in ("rejected", apart[0]) if name}
     for name, figure in expected.items():
         findings += _check_published(run, name, sum(figures.get(figure, {}).values()))
     if documents is not None:

@@ -4,6 +4,7 @@ In: cleaned queries. Out: one checked draft or rejection per query. Every draft 
 made it, so that no model can put an unbalanced, empty, personal or merely copied template into a bank.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,7 @@ from fineinstructions.backends.llm import (
     with_overrides,
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
-from fineinstructions.backends.prompt import PUBLISHED, Message, as_input, find_prompt, read_prompt
+from fineinstructions.backends.prompt import PUBLISHED, Message, Prompt, as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
 from fineinstructions.config import Config
 from fineinstructions.markup import SlotSegment, has_tag, parse_template
@@ -190,7 +191,12 @@ def published_messages(query: str) -> tuple[Message, ...]:
     Source:
         Model card of ``fineinstructions/query_templatizer``, as others report it.
     """
-    return read_prompt(find_prompt(PUBLISHED, PROMPT), PLACES).fill({"input": as_input(query=query), "query": query})
+    return _published_prompt().fill({"input": as_input(query=query), "query": query})
+
+
+@functools.cache
+def _published_prompt() -> Prompt:
+    return read_prompt(find_prompt(PUBLISHED, PROMPT), PLACES)
 
 
 def published_reply(template: str, description: str) -> str:

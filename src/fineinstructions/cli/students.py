@@ -1,0 +1,34 @@
+"""Verbs of students: distill."""
+
+from typing import Annotated
+
+import typer
+
+from fineinstructions.cli.runs import Json, Out, Recipe, Redo, Retry, Sets, Workers, report, run_flags
+
+
+def distill(
+    recipe: Recipe,
+    out: Out,
+    set_: Sets = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N documents.", metavar="N")] = None,
+    workers: Workers = None,
+    redo: Redo = False,
+    retry_failed: Retry = False,
+    as_json: Json = False,
+) -> None:
+    """Make training data for students: the work of `run` by a teacher, and what students learn from it.
+
+    Rows for a genericizer, an instantiator (two rounds) and an embedder, each in training and validation. Run again to
+    continue; the same folder is a run too.
+    """
+    from fineinstructions import distill as hallway
+    from fineinstructions.cli.reporters import reporter
+    from fineinstructions.silver.rows import PUBLISHED, REJECTED
+
+    overrides = [*(set_ or ()), *run_flags(limit, workers)]
+    with reporter(as_json) as progress:
+        result = hallway.distill(
+            recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress
+        )
+    report(result, as_json, tables=(*PUBLISHED, REJECTED))
