@@ -16,6 +16,7 @@ from fineinstructions.backends.llm import with_overrides
 from fineinstructions.config import EMPTY_REVISION
 from fineinstructions.errors import ConfigError
 from fineinstructions.recipe import RunConfig
+from fineinstructions.review.card import MadeWith
 
 EMBEDDED_LICENCE = "Apache-2.0"
 """Licence of the package, and so of the models that ship with it."""
@@ -86,6 +87,18 @@ def _artefact(
 ) -> Artefact:
     own = folder_licence(Path(name)) if Path(name).is_dir() else UNKNOWN_LICENCE
     return Artefact(role, section, kind, name, revision, config.licences.get(name) or own)
+
+
+def made_with(config: RunConfig, *, with_compatibility: bool = False) -> list[MadeWith]:
+    """The models and banks that a run uses, for its data card.
+
+    Args:
+        config: The recipe.
+        with_compatibility: Whether the compatibility judge is asked.
+    """
+    unused = set() if with_compatibility else {"compatibility"}
+    unused |= {"genericize"} if config.templates.is_ready_made else set()
+    return [MadeWith(a.role, a.name, a.revision or "", a.licence) for a in artefacts(config) if a.role not in unused]
 
 
 def require_revisions(found: Sequence[Artefact]) -> None:

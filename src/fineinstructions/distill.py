@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fineinstructions import __version__
+from fineinstructions.artefacts import made_with
 from fineinstructions.config import digest, to_plain
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
@@ -39,6 +40,7 @@ from fineinstructions.records import (
     TemplateDraft,
     from_table,
 )
+from fineinstructions.review.card import write_card
 from fineinstructions.runs import Phase, Unit, UnitSpec, read_table, single_unit
 from fineinstructions.setup import Setup
 from fineinstructions.silver import embedder, genericizer, instantiator
@@ -90,6 +92,8 @@ class _Distilling(Driver):
                 rows = self.folder.records("silver", record_type, f"{name}_{split}")
                 self._publish(f"{name}_{split}", record_type, rows, "silver")
         self._publish(REJECTED, Rejection, self.folder.rejections(*PHASES), "silver")
+        tables = {name: {split: f"{name}_{split}" for split in (TRAIN, VALIDATION)} for name in TABLES}
+        write_card(self.folder, made_with(self._config, with_compatibility=True), tables)
 
 
 def silver_phases(config: RunConfig, models: Models) -> list[Phase]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fineinstructions import phases as work
+from fineinstructions.artefacts import made_with
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
@@ -29,6 +30,7 @@ from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Match, Pair, Rejection, Template
 from fineinstructions.review import lineage
+from fineinstructions.review.card import write_card
 from fineinstructions.review.lineage import Lineage
 from fineinstructions.runs import (
     Finding,
@@ -150,6 +152,7 @@ def run(
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
+        write_card(driver.folder, made_with(config))
     return driver.result
 
 

@@ -1,0 +1,122 @@
+"""The data card of a run: front matter for the hub, licences with their rows, the same bytes from the same run."""
+
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pipeline_inputs import in_process, rows, take_documents, write_recipe
+
+from fineinstructions.records import Pair, schema_of
+from fineinstructions.review.card import hub_licence
+from fineinstructions.review.columns import PAIR_COLUMNS
+from fineinstructions.trial import EMBEDDED_BANK
+
+pytestmark = pytest.mark.xdist_group("card")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over the bank that ships, in one process."""
+    folder = tmp_path_factory.mktemp("card")
+    documents = take_documents(folder / "d.parquet", 40, every=10)
+    recipe = write_recipe(
+        folder, documents, queries=None, templates={"bank": str(EMBEDDED_BANK)}, engine={"workers": 0}
+    )
+    code, _, errors = in_process("run", recipe, "--out", folder / "run")
+    assert code == 0, errors
+    return folder
+
+
+def card_of(run: Path) -> tuple[dict[str, Any], str]:
+    text = (run / "README.md").read_text(encoding="utf-8")
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def table(body: str, heading: str) -> list[list[str]]:
+    """Rows of the first table behind a line, its head left out."""
+    lines = body.split(heading, 1)[1].splitlines()
+    found = [line for line in lines if line.startswith("|")]
+    first = lines.index(found[0])
+    block = [line for line in lines[first:] if line][: len(found)]
+    kept = []
+    for line in block:
+        if not line.startswith("|"):
+            break
+        kept.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return kept[2:]
+
+
+def test_the_front_matter_says_what_the_rows_are(made: Path) -> None:
+    front, _ = card_of(made / "run")
+    pairs = rows(made / "run", "pairs")
+    assert front["language"] == ["en"]
+    assert front["size_categories"] == ["n<1K"]
+    default = [config for config in front["configs"] if config.get("default")]
+    assert [config["data_files"] for config in default] == ["pairs/*.parquet"]
+    for config in front["configs"]:
+        assert list((made / "run").glob(config["data_files"]))
+    named = {hub_licence(p["licence"]) for p in pairs}
+    named |= {hub_licence(name.strip()) for p in pairs for name in p["template_licence"].split(";")}
+    assert front["license"] == sorted(named)
+    assert ("license_name" in front) == ("other" in named)
+
+
+def test_licences_are_told_with_their_rows(made: Path) -> None:
+    _, body = card_of(made / "run")
+    pairs = rows(made / "run", "pairs")
+    told = {name: int(number.replace(",", "")) for name, _, number in table(body, "(`licence`)")}
+    assert told == {name: sum(p["licence"] == name for p in pairs) for name in {p["licence"] for p in pairs}}
+    told = {name: int(number.replace(",", "")) for name, _, number in table(body, "(`template_licence`")}
+    behind = [{part.strip() for part in p["template_licence"].split(";")} for p in pairs]
+    assert told == {name: sum(name in names for names in behind) for name in set().union(*behind)}
+
+
+def test_it_tells_what_made_the_pairs_and_where_records_went(made: Path) -> None:
+    _, body = card_of(made / "run")
+    assert [row[0] for row in table(body, "## What made them")] == ["encoder", "instantiate", "judge"]
+    pairs = rows(made / "run", "pairs")
+    assert table(body, "names them, with the digests")[0] == [f"`{pairs[0]['models']}`", f"{len(pairs):,}"]
+    stages = {row[0]: row for row in table(body, "## From stage to stage")}
+    assert stages["select"][2] == f"{len(pairs):,}"
+    assert stages["documents"][1] == "40"
+    columns = [row[0] for row in table(body, "## Columns")]
+    assert columns == pq.read_schema(next((made / "run" / "pairs").glob("*.parquet"))).names
+    assert all(PAIR_COLUMNS[name] for name in schema_of(Pair).names)
+
+
+def test_the_same_run_has_the_same_card_and_names_no_place(made: Path, tmp_path: Path) -> None:
+    before = (made / "run" / "README.md").read_bytes()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(made / "run", moved)
+    (moved / "README.md").unlink()
+    code, out, errors = in_process("run", made / "recipe.yaml", "--out", moved)
+    assert (code, "nothing to do" in out) == (0, True), errors
+    assert (moved / "README.md").read_bytes() == before
+    assert str(made) not in before.decode()
+    assert not re.search(r"20\d\d-\d\d-\d\d", before.decode())
+
+
+def test_licences_of_models_come_from_the_recipe_and_redo_nothing(made: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(made / "run", moved)
+    text = yaml.safe_load((made / "recipe.yaml").read_text()) | {"licences": {"fineinstructions (embedded)": "x"}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(text))
+    code, out, errors = in_process("run", tmp_path / "r.yaml", "--out", moved)
+    assert (code, "nothing to do" in out) == (0, True), errors
+
+
+@pytest.mark.extra
+def test_the_hubs_own_client_reads_it(made: Path) -> None:
+    if find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed")
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard.load(made / "run" / "README.md")
+    assert "cc-by-4.0" in card.data.license
+    assert card.data.to_dict()["configs"][0]["config_name"] == "pairs"
