@@ -1,4 +1,4 @@
-"""A stand-in for a language model that really does the three jobs of our prompts, by rule.
+"""A stand-in for a language model that really does the jobs of our prompts, by rule.
 
 In: the body of a request. Out: reply text, vectors or flags. The same body always gets the same reply. It needs no
 model, so the whole pipeline can be tried over real HTTP, to thousands of pairs; what it writes is well formed, not
@@ -35,8 +35,9 @@ def echo(body: Mapping[str, Any]) -> str:
 
     Args:
         body: The request body; the job is told from its first user message: a JSON object with ``query``, with
-            ``instruction_template`` and ``document``, or with ``instruction`` and ``answer``; the tags of Flow Judge;
-            the headings of Prometheus; and anything else is a bare query.
+            ``instruction_template`` and ``document`` (and a ``compatible_document_description``, for a verdict on the
+            two), or with ``instruction`` and ``answer``; the tags of Flow Judge; the headings of Prometheus; and
+            anything else is a bare query.
 
     Example:
         >>> echo({"messages": [{"role": "user", "content": '{"instruction": "Why?", "answer": "So."}'}]})
@@ -48,7 +49,10 @@ def echo(body: Mapping[str, Any]) -> str:
     except ValueError:
         job = None
     if isinstance(job, dict) and "document" in job and "instruction_template" in job:
-        return fill_template(str(job["instruction_template"]), str(job["document"]))
+        template, document = str(job["instruction_template"]), str(job["document"])
+        if "compatible_document_description" in job:
+            return judge_match(template, f"{job['compatible_document_description']}", document)
+        return fill_template(template, document)
     if isinstance(job, dict) and "answer" in job and "instruction" in job:
         return json.dumps({"feedback": "A rule, not a reader, gave this grade.", "score": _score(said)})
     if "<score>" in said and "<feedback>" in said:
@@ -90,6 +94,16 @@ def fill_template(template: str, document: str) -> str:
     instruction = _SLOT.sub(lambda _: next(remaining), template)
     slots = [{"name": name, "value": value} for name, value in zip(names, values, strict=True)]
     reply = {"instruction": instruction, "answer": _quotation(sentence, document), "slots": slots}
+    return json.dumps(reply, ensure_ascii=False)
+
+
+def judge_match(template: str, description: str, document: str) -> str:
+    """A compatibility judge's reply: yes, if a quotable sentence shares a word with template and description."""
+    wanted = set(_content_words(_SLOT.sub(" ", template))) & set(_content_words(description))
+    sentences = [s for s in _SENTENCE.findall(document[:20_000]) if len(s.split()) >= 8 and document.count(s) == 1]
+    found = next((s for s in sentences if wanted & set(_content_words(s))), "")
+    quote = " ".join(found.split()[:10])
+    reply = {"reason": "A rule, not a reader, looked for a shared word.", "quote": quote, "compatible": bool(found)}
     return json.dumps(reply, ensure_ascii=False)
 
 

@@ -147,10 +147,11 @@ def choose_round(
     for facts in pairs:
         if facts.score >= choice.min_score:
             found[choice.stratum(facts)].append(luck(seed, stage(number), facts.pair_id))
-    wanted = config.instantiator_rows - round(config.instantiator_rows * config.refusal_share)
+    refusals_wanted = round(config.instantiator_rows * config.refusal_share)
+    wanted = config.instantiator_rows - refusals_wanted
     shares = even_shares({stratum: len(numbers) for stratum, numbers in found.items()}, wanted)
     last = {stratum: lowest(np.array(n, np.uint64), shares[stratum]) for stratum, n in found.items()}
-    num_refusals = round(sum(shares.values()) * config.refusal_share / (1 - config.refusal_share))
+    num_refusals = round(refusals_wanted * sum(shares.values()) / wanted) if wanted else 0
     draw = np.fromiter((luck(seed, stage(number), record_id) for record_id in refusals), np.uint64)
     return RoundChoice(number, choice.min_score, last, lowest(draw, num_refusals))
 
