@@ -20,16 +20,19 @@ TOOLS = {
     *("config", "decontamination", "filters", "formats", "inputs", "judging", "markup", "moderation", "parquet", "pii"),
     *("pooling", "progress", "readers", "staging", "statistics", "backends", "embedded", "engines", "runs"),
 }
-ROOMS = {"templates", "matches", "pairs", "review"}
+ROOMS = {"templates", "matches", "pairs", "silver", "review"}
 HALLWAYS = {
+    "artefacts",
     "calibration",
     "diagnostics",
+    "distill",
     "documents",
     "forecast",
     "judge_calibration",
     "phases",
     "pipeline",
     "recipe",
+    "sense",
     "setup",
     "staleness",
     "trial",

@@ -320,6 +320,15 @@ def test_cached_replies_make_redoing_free(tmp_path):
         assert server.requests["/v1/chat/completions"] == 3
 
 
+def test_another_revision_is_another_cache_entry_and_never_sent(tmp_path):
+    with ScriptedServer(upper, keep_bodies=True) as server:
+        for revision in (None, "a", "a", "b", None):
+            with ChatClient(settings(server, revision=revision), ResponseCache(tmp_path / "cache")) as client:
+                client.submit(request("x")).result(20)
+    assert len(server.bodies) == 3
+    assert all("revision" not in body for body in server.bodies)
+
+
 def test_another_model_or_limit_is_another_cache_entry_but_another_address_is_not(tmp_path):
     with ScriptedServer(upper) as server, ScriptedServer(upper) as moved:
         for llm, calls in [

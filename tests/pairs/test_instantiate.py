@@ -11,12 +11,15 @@ from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.markup import fill
 from fineinstructions.pairs.excerpts import ExcerptsConfig, expand
 from fineinstructions.pairs.instantiate import (
+    PUBLISHED_REFUSAL,
     InstantiateConfig,
     PromptedInstantiator,
     Request,
     document_window,
     instantiate,
     parse_reply,
+    published_messages,
+    published_reply,
 )
 from fineinstructions.pairs.slots import align_slots
 from fineinstructions.records import Document, Draft, ExpandedDraft, Match, Rejection, Slot, Template, content_id
@@ -159,6 +162,42 @@ def test_the_echo_server_fills_templates_that_expand():
 def test_the_prompt_is_golden():
     _, server = prompted_outcomes(lambda body: as_reply(), [request_for()])
     check_golden("instantiate.txt", as_text(server.bodies[0]["messages"]))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"instantiated_instruction": FILLED, "answer": ANSWER, "complexity": 2},
+        {"instruction": FILLED, "response": ANSWER},
+        {"query": FILLED, "output": ANSWER},
+    ],
+)
+def test_the_published_model_is_asked_with_the_bare_data_and_its_keys_have_other_names(reply):
+    config = InstantiateConfig(prompt="published", llm={"revision": "abc", "structured": "auto"})
+    (draft,), server = prompted_outcomes(lambda body: json.dumps(reply), [request_for()], config)
+    assert (draft.instruction, draft.answer) == (FILLED, ANSWER)
+    assert draft.slots == (Slot("a machine", "a power loom"), Slot("a product", "cloth"))
+    assert json.loads(draft.model)["revision"] == "abc"
+    (body,) = server.bodies
+    messages = published_messages(TEMPLATE.template, TEXT)
+    assert body["messages"] == [{"role": role, "content": content} for role, content in messages]
+    assert json.loads(messages[0][1]) == {"instruction_template": TEMPLATE.template, "document": TEXT}
+    assert "response_format" not in body
+    check_golden("instantiate.published.txt", as_text(body["messages"]))
+
+
+def test_a_reply_of_unknown_shape_is_turned_away_and_shows_what_came():
+    reply = json.dumps({"filled": FILLED, "text": ANSWER})
+    outcome = outcome_of(reply)
+    filed = json.loads(outcome.record)
+    assert (outcome.reason, outcome.failed, filed["raw"]) == ("format", False, reply)
+    assert filed["error"].endswith('the reply has "filled", "text"')
+
+
+def test_a_student_reads_what_it_is_taught_to_write():
+    filled = parse_reply(published_reply(FILLED, ANSWER))
+    assert (filled.instruction, filled.answer) == (FILLED, ANSWER)
+    assert parse_reply(PUBLISHED_REFUSAL) is None
 
 
 def test_a_long_document_is_cut_around_its_focus():

@@ -217,6 +217,7 @@ def test_the_published_model_is_asked_with_the_bare_query_and_its_keys_have_othe
     assert body["messages"] == [{"role": r, "content": c} for r, c in published_messages(QUERIES[0].text)]
     assert "response_format" not in body
     assert "revision" not in body
+    check_golden("genericize.published.txt", as_text(body["messages"]))
 
 
 def test_a_student_reads_what_it_is_taught_to_write():
