@@ -62,6 +62,21 @@ def test_the_embedded_tier_is_a_teacher_too_and_needs_nothing(tmp_path: Path) ->
     check_another_draw(recipe, run)
 
 
+def test_a_dry_run_counts_what_the_judge_would_be_asked_at_most(tmp_path: Path) -> None:
+    documents = take_documents(tmp_path / "d.parquet", 8, every=16)
+    templates = {"bank": str(EMBEDDED_BANK)}
+    recipe = write_recipe(tmp_path, documents, queries=None, templates=templates, engine={"workers": 0})
+    asks = ("--set", "compatibility.model=openai", "--set", "llm.model=m", "--json")
+    code, out, errors = in_process("distill", recipe, "--out", tmp_path / "run", "--dry-run", *asks)
+    assert code == 0, errors
+    figures = json.loads(out)
+    (calls,) = figures["calls"]
+    assert (calls["stage"], calls["model"]) == ("compatibility", "m")
+    assert calls["num_calls"] == 8 * 6 * 2 + figures["num_matches"]
+    assert not (tmp_path / "run").exists()
+    assert json.loads(in_process("run", recipe, "--out", tmp_path / "run", "--dry-run", *asks)[1])["calls"] == []
+
+
 def check_another_draw(recipe: Path, run: Path) -> None:
     """Other sizes redo the draw alone, and say so first."""
     words = ("distill", recipe, "--out", run, "--set", "distill.instantiator_rows=10")

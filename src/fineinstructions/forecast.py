@@ -39,6 +39,8 @@ DESCRIPTION_CHARS = 80
 """Length of a compatible document description, about."""
 BANK_PHASES = ("queries", "genericize", "templates", "index")
 """Phases whose work grows with the queries; that of the others grows with the documents."""
+VERDICT_CHARS = 250
+"""Length of a compatibility judge's reply, about."""
 PROMPT_OVERHEAD_TOKENS = 500
 """Instructions around a document or query in our own prompts, about."""
 _BANK_ROWS = 16_384
@@ -94,12 +96,15 @@ class _Clock(Silent):
         self.seconds[phase] = time.monotonic() - self._began
 
 
-def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequence[str] = ()) -> Forecast:
+def forecast(
+    recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequence[str] = (), distilling: bool = False
+) -> Forecast:
     """Forecast a run from a sample of its input.
 
     Args:
         recipe: Path of a YAML recipe, a mapping, or a config.
         overrides: ``a.b=value`` strings.
+        distilling: Whether to count what `distill` asks beyond that; its time and disk are not forecast.
 
     Returns:
         Estimates for the whole input.
@@ -146,6 +151,7 @@ def forecast(recipe: RunConfig | dict[str, Any] | str | Path, *, overrides: Sequ
         calls=(
             *_encoder_calls(config, num_embedded, num_documents, documents),
             *_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs),
+            *(_verdict_calls(config, num_documents, round(instantiated * scale), documents) if distilling else ()),
         ),
     )
 
@@ -255,6 +261,21 @@ def _calls(
             yield Calls(
                 stage, model, number, round(number * prompt_tokens), round(number * reply_chars / CHARS_PER_TOKEN)
             )
+
+
+def _verdict_calls(
+    config: RunConfig, num_documents: int, num_matches: int, documents: Sequence[Document]
+) -> Iterator[Calls]:
+    """Calls of the compatibility judge, at most: every vector's nearest templates, all different, and the matches."""
+    section = config.compatibility
+    if section.model == "openai":
+        vectors = 1 if config.encoder.engine == "endpoint" else config.chunk.coverage_chunks + 1
+        number = num_documents * vectors * config.distill.candidates_per_vector + num_matches
+        chars = min(_mean([len(d.text) for d in documents]), section.max_document_chars)
+        prompt_tokens = PROMPT_OVERHEAD_TOKENS + chars / CHARS_PER_TOKEN
+        model = str(section.llm.get("model") or config.llm.model)
+        reply_tokens = round(number * VERDICT_CHARS / CHARS_PER_TOKEN)
+        yield Calls("compatibility", model, number, round(number * prompt_tokens), reply_tokens)
 
 
 def _mean(values: Sequence[int]) -> float:

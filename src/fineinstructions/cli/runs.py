@@ -81,7 +81,7 @@ def run(
     """
     overrides = [*(set_ or ()), *run_flags(limit, workers)]
     if dry_run:
-        _forecast(recipe, overrides, as_json)
+        print_forecast(recipe, overrides, as_json)
         return
     from fineinstructions import pipeline
     from fineinstructions.cli.reporters import reporter
@@ -97,13 +97,14 @@ def run_flags(limit: int | None, workers: int | None) -> list[str]:
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
 
 
-def _forecast(recipe: Path, overrides: list[str], as_json: bool) -> None:
+def print_forecast(recipe: Path, overrides: list[str], as_json: bool, *, distilling: bool = False) -> None:
+    """What a run would make and cost."""
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.cli.show import forecast_view
     from fineinstructions.forecast import forecast
 
     with waiting("running a sample"):
-        figures = forecast(recipe, overrides=overrides)
+        figures = forecast(recipe, overrides=overrides, distilling=distilling)
     if as_json:
         print(json.dumps(figures.as_dict(), indent=1))
         return

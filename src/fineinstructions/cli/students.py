@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Json, Out, Recipe, Redo, Retry, Sets, Workers, report, run_flags
+from fineinstructions.cli.runs import Json, Out, Recipe, Redo, Retry, Sets, Workers, print_forecast, report, run_flags
 
 
 def distill(
@@ -13,6 +13,9 @@ def distill(
     set_: Sets = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N documents.", metavar="N")] = None,
     workers: Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Forecast counts, calls, tokens and time from a sample.")
+    ] = False,
     redo: Redo = False,
     retry_failed: Retry = False,
     as_json: Json = False,
@@ -27,6 +30,9 @@ def distill(
     from fineinstructions.silver.rows import PUBLISHED, REJECTED
 
     overrides = [*(set_ or ()), *run_flags(limit, workers)]
+    if dry_run:
+        print_forecast(recipe, overrides, as_json, distilling=True)
+        return
     with reporter(as_json) as progress:
         result = hallway.distill(
             recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress
