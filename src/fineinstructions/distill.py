@@ -26,6 +26,7 @@ from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
 from fineinstructions.matches.retrieve import RetrieveConfig, retrieve
 from fineinstructions.pairs import instantiate as instantiating
 from fineinstructions.pairs.compatibility import CompatibilityJudge, PromptedCompatibilityJudge, compatibility
+from fineinstructions.pairs.judge import too_low, too_low_score
 from fineinstructions.phases import DocumentChunks, Models
 from fineinstructions.pipeline import Driver, RunResult, as_config
 from fineinstructions.progress import Progress, Silent
@@ -103,7 +104,8 @@ def silver_phases(config: RunConfig, models: Models) -> list[Phase]:
     read = {name: value for name, value in documents.items() if name not in UNITS_TELL}
     judge = (to_plain(config.compatibility), _teacher(config, models).model)
     prompts = [genericizing.published_messages(""), instantiating.published_messages("", "")]
-    student = (config.judge.min_score, config.instantiate.max_document_chars, prompts)
+    thresholds = (config.judge.min_score, config.judge.min_expected_score)
+    student = (thresholds, config.instantiate.max_document_chars, prompts)
     from_queries = () if config.templates.is_ready_made else ("queries", "genericize")
     return [
         Phase(
@@ -240,7 +242,7 @@ def _make_genericizer(unit: Unit, models: Teachers, setup: Setup) -> None:
 
 
 def _make_instantiator(unit: Unit, models: Teachers, setup: Setup) -> None:
-    config, seed, min_score = setup.config.distill, setup.config.seed, setup.config.judge.min_score
+    config, seed = setup.config.distill, setup.config.seed
     window = partial(_window, max_chars=setup.config.instantiate.max_document_chars)
     student = instantiator.Student(
         window, instantiating.published_messages, instantiating.published_reply, instantiating.PUBLISHED_REFUSAL
@@ -249,7 +251,7 @@ def _make_instantiator(unit: Unit, models: Teachers, setup: Setup) -> None:
     for number in instantiator.ROUNDS:
         items = (item for spec in specs for item in _instantiator_items(unit, spec, models, setup))
         choice = instantiator.choose_round(
-            number, _pair_facts(unit, specs, setup), _refusal_ids(unit, specs, min_score), config, min_score, seed
+            number, _pair_facts(unit, specs, setup), _refusal_ids(unit, specs, setup), config, seed
         )
         work: Callable[[Iterator[instantiator.Item]], Iterable[InstantiatorRow | Rejection]] = partial(
             instantiator.instantiator_rows, choice=choice, student=student, config=config, seed=seed
@@ -262,34 +264,39 @@ def _window(text: str, focus: tuple[int, int], max_chars: int) -> tuple[int, int
 
 
 def _pair_facts(unit: Unit, specs: Sequence[UnitSpec], setup: Setup) -> Iterator[instantiator.PairFacts]:
-    columns = ["pair_id", "answer", "slots", "judge_score", "source", "metadata"]
+    columns = ["pair_id", "answer", "slots", "judge_score", "judge_expected_score", "source", "metadata"]
     for spec in specs:
         for table in unit.layout.unit_groups("pairs", spec, "pair", columns):
             for row in table.to_pylist():
+                kept = too_low(row["judge_score"], row["judge_expected_score"], setup.config.judge) is None
                 yield instantiator.facts_of(
-                    row["pair_id"], row["answer"], len(row["slots"]), row["judge_score"], row["source"],
-                    row["metadata"], setup.config.distill,
+                    row["pair_id"], row["answer"], len(row["slots"]), kept, row["source"], row["metadata"],
+                    setup.config.distill,
                 )  # fmt: skip
 
 
-def _refusals(unit: Unit, spec: UnitSpec, min_score: int) -> Iterator[tuple[Compatibility, bool]]:
+def _refusals(unit: Unit, spec: UnitSpec, setup: Setup) -> Iterator[tuple[Compatibility, bool]]:
     """Matches of a unit that were turned down, and whether the run has a good pair of them all the same."""
-    kept = _kept(unit, spec, min_score)
+    kept = _kept(unit, spec, setup)
     for verdict in unit.layout.unit_records("compatibility", spec, Compatibility):
         if not verdict.compatible:
             yield verdict, (verdict.document_id, verdict.template_id) in kept
 
 
-def _kept(unit: Unit, spec: UnitSpec, min_score: int) -> set[tuple[str, str]]:
+def _kept(unit: Unit, spec: UnitSpec, setup: Setup) -> set[tuple[str, str]]:
     """Document and template of every pair of a unit that the judge keeps."""
-    columns = ["document_id", "template_id", "judge_score"]
+    columns = ["document_id", "template_id", "judge_score", "judge_expected_score"]
     rows = (row for table in unit.layout.unit_groups("pairs", spec, "pair", columns) for row in table.to_pylist())
-    return {(row["document_id"], row["template_id"]) for row in rows if row["judge_score"] >= min_score}
+    return {
+        (row["document_id"], row["template_id"])
+        for row in rows
+        if too_low(row["judge_score"], row["judge_expected_score"], setup.config.judge) is None
+    }
 
 
-def _refusal_ids(unit: Unit, specs: Sequence[UnitSpec], min_score: int) -> Iterator[str]:
+def _refusal_ids(unit: Unit, specs: Sequence[UnitSpec], setup: Setup) -> Iterator[str]:
     for spec in specs:
-        for verdict, contradicted in _refusals(unit, spec, min_score):
+        for verdict, contradicted in _refusals(unit, spec, setup):
             if not contradicted:
                 yield instantiator.refusal_id(verdict)
 
@@ -303,8 +310,9 @@ def _instantiator_items(unit: Unit, spec: UnitSpec, models: Teachers, setup: Set
     for pair in unit.layout.unit_records("pairs", spec, Pair):
         document = documents[pair.document_id]
         focus = chunk_span(spans[pair.document_id], document, pair.chunk)
-        yield instantiator.Answered(pair, models.index.template(pair.template_id), document, focus)
-    for verdict, contradicted in _refusals(unit, spec, setup.config.judge.min_score):
+        template, low = models.index.template(pair.template_id), too_low_score(pair, setup.config.judge)
+        yield instantiator.Answered(pair, template, document, focus, low)
+    for verdict, contradicted in _refusals(unit, spec, setup):
         document = documents[verdict.document_id]
         focus = chunk_span(spans[verdict.document_id], document, verdict.chunk)
         template = models.index.template(verdict.template_id)
@@ -312,7 +320,7 @@ def _instantiator_items(unit: Unit, spec: UnitSpec, models: Teachers, setup: Set
 
 
 def _make_embedder(unit: Unit, models: Teachers, setup: Setup) -> None:
-    config, seed, min_score = setup.config.distill, setup.config.seed, setup.config.judge.min_score
+    config, seed = setup.config.distill, setup.config.seed
     specs = unit.layout.planned("compatibility") or []
     numbers = Counter(
         verdict.document_id
@@ -326,7 +334,7 @@ def _make_embedder(unit: Unit, models: Teachers, setup: Setup) -> None:
             documents = {d.document_id: d for d in documents_of(spec, setup) if not isinstance(d, Rejection)}
             records = unit.layout.unit_records("compatibility", spec, DocumentChunks, "chunks")
             spans = {c.document_id: c.spans for c in records}
-            kept = _kept(unit, spec, min_score)
+            kept = _kept(unit, spec, setup)
             for verdict in unit.layout.unit_records("compatibility", spec, Compatibility):
                 template, document = models.index.template(verdict.template_id), documents[verdict.document_id]
                 contradicted = not verdict.compatible and (verdict.document_id, verdict.template_id) in kept

@@ -72,7 +72,8 @@ def pair_of(number, first=3, last=5, score=5, topic="weights", document_id=None)
 
 
 def answered(pair):
-    return instantiator.Answered(pair, TEMPLATE, Document(pair.document_id, TEXT, licence="CC-BY"), (0, 10))
+    low = None if pair.judge_score >= 4 else ("low_score", float(pair.judge_score))
+    return instantiator.Answered(pair, TEMPLATE, Document(pair.document_id, TEXT, licence="CC-BY"), (0, 10), low)
 
 
 def refused(number, contradicted=False):
@@ -80,14 +81,14 @@ def refused(number, contradicted=False):
     return instantiator.Refused(verdict, TEMPLATE, Document(f"d-{number}", TEXT), (0, 10), contradicted)
 
 
-def round_of(number, items, config, min_score=4):
+def round_of(number, items, config):
     pairs = [i.pair for i in items if isinstance(i, instantiator.Answered)]
     facts = [
-        instantiator.facts_of(p.pair_id, p.answer, len(p.slots), p.judge_score, p.source, p.metadata, config)
+        instantiator.facts_of(p.pair_id, p.answer, len(p.slots), p.judge_score >= 4, p.source, p.metadata, config)
         for p in pairs
     ]
     ids = [i.record_id for i in items if isinstance(i, instantiator.Refused) and not i.contradicted]
-    choice = instantiator.choose_round(number, facts, ids, config, min_score, 0)
+    choice = instantiator.choose_round(number, facts, ids, config, 0)
     made = list(instantiator.instantiator_rows(items, choice, STUDENT, config, 0))
     assert len(made) == len(items)
     return [r for r in made if not isinstance(r, Rejection)], Counter(

@@ -210,9 +210,20 @@ def select(pairs: Iterable[Pair], config: JudgeConfig, surplus: Collection[str])
 
 def too_low_score(pair: Pair, config: JudgeConfig) -> tuple[str, float] | None:
     """Reason and score of a pair below one of the thresholds; None for a pair that is good enough."""
-    if pair.judge_score < config.min_score:
-        return "low_score", float(pair.judge_score)
-    expected = pair.judge_score if pair.judge_expected_score is None else pair.judge_expected_score
+    return too_low(pair.judge_score, pair.judge_expected_score, config)
+
+
+def too_low(score: int, expected_score: float | None, config: JudgeConfig) -> tuple[str, float] | None:
+    """Reason and score of a pair with these scores; None for a pair that is good enough.
+
+    Args:
+        score: The judge's score.
+        expected_score: Its expected score; None where there is none.
+        config: The thresholds.
+    """
+    if score < config.min_score:
+        return "low_score", float(score)
+    expected = score if expected_score is None else expected_score
     if config.min_expected_score is not None and expected < config.min_expected_score:
         return "low_expected_score", float(expected)
     return None

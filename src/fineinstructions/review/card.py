@@ -164,7 +164,7 @@ def _making(run: RunFolder, made_with: Sequence[MadeWith], counts: Mapping[str, 
     yield "\nAs every pair's `models` names them, with the digests of their prompts:\n"
     yield from _table(("models", "pairs"), [(f"`{models}`", n) for models, n in _ranked(counts["models"])])
     keys = ("chunk.coverage_chunks", "chunk.sigma", "chunk.alpha", "retrieve.min_cosine", "excerpts.min_ratio",
-            "judge.min_score", "judge.protocol", "seed")  # fmt: skip
+            "judge.min_score", "judge.min_expected_score", "judge.protocol", "seed")  # fmt: skip
     yield "\nSettings that decide most; all of them stand in `recipe.resolved.yaml`:\n"
     yield from _table(("key", "value"), [(f"`{key}`", _setting(run.config, key)) for key in keys])
 
@@ -173,7 +173,8 @@ def _setting(config: Mapping[str, Any], key: str) -> str:
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return "the encoder's own, or the gate's" if value is None and key == "retrieve.min_cosine" else str(value)
+    unset = "the encoder's own, or the gate's" if key == "retrieve.min_cosine" else "-"
+    return unset if value is None else str(value)
 
 
 def _licences(counts: Mapping[str, Counter[Any]]) -> Iterator[str]:

@@ -18,6 +18,7 @@ PAIR_COLUMNS: Mapping[str, str] = MappingProxyType(
         "excerpt_ratio": "share of the answer's characters inside its excerpts",
         "coverage_ratio": "share of the answer's characters that long matches with the document cover, tags aside",
         "judge_score": "the judge's score, 1 to 5",
+        "judge_expected_score": "mean of the scores by their probabilities; null where the judge gives none",
         "judge_feedback": "the judge's reasons",
         "models": "the models behind the pair, with revisions and prompt digests, as JSON",
         "licence": "licence of the document",

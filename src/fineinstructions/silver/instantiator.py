@@ -52,6 +52,8 @@ class Answered:
     template: Template
     document: Document
     focus: tuple[int, int]
+    too_low: tuple[str, float] | None = None
+    """Reason and score of a pair that the run does not keep; round 2 does not take it."""
 
     @property
     def record_id(self) -> str:
@@ -89,17 +91,18 @@ class PairFacts:
     """What the choice of rows needs to know of a pair."""
 
     pair_id: str
-    score: int
+    kept: bool
+    """Whether its scores are good enough for the run."""
     stratum: Stratum
 
 
 def facts_of(
-    pair_id: str, answer: str, num_slots: int, score: int, source: str, metadata: str, config: DistillConfig
+    pair_id: str, answer: str, num_slots: int, kept: bool, source: str, metadata: str, config: DistillConfig
 ) -> PairFacts:
     """The facts of a pair, from its columns."""
     topic = json.loads(metadata).get(config.topic_key) or source
     length = stratum_name(len(answer.split()), config.length_borders_words)
-    return PairFacts(pair_id, score, (length, stratum_name(num_slots, config.slot_borders), str(topic)))
+    return PairFacts(pair_id, kept, (length, stratum_name(num_slots, config.slot_borders), str(topic)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,6 @@ class RoundChoice:
     """Which items become the rows of a round."""
 
     number: int
-    min_score: int
     last: Mapping[Stratum, int]
     """Highest luck of a pair that is still drawn, by stratum."""
     last_refusal: int
@@ -126,7 +128,6 @@ def choose_round(
     pairs: Iterable[PairFacts],
     refusals: Iterable[str],
     config: DistillConfig,
-    min_score: int,
     seed: int,
 ) -> RoundChoice:
     """Settle which pairs and refusals a round takes.
@@ -136,16 +137,15 @@ def choose_round(
         pairs: All pairs of the run.
         refusals: Ids of the matches that may stand as refusals.
         config: Sizes and shares.
-        min_score: Lowest score of a pair in round 2.
         seed: Seed of the run.
 
     Source:
         arXiv:2601.22146, section 3.3: two rounds of 100,000, the second filtered and stratified, about 5 % refusals.
     """
-    choice = RoundChoice(number, min_score if number > 1 else 1, {}, -1)
+    choice = RoundChoice(number, {}, -1)
     found: dict[Stratum, list[int]] = defaultdict(list)
     for facts in pairs:
-        if facts.score >= choice.min_score:
+        if facts.kept or number == 1:
             found[choice.stratum(facts)].append(luck(seed, stage(number), facts.pair_id))
     refusals_wanted = round(config.instantiator_rows * config.refusal_share)
     wanted = config.instantiator_rows - refusals_wanted
@@ -153,7 +153,7 @@ def choose_round(
     last = {stratum: lowest(np.array(n, np.uint64), shares[stratum]) for stratum, n in found.items()}
     num_refusals = round(refusals_wanted * sum(shares.values()) / wanted) if wanted else 0
     draw = np.fromiter((luck(seed, stage(number), record_id) for record_id in refusals), np.uint64)
-    return RoundChoice(number, choice.min_score, last, lowest(draw, num_refusals))
+    return RoundChoice(number, last, lowest(draw, num_refusals))
 
 
 def instantiator_rows(
@@ -169,8 +169,8 @@ def instantiator_rows(
         seed: Seed of the run.
 
     Yields:
-        One row or rejection per item, in order. Reasons: ``low_score`` (value: the score), ``surplus``,
-        ``contradicted``, and those of `shorthand`.
+        One row or rejection per item, in order. Reasons: ``low_score`` and ``low_expected_score`` (value: that
+        score), ``surplus``, ``contradicted``, and those of `shorthand`.
     """
     for item in items:
         if isinstance(item, Answered):
@@ -188,9 +188,11 @@ def _answer_row(
     item: Answered, choice: RoundChoice, student: Student, config: DistillConfig, seed: int
 ) -> InstantiatorRow | Rejection:
     pair = item.pair
-    facts = facts_of(pair.pair_id, pair.answer, len(pair.slots), pair.judge_score, pair.source, pair.metadata, config)
-    if pair.judge_score < choice.min_score:
-        return _turned_away(item, choice, "low_score", float(pair.judge_score))
+    facts = facts_of(
+        pair.pair_id, pair.answer, len(pair.slots), item.too_low is None, pair.source, pair.metadata, config
+    )
+    if item.too_low is not None and choice.number > 1:
+        return _turned_away(item, choice, *item.too_low)
     if not choice.draws(facts, seed):
         return _turned_away(item, choice, "surplus")
     window = student.window(item.document.text, item.focus)
