@@ -1,5 +1,6 @@
 """A recipe that names artefacts of a hub: refused without revisions, filled in by the doctor, licences told."""
 
+import json
 import os
 import subprocess
 from importlib.util import find_spec
@@ -9,14 +10,16 @@ from typing import Any
 import pytest
 import yaml
 from hub_server import COMMIT, HubServer, serve_hub
-from pipeline_inputs import command, in_process, take_documents
+from pipeline_inputs import command, in_process, rows, take_documents
 
 from fineinstructions.artefacts import artefacts
 from fineinstructions.backends.hub import NONE_DECLARED, folder_licence
+from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.config import filled_in, load
 from fineinstructions.errors import ConfigError
 from fineinstructions.recipe import RunConfig
 from fineinstructions.templates.bank import TemplatesConfig
+from fineinstructions.trial import EMBEDDED_BANK
 
 PAPER = Path(__file__).parent.parent / "recipes" / "paper.yaml"
 NAMES = {
@@ -123,6 +126,36 @@ def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     assert "the hub does not answer" in done.stdout
     assert "Traceback" not in done.stderr
     assert (tmp_path / "r.yaml").read_text() == PAPER.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_papers_recipe_runs_as_it_is_wired(tmp_path: Path) -> None:
+    """The scripted server plays all three published models; encoder and bank are those that ship."""
+    recipe = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
+    recipe["documents"] = {"path": str(take_documents(tmp_path / "d.parquet", 16, every=20))}
+    recipe |= {"templates": {"bank": str(EMBEDDED_BANK)}, "encoder": {}, "retrieve": {"min_cosine": 0.2}}
+    recipe["licences"] |= {"fineinstructions/template_instantiator": "none declared"}
+    with ScriptedServer(keep_bodies=True) as server:
+        for stage in ("genericize", "instantiate", "judge"):
+            recipe[stage]["llm"] |= {"base_url": server.base_url, "revision": f"{stage}-commit"}
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+        code, _, errors = in_process("run", tmp_path / "r.yaml", "--out", tmp_path / "run", "--workers", "0")
+    assert code == 0, errors
+    pairs = rows(tmp_path / "run", "pairs")
+    assert pairs
+    models = json.loads(pairs[0]["models"])
+    assert (models["instantiator"]["revision"], models["judge"]["revision"]) == ("instantiate-commit", "judge-commit")
+    assert models["judge"]["protocol"] == "flow"
+    asked = [body for body in server.bodies if body["model"] == "fineinstructions/template_instantiator"]
+    for body in asked:
+        (message,) = body["messages"]
+        assert json.loads(message["content"]).keys() == {"instruction_template", "document"}
+        assert "response_format" not in body
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    row = "| instantiate | fineinstructions/template_instantiator | instantiate-commit | none declared |"
+    assert row in card
+    assert "| judge | flowaicom/Flow-Judge-v0.1 | judge-commit | not known |" in card
+    assert "| genericize |" not in card.partition("## Licences")[0], "a ready bank takes its place"
 
 
 @pytest.mark.parametrize(
