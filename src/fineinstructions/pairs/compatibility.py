@@ -123,7 +123,7 @@ class PromptedCompatibilityJudge:
                 facts = as_dict(request.match)
                 yield chat_rejection("compatibility", request.record_id, facts, error, format_reason="unparseable")
                 continue
-            yield made(request, verdict, _place(request, verdict.quote), model)
+            yield _record(request, verdict, _place(request, verdict.quote), model)
 
     def _ask(self, request: Request) -> "Future[CompatibilityVerdict]":
         start, end = document_window(request.document.text, request.focus, self._config.max_document_chars)
@@ -146,7 +146,9 @@ class CompatibilityVerdict:
     """First words of the answer in the document; empty where the judge names none."""
 
 
-def made(request: Request, verdict: CompatibilityVerdict, place: tuple[int, int] | None, model: str) -> Compatibility:
+def _record(
+    request: Request, verdict: CompatibilityVerdict, place: tuple[int, int] | None, model: str
+) -> Compatibility:
     """The record of a verdict.
 
     Args:
