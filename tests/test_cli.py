@@ -22,7 +22,19 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("faiss", "openai", "pyarrow.dataset", "rensa", "py3langid", "torch", "rich.progress", "fsspec", "pandas")
 TEXT = """Photosynthesis is the process by which plants turn light, water and carbon dioxide into sugar and oxygen.
 It takes place in the chloroplasts of the leaves, and it feeds nearly all life on Earth."""
-VERBS = ("run", "status", "verify", "inspect", "explain", "try", "doctor", "schema", "templates")
+VERBS = (
+    "run",
+    "status",
+    "verify",
+    "inspect",
+    "explain",
+    "try",
+    "doctor",
+    "schema",
+    "templates",
+    "instantiate",
+    "yields",
+)
 
 
 @pytest.fixture(scope="module")

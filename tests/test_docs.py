@@ -26,7 +26,7 @@ def test_every_key_of_a_recipe_is_described() -> None:
         assert row.split(" | ")[3].strip(" |"), f"no description: {row}"
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.name)
 def test_recipes_are_valid(recipe: Path) -> None:
     from fineinstructions.config import load
 

@@ -27,6 +27,7 @@ from fineinstructions.matches.retrieve import RetrieveConfig, retrieve
 from fineinstructions.pairs import instantiate as instantiating
 from fineinstructions.pairs.compatibility import CompatibilityJudge, PromptedCompatibilityJudge, compatibility
 from fineinstructions.pairs.judge import too_low, too_low_score
+from fineinstructions.pairs.window import document_window
 from fineinstructions.phases import DocumentChunks, Models
 from fineinstructions.pipeline import Driver, RunResult, as_config
 from fineinstructions.progress import Progress, Silent
@@ -260,7 +261,7 @@ def _make_instantiator(unit: Unit, models: Teachers, setup: Setup) -> None:
 
 
 def _window(text: str, focus: tuple[int, int], max_chars: int) -> tuple[int, int]:
-    return instantiating.document_window(text, focus, max_chars)
+    return document_window(text, focus, max_chars)
 
 
 def _pair_facts(unit: Unit, specs: Sequence[UnitSpec], setup: Setup) -> Iterator[instantiator.PairFacts]:

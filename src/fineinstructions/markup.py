@@ -5,22 +5,23 @@ moved outside it, because language models put it there and the words beside the 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
+_SLOT_TAG = re.compile(r"<(/?)fi>")
+_EXCERPT_TAG = re.compile(r"<(/?)excerpt>")
+_PLAIN_EXCERPT = re.compile(r"<excerpt>([^<>]*)(?:<\.\.\.>([^<>]*))?</excerpt>")
 _ELISION = re.compile(r"<(?:\.\.\.|…)>")
 _ANY_TAG = re.compile(r"<\s*/?\s*(?:fi|excerpt)\s*/?\s*>|<\s*(?:\.\.\.|…)\s*>", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class TextSegment:
+class TextSegment(NamedTuple):
     """Plain text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class SlotSegment:
+class SlotSegment(NamedTuple):
     """One ``<fi>name</fi>``; its tags stand at ``template[start:end]``."""
 
     name: str
@@ -28,8 +29,7 @@ class SlotSegment:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExcerptSegment:
+class ExcerptSegment(NamedTuple):
     """One ``<excerpt>``; its tags stand at ``answer[start:end]``."""
 
     opening: str
@@ -56,10 +56,7 @@ def parse_template(template: str) -> tuple[TextSegment | SlotSegment, ...]:
         >>> parse_template("What is <fi>a disease</fi>?")
         (TextSegment(text='What is '), SlotSegment(name='a disease', start=8, end=26), TextSegment(text='?'))
     """
-    return tuple(
-        SlotSegment(part.inner, part.start, part.end) if isinstance(part, _Tagged) else TextSegment(part)
-        for part in _split(template, "fi")
-    )
+    return tuple(_split(template, _SLOT_TAG, SlotSegment))
 
 
 def print_template(segments: Iterable[TextSegment | SlotSegment]) -> str:
@@ -132,9 +129,42 @@ def parse_answer(answer: str) -> tuple[TextSegment | ExcerptSegment, ...]:
         >>> parse_answer("Yes: <excerpt>It rose<...>by noon.</excerpt>")[1]
         ExcerptSegment(opening='It rose', closing='by noon.', start=5, end=44)
     """
-    return tuple(
-        _excerpt(part) if isinstance(part, _Tagged) else TextSegment(part) for part in _split(answer, "excerpt")
-    )
+    return tuple(_split(answer, _EXCERPT_TAG, _excerpt))
+
+
+def answer_pieces(answer: str) -> list[str | None]:
+    """An answer in threes: own words, opening, closing, own words, ..., and own words last; empty where there are none.
+
+    Says what `parse_answer` says but for the places, and is quicker where nothing is out of the ordinary.
+
+    Raises:
+        ValueError: As `parse_answer`.
+
+    Example:
+        >>> answer_pieces("Yes: <excerpt>It rose<...>by noon.</excerpt>")
+        ['Yes: ', 'It rose', 'by noon.', '']
+    """
+    pieces: list[str | None] = list(_PLAIN_EXCERPT.split(answer))
+    for text in pieces[::3]:
+        if "<" in (text or ""):
+            return _pieces_of(parse_answer(answer))
+    for opening, closing in zip(pieces[1::3], pieces[2::3], strict=True):
+        is_plain = (
+            opening and opening == opening.strip() and (closing is None or (closing and closing == closing.strip()))
+        )
+        if not is_plain:
+            return _pieces_of(parse_answer(answer))
+    return pieces
+
+
+def _pieces_of(segments: Iterable[TextSegment | ExcerptSegment]) -> list[str | None]:
+    pieces: list[str | None] = [""]
+    for segment in segments:
+        if isinstance(segment, TextSegment):
+            pieces[-1] = segment.text
+        else:
+            pieces += [segment.opening, segment.closing, ""]
+    return pieces
 
 
 def print_answer(segments: Iterable[TextSegment | ExcerptSegment]) -> str:
@@ -159,46 +189,47 @@ def has_tag(text: str) -> bool:
         >>> has_tag("What is < FI >this?"), has_tag("a < b > c")
         (True, False)
     """
-    return _ANY_TAG.search(text) is not None
+    return "<" in text and _ANY_TAG.search(text) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Tagged:
-    inner: str
-    start: int
-    end: int
+S = TypeVar("S")
 
 
-def _split(text: str, tag: str) -> Iterator[str | _Tagged]:
-    """Texts between the tags, and what the tags enclose, both with the white space moved outside."""
-    opening: re.Match[str] | None = None
+def _split(text: str, tags: re.Pattern[str], make: Callable[[str, int, int], S]) -> list[TextSegment | S]:
+    """Texts between the tags, and what `make` makes of what they enclose and where; white space moves outside."""
+    segments: list[TextSegment | S] = []
+    opening = -1
     before = ""
     position = 0
-    for found in re.finditer(f"<(/?){tag}>", text):
-        if found[1] and opening is None:
-            raise ValueError(f"position {found.start()}: </{tag}> without <{tag}>")
+    for found in tags.finditer(text):
+        start, end = found.span()
         if not found[1]:
-            if opening is not None:
-                raise ValueError(f"position {found.start()}: <{tag}> inside another <{tag}>")
-            opening = found
-            before += text[position : found.start()]
-        elif opening is not None:
-            enclosed = text[position : found.start()]
+            if opening >= 0:
+                raise ValueError(f"position {start}: {found[0]} inside another {found[0]}")
+            opening = start
+            before += text[position:start]
+        elif opening < 0:
+            raise ValueError(f"position {start}: {found[0]} without {found[0].replace('/', '')}")
+        else:
+            enclosed = text[position:start]
             inner = enclosed.strip()
             if not inner:
-                raise ValueError(f"position {opening.start()}: <{tag}> encloses nothing")
-            lead, trail = enclosed[: enclosed.index(inner)], enclosed[enclosed.index(inner) + len(inner) :]
-            before = _join(before, lead)
+                raise ValueError(f"position {opening}: {found[0].replace('/', '')} encloses nothing")
+            trail = ""
+            if len(inner) < len(enclosed):
+                place = enclosed.index(inner)
+                before, trail = _join(before, enclosed[:place]), enclosed[place + len(inner) :]
             if before:
-                yield before
-            yield _Tagged(inner, opening.start(), found.end())
-            opening = None
-            before = "" if text[found.end() : found.end() + 1].isspace() else trail
-        position = found.end()
-    if opening is not None:
-        raise ValueError(f"position {opening.start()}: <{tag}> is never closed")
-    if before + text[position:]:
-        yield before + text[position:]
+                segments.append(TextSegment(before))
+            segments.append(make(inner, opening, end))
+            opening = -1
+            before = "" if trail and text[end : end + 1].isspace() else trail
+        position = end
+    if opening >= 0:
+        raise ValueError(f"position {opening}: {text[opening : text.index('>', opening) + 1]} is never closed")
+    if before or position < len(text):
+        segments.append(TextSegment(before + text[position:]))
+    return segments
 
 
 def _join(before: str, space: str) -> str:
@@ -206,11 +237,16 @@ def _join(before: str, space: str) -> str:
     return before if before[-1:].isspace() else before + space
 
 
-def _excerpt(part: _Tagged) -> ExcerptSegment:
-    ends = _ELISION.split(part.inner)
-    if len(ends) > 2:
-        raise ValueError(f"position {part.start}: more than one <...> in one <excerpt>")
-    stripped = [end.strip() for end in ends]
-    if not all(stripped):
-        raise ValueError(f"position {part.start}: an <excerpt> needs words on both sides of <...>")
-    return ExcerptSegment(stripped[0], stripped[1] if len(ends) == 2 else None, part.start, part.end)
+def _excerpt(inner: str, start: int, end: int) -> ExcerptSegment:
+    opening, mark, closing = inner.partition("<...>")
+    if "<" in opening or "<" in closing:  # a mark written otherwise, a second one, or none
+        ends = _ELISION.split(inner)
+        if len(ends) > 2:
+            raise ValueError(f"position {start}: more than one <...> in one <excerpt>")
+        opening, mark, closing = ends[0], "<...>" if len(ends) == 2 else "", ends[-1]
+    if not mark:
+        return ExcerptSegment(inner, None, start, end)
+    opening, closing = opening.strip(), closing.strip()
+    if not opening or not closing:
+        raise ValueError(f"position {start}: an <excerpt> needs words on both sides of <...>")
+    return ExcerptSegment(opening, closing, start, end)

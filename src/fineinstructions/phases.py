@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
@@ -36,6 +37,7 @@ from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, su
 from fineinstructions.records import (
     Document,
     Draft,
+    ExpandedDraft,
     Match,
     Pair,
     Query,
@@ -154,7 +156,7 @@ class Models:
     def instantiator(self) -> Instantiator:
         """Model that fills templates."""
         if self._config.instantiate.model == "openai":
-            return PromptedInstantiator(self.client, self._config.instantiate)
+            return PromptedInstantiator(self.client, self._config.instantiate, self._config.excerpts)
         from fineinstructions.embedded.instantiator import EmbeddedInstantiator
 
         return EmbeddedInstantiator()
@@ -317,13 +319,22 @@ def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
     def focus_of(draft: Draft, document: Document) -> tuple[int, int]:
         return chunk_span(spans[draft.document_id], document, draft.chunk)
 
+    def with_document(drafts: Iterable[Draft]) -> Iterator[tuple[Draft, Document]]:
+        for draft in drafts:
+            unit.count("repairs", draft.repairs)
+            yield draft, documents[draft.document_id]
+
+    def counted(expanded: Iterable[ExpandedDraft]) -> Iterator[ExpandedDraft]:
+        for item in expanded:
+            unit.count("generated_tokens", item.generated_tokens)
+            unit.count("answer_tokens", estimated_tokens(item.answer))
+            yield item
+
     drafts = unit.through("instantiate", requests(), lambda r: instantiate(r, models.instantiator))
-    expanded = unit.through(
-        "excerpts", ((d, documents[d.document_id]) for d in drafts), lambda d: expand(d, config.excerpts, focus_of)
-    )
+    expanded = unit.through("excerpts", with_document(drafts), lambda d: expand(d, config.excerpts, focus_of))
     judged = unit.through(
         "judge",
-        ((e, templates[e.template_id], documents[e.document_id]) for e in expanded),
+        ((e, templates[e.template_id], documents[e.document_id]) for e in counted(expanded)),
         lambda e: judge(e, models.judge, models.lineage()),
     )
     unit.write(judged, Pair)

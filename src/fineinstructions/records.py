@@ -160,6 +160,11 @@ class Draft:
     """The instantiator: model name, revision, prompt digest, as a JSON object."""
     raw: str = ""
     """The model's reply as it came; empty for models that do not reply in text."""
+    generated_tokens: int = 0
+    """Tokens that were generated for this draft, as the server counted them, or an estimate where nobody did; replies
+    that did not parse are not among them."""
+    repairs: int = 0
+    """How often the model was asked to mend an excerpt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,8 @@ class ExpandedDraft:
     coverage_ratio: float
     """Share of the answer's characters that greedy longest matches with the document cover, tags aside."""
     model: str = ""
+    generated_tokens: int = 0
+    """As `Draft.generated_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,8 @@ class Pair:
     metadata: str
     text: str
     """``Instruction: ...\\n\\nAnswer: ...``, the paper's training format (section 4.2)."""
+    generated_tokens: int = 0
+    """As `Draft.generated_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +250,37 @@ class Rejection:
     """The record as it was, as a JSON object, so that a threshold can be moved later without asking a model again."""
     failed: bool = False
     """True when an engine failed (a server did not answer, a worker died), false when the record was turned down."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """What single stages made of one given row: a row of the output of ``fineinstructions instantiate``."""
+
+    id: str | None
+    """Id of the row, as given."""
+    instruction: str | None
+    answer: str | None
+    """Verbatim excerpts written out; none where `rejected_stage` is set."""
+    excerpts: tuple[Excerpt, ...]
+    """Of `answer`, or of `draft` where the row was turned away later."""
+    excerpt_ratio: float | None
+    judge_score: int | None
+    rejected_stage: str | None
+    reason: str | None
+    draft: str | None
+    """The answer that was turned away: with its excerpts written out if they were found, else with its tags, or the
+    model's whole reply where that could not be read."""
+    judge_feedback: str | None
+    template: str | None
+    num_slots: int | None
+    document_chars: int
+    generated_tokens: int | None
+    answer_tokens: int | None
+    """Estimated."""
+    models: str
+    """Genericizer, instantiator and judge, as a JSON object."""
+    failed: bool
+    """Whether an engine failed on the row."""
 
 
 R = TypeVar("R")

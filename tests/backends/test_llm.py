@@ -160,7 +160,7 @@ def test_the_window_stays_full_while_a_slow_request_heads_the_line():
         (Reply("cut of", finish_reason="length"), "length", "cut of"),
         (Reply(None, refusal="I will not."), "refusal", "I will not."),
         (Reply("", finish_reason="content_filter"), "refusal", ""),
-        (StatusError(400, "maximum context length is 8 tokens", "context_length_exceeded"), "length", ""),
+        (StatusError(400, "maximum context length is 8 tokens", "context_length_exceeded"), "too_long", ""),
         (StatusError(400, "blocked", "content_filter"), "refusal", "blocked"),
         (StatusError(422, "odd field"), "request", ""),
     ],

@@ -8,7 +8,7 @@ import urllib.request
 import openai
 import pytest
 
-from fineinstructions.backends.scripted_brain import echo, fill_template, make_template
+from fineinstructions.backends.scripted_brain import echo, fill_template, make_template, slipping
 from fineinstructions.backends.scripted_server import ScriptedServer, seeded_faults
 from fineinstructions.errors import ConfigError
 
@@ -149,3 +149,20 @@ def test_the_echo_brain_quotes_a_sentence_of_the_document():
 def test_the_echo_brain_survives_any_document(document):
     body = chat(json.dumps({"instruction_template": "What is <fi>x</fi>?", "document": document}))
     assert echo(body) == "null"
+
+
+def test_the_slipping_brain_slips_at_its_rate_and_mends_most():
+    page = "Page {0} of the book is about mills. Every mill of number {0} was driven by the river."
+    documents = [page.format(number) for number in range(400)]
+    asked = [json.dumps({"instruction_template": "Tell me of <fi>x</fi>.", "document": text}) for text in documents]
+    bodies = [{"messages": [{"role": "system", "content": ""}, {"role": "user", "content": said}]} for said in asked]
+    brain = slipping(0.3, mended=0.7)
+    slips = [body for body in bodies if brain(body) != echo(body)]
+    assert 0.2 < len(slips) / len(bodies) < 0.4
+    assert [brain(body) for body in bodies] == [slipping(0.3)(body) for body in bodies]
+    answers = [json.loads(brain(body))["answer"] for body in slips]
+    kinds = [sum(sign in a for a in answers) for sign in ("no such words", "<excerpt>e<", "words of my own")]
+    assert min(kinds) > 0
+    assert sum(kinds) == len(slips)
+    again = [{"messages": [*b["messages"], {"role": "user", "content": "The excerpt ..."}]} for b in slips]
+    assert 0.5 < sum(brain(a) == echo(b) for a, b in zip(again, slips, strict=True)) / len(slips) < 0.9

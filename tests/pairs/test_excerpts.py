@@ -2,14 +2,16 @@
 
 import json
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fineinstructions import markup
 from fineinstructions.markup import excerpt_tag
-from fineinstructions.pairs.excerpts import ExcerptsConfig, coverage_ratio, excerpt_ratio, expand
+from fineinstructions.pairs.excerpts import ExcerptsConfig, coverage_ratio, excerpt_ratio, expand, find_fault
 from fineinstructions.pairs.locate import fold
 from fineinstructions.records import Document, Draft, Excerpt, ExpandedDraft, Rejection
 
@@ -310,3 +312,44 @@ def test_coverage_ratio_of_shuffled_pieces(data: st.DataObject, document: str) -
 def test_coverage_ratio_ignores_line_breaks() -> None:
     assert coverage_ratio("It flows through Bern. It is 288 km long.", TEXT) == 1.0
     assert coverage_ratio("A text of quite other words altogether, truly.", TEXT) == 0.0
+
+
+marked = st.text("a <>/.…\n", max_size=12)
+pieces = st.one_of(
+    marked,
+    st.sampled_from(["<excerpt>", "</excerpt>", "<...>", "<…>", "<fi>", " "]),
+    st.builds(excerpt_tag, st.text("ab <", max_size=4), st.one_of(st.none(), st.text("ab >", max_size=4))),
+)
+
+
+def parsed(answer: str, parse: Callable[[str], object]) -> object:
+    try:
+        return parse(answer)
+    except ValueError as error:
+        return str(error)
+
+
+@given(st.lists(pieces, max_size=8).map("".join))
+@example("So <excerpt>a<...>b</excerpt><excerpt> c</excerpt> d")
+def test_the_quick_way_to_read_an_answer_gives_what_the_whole_grammar_gives(answer: str) -> None:
+    whole = parsed(answer, lambda text: markup._pieces_of(markup.parse_answer(text)))
+    assert parsed(answer, markup.answer_pieces) == whole
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("<excerpt>It runs</excerpt>", ("excerpt_not_found", "It runs")),
+        ("Yes: <excerpt>joins the<...>Alps.</excerpt>", ("excerpt_not_found", "joins the<...>Alps.")),
+        ("<excerpt>The river Aare</excerpt>", ("ambiguous_excerpt", "The river Aare")),
+        ("In my own words: <excerpt>It flows through Bern.</excerpt>", ("low_excerpt_ratio", "")),
+        ("<excerpt>It flows through Bern.</excerpt>", None),
+        ("<excerpt>It flows", None),
+    ],
+)
+def test_a_fault_names_the_excerpt_that_a_model_may_mend(answer: str, fault: tuple[str, str] | None) -> None:
+    found = find_fault(draft(answer), TEXT, ExcerptsConfig(), None)
+    assert (found and (found.reason, found.excerpt)) == fault
+    if found is not None:
+        assert found.excerpt in found.line
+        assert "\n" not in found.line

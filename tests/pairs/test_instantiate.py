@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from fineinstructions.backends.llm import ChatClient, LlmConfig
 from fineinstructions.backends.scripted_brain import echo
-from fineinstructions.backends.scripted_server import ScriptedServer
+from fineinstructions.backends.scripted_server import ScriptedServer, StatusError
+from fineinstructions.backends.tokens import most_tokens
+from fineinstructions.errors import ConfigError
 from fineinstructions.markup import fill
 from fineinstructions.pairs.excerpts import ExcerptsConfig, expand
 from fineinstructions.pairs.instantiate import (
@@ -15,13 +17,13 @@ from fineinstructions.pairs.instantiate import (
     InstantiateConfig,
     PromptedInstantiator,
     Request,
-    document_window,
     instantiate,
     parse_reply,
     published_messages,
     published_reply,
 )
 from fineinstructions.pairs.slots import align_slots
+from fineinstructions.pairs.window import document_window, fitting_window
 from fineinstructions.records import Document, Draft, ExpandedDraft, Match, Rejection, Slot, Template, content_id
 
 TEMPLATE = Template(
@@ -212,6 +214,133 @@ def test_a_long_document_is_cut_around_its_focus():
     assert shown.startswith("This is sentence")
     assert shown.rstrip().endswith("report.")
     assert shown in text
+
+
+REPORT = " ".join(f"This is sentence number {n} of a long report." for n in range(500))
+
+
+def shown(body):
+    return json.loads(body["messages"][1]["content"])["document"]
+
+
+def report_request(number):
+    place = REPORT.index(f"number {number} ")
+    return request_for(text=REPORT, focus=(place, place + 60))
+
+
+def quoting(number):
+    return f"<excerpt>sentence number {number} of</excerpt>"
+
+
+def test_a_context_of_few_tokens_shortens_the_window_and_offsets_stay_those_of_the_document():
+    request = report_request(321)
+    tight = {"context_tokens": 2048, "max_tokens": 512}
+    (draft,), server = prompted_outcomes(lambda body: as_reply(answer=quoting(321)), [request], **tight)
+    sent = sum(most_tokens(message["content"]) for message in server.bodies[0]["messages"])
+    assert 1300 < sent <= 2048 - 512
+    assert "number 321 " in shown(server.bodies[0])
+    (expanded,) = expand([(draft, request.document)], ExcerptsConfig(min_ratio=0))
+    (excerpt,) = expanded.excerpts
+    assert excerpt.document_start == REPORT.index("sentence number 321 of")
+    assert len(shown(server.bodies[0])) < 6000 < len(REPORT)
+
+
+def test_what_cuts_a_document_is_part_of_what_makes_drafts_stale():
+    models = set()
+    for more in ({}, {"context_tokens": 9000}, {"context_tokens": 9999}):
+        with ChatClient(LlmConfig(base_url="http://localhost:1/v1", model="m", **more)) as client:
+            models.add(PromptedInstantiator(client, InstantiateConfig()).model)
+    assert len(models) == 3
+
+
+def test_the_smaller_of_both_limits_holds():
+    config = InstantiateConfig(max_document_chars=400)
+    _, server = prompted_outcomes(lambda body: "null", [report_request(321)], config, context_tokens=100_000)
+    assert len(shown(server.bodies[0])) <= 400
+
+
+def test_a_context_without_room_is_the_users_mistake():
+    with pytest.raises(ConfigError, match=r"llm\.context_tokens: 2,048 leave -\d+ for a document"):
+        prompted_outcomes(lambda body: "null", [], context_tokens=2048)
+
+
+def too_long_above(max_chars):
+    def brain(body):
+        if len(shown(body)) > max_chars:
+            raise StatusError(400, "This model's maximum context length is 999 tokens.", "context_length_exceeded")
+        return as_reply()
+
+    return brain
+
+
+@pytest.mark.parametrize(("max_chars", "calls"), [(24_000, 1), (9_000, 3), (3_000, 4)])
+def test_a_request_that_is_too_long_is_made_again_with_half_of_the_document(max_chars, calls):
+    outcomes, server = prompted_outcomes(too_long_above(max_chars), [report_request(321)] * 3)
+    assert all(isinstance(outcome, Draft) for outcome in outcomes)
+    assert len(server.bodies) == 3 * calls
+    assert "number 321 " in shown(server.bodies[-1])
+
+
+def test_a_document_is_not_halved_for_ever():
+    outcomes, server = prompted_outcomes(too_long_above(100), [report_request(321), request_for()])
+    assert [(o.stage, o.reason, o.failed) for o in outcomes] == [("instantiate", "too_long", False)] * 2
+    assert len(server.bodies) == 4 + 1  # a short document is not halved at all
+
+
+def test_generated_tokens_are_what_the_server_counted():
+    (draft,), _ = prompted_outcomes(lambda body: as_reply(), [request_for()])
+    assert draft.generated_tokens == len(as_reply().split())
+    assert draft.repairs == 0
+
+
+def mending(good=ANSWER):
+    """A model whose first answer is faulty, and whose second is what it is given here."""
+
+    def brain(body):
+        wordy = f"In my own words, and at some length, I should say: {ANSWER}"
+        faults = ("<excerpt>A power loom weaves cloth by night and day</excerpt>", wordy)
+        if len(body["messages"]) == 2:
+            return as_reply(answer=faults[len(shown(body)) % 2])
+        return good if good == "null" or "{" in good else as_reply(answer=good)
+
+    return brain
+
+
+def test_faulty_excerpts_are_sent_back_only_where_that_is_asked_for():
+    requests = [request_for(), request_for("d-2", TEXT + " ")]
+    outcomes, server = prompted_outcomes(mending(), requests)
+    assert len(server.bodies) == 2
+    assert [o.repairs for o in outcomes] == [0, 0]
+    outcomes, server = prompted_outcomes(mending(), requests, InstantiateConfig(max_repairs=1))
+    assert [o.answer for o in outcomes] == [ANSWER, ANSWER]
+    assert [o.repairs for o in outcomes] == [1, 1]
+    lines = sorted(body["messages"][-1]["content"] for body in server.bodies if len(body["messages"]) == 4)
+    assert lines[0].startswith("Only ") or lines[0].startswith("The excerpt 'A power loom weaves cloth")
+    assert all(o.generated_tokens > len(as_reply().split()) for o in outcomes)
+
+
+@pytest.mark.parametrize("second", ["null", "{no json", as_reply(answer="<excerpt>Nowhere at all</excerpt>")])
+def test_a_repair_that_fails_ends_and_the_draft_is_turned_down_for_its_excerpt(second):
+    request = request_for()
+    config = InstantiateConfig(max_repairs=2)
+    (draft,), server = prompted_outcomes(mending(second), [request], config, max_reasks=0)
+    assert len(server.bodies) <= 3
+    (item,) = expand([(draft, request.document)], ExcerptsConfig())
+    assert item.reason in ("excerpt_not_found", "low_excerpt_ratio")
+
+
+@given(st.text(alphabet='ab. \n"é', max_size=1000), st.integers(0, 1000), st.integers(0, 400), st.integers(200, 900))
+def test_a_fitting_window_keeps_to_both_limits(text, place, max_tokens, max_chars):
+    focus = (min(place, len(text)), min(place + 20, len(text)))
+    window = fitting_window(text, focus, max_chars, max_tokens, most_tokens)
+    whole = most_tokens(json.dumps(text, ensure_ascii=False))
+    if window is None:
+        assert whole > max_tokens or not text
+    else:
+        start, end = window
+        assert 0 <= start <= end <= len(text)
+        assert end - start <= max_chars
+        assert most_tokens(json.dumps(text[start:end], ensure_ascii=False)) <= max_tokens
 
 
 @given(st.text(alphabet="ab. \n", max_size=80), st.integers(0, 80), st.integers(0, 80), st.integers(1, 90))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fineinstructions.pairs import instantiate as instantiating
 from fineinstructions.pairs.excerpts import ExcerptsConfig, expand
+from fineinstructions.pairs.window import document_window
 from fineinstructions.records import (
     Compatibility,
     Document,
@@ -34,7 +35,7 @@ SENTENCES = [f"Sentence number {n} says that item {n} of the list weighs exactly
 TEXT = " ".join(SENTENCES)
 TEMPLATE = Template("t-1", "How heavy is <fi>an item</fi>?", "A list of weights.", 1, ("q-1",), "forum", "CC0")
 STUDENT = instantiator.Student(
-    lambda text, focus: instantiating.document_window(text, focus, 100_000),
+    lambda text, focus: document_window(text, focus, 100_000),
     instantiating.published_messages,
     instantiating.published_reply,
     instantiating.PUBLISHED_REFUSAL,

@@ -58,6 +58,12 @@ class LlmConfig(Config):
     """Nucleus sampling; None leaves it to the server."""
     max_tokens: int = Field(default=2048, ge=1)
     """Longest reply in tokens. Ours."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt and reply together, in tokens; decides how much of a long document an instantiator is shown. None
+    where only `max_document_chars` does."""
+    tokenizer: str | None = None
+    """Folder or hub name of the model's tokenizer, to count what fits into `context_tokens` (needs the extra
+    ``[embed]``); None estimates 3 bytes of UTF-8 a token, which is more than nearly any text has. Ours."""
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls that limit; OpenAI's reasoning models want the second."""
     seed: int | None = None
@@ -144,16 +150,16 @@ def safe_line(text: str, key: str = "") -> str:
     return " ".join(encodable(text.replace(key, "***") if key else text).split())[:300]
 
 
-TroubleKind = Literal["length", "refusal", "format", "request", "transport"]
+TroubleKind = Literal["length", "too_long", "refusal", "format", "request", "transport"]
 
 
 class ChatError(BackendError):
     """What went wrong with one request, others may fare better.
 
     Args:
-        kind: ``length`` the reply was cut off or the request too long; ``refusal`` the model or a content filter
-            declined; ``format`` the reply did not parse, re-asks included; ``request`` the server refused this
-            request; ``transport`` no complete reply after all retries.
+        kind: ``length`` the reply was cut off; ``too_long`` the request does not fit the context; ``refusal`` the model
+            or a content filter declined; ``format`` the reply did not parse, re-asks included; ``request`` the server
+            refused this request; ``transport`` no complete reply after all retries.
         message: One line with what happened.
         raw: The model's reply as far as there is one.
     """
@@ -320,8 +326,9 @@ class Endpoint:
         if status == 404:
             hint = "check base_url (it ends in /v1 for most servers) and model; `doctor` lists what the server offers"
             return BackendError(f"{self._llm.address}: HTTP 404 for model {self._llm.model!r}: {said}", hint=hint)
-        if "context_length" in lowered or ("context" in lowered and ("length" in lowered or "token" in lowered)):
-            return ChatError("length", f"HTTP {status}: {said}")
+        about_size = "length" in lowered or "token" in lowered
+        if ("context" in lowered and about_size) or "input length" in lowered or "prompt is too long" in lowered:
+            return ChatError("too_long", f"HTTP {status}: {said}")
         return ChatError("request", f"HTTP {status}: {said}")
 
     def _wait_before_retry(self, body: Mapping[str, Any], attempt: int, retry_after_seconds: float | None) -> float:

@@ -215,7 +215,7 @@ def _halves(batch: Sequence[_Piece], error: ChatError) -> list[Sequence[_Piece]]
     if len(batch) > 1:
         return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
     (piece,) = batch
-    if error.kind != "length" or len(piece.text) <= _MIN_PIECE_CHARS:
+    if error.kind != "too_long" or len(piece.text) <= _MIN_PIECE_CHARS:
         return []
     (_, first), *_ = pieces(piece.text, (len(piece.text) + 1) // 2)
     return [[_Piece(piece.owner, first)], [_Piece(piece.owner, piece.text[len(first) :])]]

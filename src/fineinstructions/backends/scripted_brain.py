@@ -11,7 +11,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _STOP_WORDS = frozenset(
@@ -60,6 +60,39 @@ def echo(body: Mapping[str, Any]) -> str:
     if "[RESULT]" in said and "###Response to evaluate:" in said:
         return f"Feedback: A rule, not a reader, gave this grade. [RESULT] {_score(said)}"
     return make_template(str(job["query"]) if isinstance(job, dict) and "query" in job else said)
+
+
+def slipping(rate: float, mended: float = 0.7) -> Callable[[Mapping[str, Any]], str]:
+    """The same model as `echo`, but some of its drafts quote wrongly, ambiguously or too little.
+
+    Args:
+        rate: Share of the drafts with a slip, a third of them of each kind.
+        mended: Share of those that come back right when the model is asked to mend them.
+    """
+
+    def reply(body: Mapping[str, Any]) -> str:
+        right = echo(body)
+        said = [str(m.get("content", "")) for m in body.get("messages", []) if m.get("role") == "user"]
+        if '"instruction_template"' not in said[0] or right == "null":
+            return right
+        luck = _number(said[0]) % 10_000 / 10_000
+        is_repair = len(said) > 1
+        if luck >= rate or (is_repair and _number("mend", said[0]) % 10_000 < 10_000 * mended):
+            return right
+        return _slip(right, ("misquoted", "ambiguous", "wordy")[int(3 * luck / rate)])
+
+    return reply
+
+
+def _slip(right: str, kind: str) -> str:
+    draft = json.loads(right)
+    if kind == "misquoted":
+        draft["answer"] = draft["answer"].replace("<excerpt>", "<excerpt>As is told in no such words anywhere, ", 1)
+    elif kind == "ambiguous":
+        draft["answer"] = "<excerpt>e</excerpt>"
+    else:
+        draft["answer"] = f"Here is what I should say of that, in many words of my own: {draft['answer']} And so it is."
+    return json.dumps(draft, ensure_ascii=False)
 
 
 def make_template(query: str) -> str:

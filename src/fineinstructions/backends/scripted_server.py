@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-from fineinstructions.backends.scripted_brain import echo, embeddings, moderations
+from fineinstructions.backends.scripted_brain import echo, embeddings, moderations, slipping
 from fineinstructions.backends.scripted_replies import Reply, chat_completion, error_body, is_object, only_value
 from fineinstructions.errors import ConfigError
 
@@ -334,6 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 for a free one")
     parser.add_argument("--latency-seconds", type=float, default=0.0, help="mean time to a reply")
     parser.add_argument("--fault", action="append", default=[], metavar="KIND=RATE", help=", ".join(get_args(Fault)))
+    parser.add_argument("--slips", type=float, default=0.0, help="share of drafts with a fault in their excerpts")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -341,8 +342,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         faults = seeded_faults(rates, options.seed)
     except (ValueError, ConfigError) as error:
         parser.error(str(error))
+    brain = slipping(options.slips) if options.slips else echo
     server = ScriptedServer(
-        faults=faults, latency_seconds=options.latency_seconds, seed=options.seed, host=options.host, port=options.port
+        brain,
+        faults=faults,
+        latency_seconds=options.latency_seconds,
+        seed=options.seed,
+        host=options.host,
+        port=options.port,
     )
 
     async def serve() -> None:

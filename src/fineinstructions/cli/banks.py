@@ -1,4 +1,8 @@
-"""Verbs of a template bank: templates build."""
+"""Verbs of a template bank: templates build, templates prune."""
+
+import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -32,3 +36,39 @@ def build(
             recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress
         )
     report(result, as_json)
+
+
+@app.command("prune")
+def prune(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bank.", metavar="BANK")],
+    min_tries: Annotated[int, typer.Option(min=1, help="Fewest tries that say something of a template.")] = 10,
+    max_yield: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest share of tries that became pairs.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Write a bank without the templates that (nearly) never become a pair; `pruned.parquet` in it keeps those."""
+    from fineinstructions.cli.reporters import waiting
+    from fineinstructions.outcomes import PRUNED_FILE
+    from fineinstructions.outcomes import prune as prune_bank
+    from fineinstructions.records import as_dict
+
+    with waiting("counting what became of every template"):
+        done = prune_bank(runs, out, min_tries=min_tries, max_yield=max_yield)
+    if as_json:
+        rows = [{**as_dict(p), "reasons": json.loads(p.reasons)} for p in done.pruned]
+        facts = {"bank": str(out), "templates": done.num_templates, "tried": done.num_tried}
+        print(json.dumps({**facts, "pruned": rows}, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from fineinstructions.cli.yields_view import pruned_table
+
+    console = Console()
+    if done.pruned:
+        console.print(pruned_table(done.pruned))
+    console.print(
+        f"{done.num_templates:,} templates, {done.num_tried:,} tried {min_tries} times or more, "
+        f"{len(done.pruned):,} taken out ({out / PRUNED_FILE})",
+        soft_wrap=True,
+    )
+    console.print(f"use the rest with --set templates.bank={out}", soft_wrap=True)

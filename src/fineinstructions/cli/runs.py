@@ -172,6 +172,9 @@ def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:
         if figure.stage in COUNTED:
             name, noun = COUNTED[figure.stage]
             unit = f"{unit}, {figure.counts.get(name, 0):,} {noun}"
+        if figure.stage == "excerpts" and figure.counts.get("answer_tokens"):
+            share = figure.counts.get("generated_tokens", 0) / figure.counts["answer_tokens"]
+            unit = f"{unit}, {share:.2f} generated tokens per answer token"
         rows.append(
             {
                 "stage": figure.stage,

@@ -27,8 +27,9 @@ from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
 from fineinstructions.config import Config
-from fineinstructions.pairs.instantiate import Request, document_window
+from fineinstructions.pairs.instantiate import Request
 from fineinstructions.pairs.locate import SourceText
+from fineinstructions.pairs.window import document_window
 from fineinstructions.records import Compatibility, Rejection, as_dict
 
 PROMPT = Path(__file__).with_name("compatibility.prompt.txt")

@@ -7,11 +7,12 @@ rather than guessed, unless exactly one of them lies in the passage that retriev
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
 from fineinstructions.config import Config
-from fineinstructions.markup import ExcerptSegment, TextSegment, has_tag, parse_answer
+from fineinstructions.markup import answer_pieces, has_tag
 from fineinstructions.pairs.locate import SourceText
 from fineinstructions.records import Document, Draft, Excerpt, ExpandedDraft, Rejection, content_id, rejection
 
@@ -81,11 +82,10 @@ def expand_draft(
     Returns:
         The expanded draft, or the rejection that says why there is none.
     """
-    record_id = content_id("p", draft.document_id, draft.template_id)
     try:
         answer, excerpts = _expand_answer(draft, source, config, focus)
     except _RefusedError as refused:
-        return rejection(STAGE, refused.reason, record_id, draft, refused.value)
+        return rejection(STAGE, refused.reason, _pair_id(draft), draft, refused.value)
     expanded = ExpandedDraft(
         document_id=draft.document_id,
         template_id=draft.template_id,
@@ -95,13 +95,18 @@ def expand_draft(
         answer=answer,
         slots=draft.slots,
         excerpts=excerpts,
-        excerpt_ratio=excerpt_ratio(answer, excerpts),
+        excerpt_ratio=sum([e.answer_end - e.answer_start for e in excerpts]) / len(answer),  # they never overlap
         coverage_ratio=coverage_ratio(answer, source.text),
         model=draft.model,
+        generated_tokens=draft.generated_tokens,
     )
     if expanded.excerpt_ratio < config.min_ratio:
-        return rejection(STAGE, "low_excerpt_ratio", record_id, expanded, expanded.excerpt_ratio)
+        return rejection(STAGE, "low_excerpt_ratio", _pair_id(draft), expanded, expanded.excerpt_ratio)
     return expanded
+
+
+def _pair_id(draft: Draft) -> str:
+    return content_id("p", draft.document_id, draft.template_id)
 
 
 def excerpt_ratio(answer: str, excerpts: Sequence[Excerpt]) -> float:
@@ -123,8 +128,9 @@ def excerpt_ratio(answer: str, excerpts: Sequence[Excerpt]) -> float:
     """
     covered = reached = 0
     for excerpt in sorted(excerpts, key=lambda e: e.answer_start):
-        covered += max(0, excerpt.answer_end - max(reached, excerpt.answer_start))
-        reached = max(reached, excerpt.answer_end)
+        if excerpt.answer_end > reached:
+            covered += excerpt.answer_end - max(reached, excerpt.answer_start)
+            reached = excerpt.answer_end
     return covered / len(answer) if answer else 0.0
 
 
@@ -182,11 +188,59 @@ def _longest_match(answer: str, start: int, known: int, document: str) -> int:
     return low
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a draft's excerpts that the model which wrote them might mend."""
+
+    reason: str
+    excerpt: str
+    """The excerpt as the draft has it, without its tags; empty where the answer as a whole is meant."""
+    value: float | None
+
+    @property
+    def line(self) -> str:
+        """What the model is told.
+
+        Example:
+            >>> Fault("low_excerpt_ratio", "", 0.5).line[:45]
+            'Only 50% of the answer is quoted. Quote whole'
+        """
+        said = {
+            "excerpt_not_found": f"The excerpt {self.excerpt!r} is not in the document. Copy its words exactly.",
+            "ambiguous_excerpt": f"The excerpt {self.excerpt!r} fits several places of the document. Quote more of it.",
+            "low_excerpt_ratio": f"Only {self.value or 0:.0%} of the answer is quoted. Quote whole sentences.",
+        }
+        return f"{said[self.reason]} Reply again with the whole JSON object, and change nothing else."
+
+
+MENDABLE = ("excerpt_not_found", "ambiguous_excerpt", "low_excerpt_ratio")
+"""Faults that a model can be told about in one line; the most frequent ones."""
+
+
+def find_fault(draft: Draft, document: str, config: ExcerptsConfig, focus: tuple[int, int] | None) -> Fault | None:
+    """Why `expand_draft` would turn a draft down, where its model might mend it.
+
+    Args:
+        draft: Filled instruction and tagged answer.
+        document: Text of the draft's document.
+        config: Thresholds.
+        focus: Character span of the passage that the draft is about.
+    """
+    try:
+        answer, excerpts = _expand_answer(draft, SourceText(document), config, focus)
+    except _RefusedError as refused:
+        fault = Fault(refused.reason, refused.excerpt, refused.value)
+        return fault if refused.reason in MENDABLE else None
+    ratio = excerpt_ratio(answer, excerpts)
+    return Fault("low_excerpt_ratio", "", ratio) if ratio < config.min_ratio else None
+
+
 class _RefusedError(Exception):
-    def __init__(self, reason: str, value: float | None = None) -> None:
+    def __init__(self, reason: str, value: float | None = None, excerpt: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.value = value
+        self.excerpt = excerpt
 
 
 def _expand_answer(
@@ -196,65 +250,81 @@ def _expand_answer(
     if not draft.instruction.strip():
         raise _RefusedError("empty_instruction")
     try:
-        segments = parse_answer(draft.answer.strip())
+        pieces = answer_pieces(draft.answer.strip())
     except ValueError:
         raise _RefusedError("unbalanced_tags") from None
-    if has_tag(draft.instruction) or any(has_tag(s.text) for s in segments if isinstance(s, TextSegment)):
+    if has_tag(draft.instruction) or any(map(has_tag, filter(None, pieces[::3]))):
         raise _RefusedError("leftover_tag")
-    answer, excerpts = _write_out(segments, source, config, focus)
+    answer, excerpts = _write_out(pieces, source, config, focus)
     if not answer:
         raise _RefusedError("empty_answer")
-    by_source = sorted(excerpts, key=lambda e: e.document_start)
-    if any(a.document_end > b.document_start for a, b in itertools.pairwise(by_source)):
+    if _overlap(excerpts):
         raise _RefusedError("overlapping_excerpts")
     if has_tag(answer):
         raise _RefusedError("tag_in_excerpt")
     return answer, excerpts
 
 
+def _overlap(excerpts: Sequence[Excerpt]) -> bool:
+    """Whether two excerpts have a character of the document in common."""
+    reached = -1
+    for excerpt in excerpts:
+        if excerpt.document_start < reached:
+            break
+        reached = excerpt.document_end
+    else:
+        return False  # they stand in the order of the document, as nearly always
+    spans = sorted((e.document_start, e.document_end) for e in excerpts)
+    return any(before[1] > after[0] for before, after in itertools.pairwise(spans))
+
+
 def _write_out(
-    segments: Sequence[TextSegment | ExcerptSegment],
-    source: SourceText,
-    config: ExcerptsConfig,
-    focus: tuple[int, int] | None,
+    pieces: Sequence[str | None], source: SourceText, config: ExcerptsConfig, focus: tuple[int, int] | None
 ) -> tuple[str, tuple[Excerpt, ...]]:
     """Texts and excerpts in one string; excerpts side by side get a space unless the document joins them."""
-    answer = ""
+    text, max_chars = source.text, config.max_excerpt_chars
+    most = None if focus is not None else 2  # a focus may choose among all; else two are enough to be ambiguous
+    answer = (pieces[0] or "").lstrip()
     excerpts: list[Excerpt] = []
-    for segment in segments:
-        if isinstance(segment, TextSegment):
-            answer += segment.text if answer else segment.text.lstrip()
-            continue
-        start, end = _place(segment, source, config, focus)
-        if excerpts and excerpts[-1].answer_end == len(answer) and excerpts[-1].document_end != start:
-            answer += " "
-        excerpts.append(Excerpt(len(answer), len(answer) + end - start, start, end))
-        answer += source.text[start:end]
+    reached = joined = -1
+    for opening, closing, own in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        found = source.exact_spans(opening or "", closing, most)
+        start, end = found[0] if len(found) == 1 else _place(opening or "", closing, source, found, config, focus)
+        if end - start > max_chars:
+            raise _RefusedError("excerpt_too_long", float(end - start))
+        begin = len(answer)
+        if begin == reached and joined != start:
+            answer, begin = f"{answer} ", begin + 1
+        reached, joined = begin + end - start, end
+        excerpts.append(Excerpt(begin, reached, start, end))
+        answer += text[start:end] + own if own else text[start:end]
     return answer.rstrip(), tuple(excerpts)
 
 
 def _place(
-    segment: ExcerptSegment, source: SourceText, config: ExcerptsConfig, focus: tuple[int, int] | None
+    opening: str,
+    closing: str | None,
+    source: SourceText,
+    found: list[tuple[int, int]],
+    config: ExcerptsConfig,
+    focus: tuple[int, int] | None,
 ) -> tuple[int, int]:
-    """The one span of the document that an excerpt stands for."""
-    found = _candidates(source.exact_spans(segment.opening, segment.closing), focus)
+    """The one span of the document that an excerpt stands for, where it is not found in exactly one place."""
+    most = None if focus is not None else 2
     if not found and config.tolerant:
-        found = _candidates(source.tolerant_spans(segment.opening, segment.closing), focus)
+        found = list(itertools.islice(source.tolerant_spans(opening, closing), most))
     if not found and config.tolerant and config.min_similarity < 1:
-        found = _candidates(source.similar_spans(segment.opening, segment.closing, config.min_similarity), focus)
+        similar = source.similar_spans(opening, closing, config.min_similarity)
+        found = list(itertools.islice(similar, most))
     if not found:
-        raise _RefusedError("excerpt_not_found")
+        raise _RefusedError("excerpt_not_found", excerpt=_quoted(opening, closing))
     if len(found) > 1 and focus is not None:
         near = [(start, end) for start, end in found if start < focus[1] and end > focus[0]]
         found = near if len(near) == 1 else found
     if len(found) > 1:
-        raise _RefusedError("ambiguous_excerpt", float(len(found)))
-    start, end = found[0]
-    if end - start > config.max_excerpt_chars:
-        raise _RefusedError("excerpt_too_long", float(end - start))
-    return start, end
+        raise _RefusedError("ambiguous_excerpt", float(len(found)), _quoted(opening, closing))
+    return found[0]
 
 
-def _candidates(spans: Iterator[tuple[int, int]], focus: tuple[int, int] | None) -> list[tuple[int, int]]:
-    """All spans where a focus may choose among them; otherwise two are enough to call an excerpt ambiguous."""
-    return list(spans if focus is not None else itertools.islice(spans, 2))
+def _quoted(opening: str, closing: str | None) -> str:
+    return opening if closing is None else f"{opening}<...>{closing}"

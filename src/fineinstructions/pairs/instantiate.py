@@ -7,10 +7,9 @@ taken from the filled instruction where the model's own list does not fit it, so
 
 import functools
 import json
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +18,7 @@ from pydantic import Field
 from fineinstructions.backends.llm import (
     ChatClient,
     ChatError,
+    ChatReply,
     ChatRequest,
     LlmOverrides,
     chat_rejection,
@@ -28,15 +28,30 @@ from fineinstructions.backends.llm import (
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import PUBLISHED, Message, Prompt, as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
+from fineinstructions.backends.tokens import estimated_tokens, token_counter
 from fineinstructions.config import Config
 from fineinstructions.markup import has_tag, slot_names
+from fineinstructions.pairs.excerpts import ExcerptsConfig, Fault, find_fault
 from fineinstructions.pairs.slots import align_slots
-from fineinstructions.records import Document, Draft, Match, Rejection, Slot, Template, as_dict, content_id, rejection
+from fineinstructions.pairs.window import MIN_WINDOW_CHARS, document_window, fitting_window, room_tokens
+from fineinstructions.records import (
+    Document,
+    Draft,
+    Match,
+    Rejection,
+    Slot,
+    Template,
+    as_dict,
+    content_id,
+    rejection,
+    to_json,
+)
 
 PROMPT = Path(__file__).with_name("instantiate.prompt.txt")
 PLACES = ("input", "instruction_template", "document")
 """What an instantiator prompt can be filled with: both texts inside a JSON object, or bare."""
-_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*\s+|\n+")
+MAX_HALVINGS = 3
+"""How often a document is halved before a request counts as too long."""
 
 
 class InstantiateConfig(Config):
@@ -52,7 +67,11 @@ class InstantiateConfig(Config):
     `instruction_template` and `document`), or each of the two bare."""
     max_document_chars: int = Field(default=24_000, ge=200)
     """Longest part of a document that a server is shown, in characters; a longer one is cut around the matched chunk at
-    sentence borders. Ours; about 6,000 tokens of English."""
+    sentence borders. Where `llm.context_tokens` is set, what is left of it holds too. Ours; about 6,000 tokens of
+    English."""
+    max_repairs: int = Field(default=0, ge=0, le=3)
+    """How often a model is asked again to mend an excerpt that stands nowhere or in several places, or an answer that
+    quotes too little. Ours: never, because each costs a request and the reply a whole answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +121,14 @@ def instantiate(requests: Iterable[Request], instantiator: Instantiator) -> Iter
         if isinstance(outcome, Rejection):
             yield outcome
             continue
-        reason = _objection(request, outcome)
-        yield rejection("instantiate", reason, request.record_id, outcome) if reason else outcome
+        draft = outcome if outcome.generated_tokens else replace(outcome, generated_tokens=_written_tokens(outcome))
+        reason = _objection(request, draft)
+        yield rejection("instantiate", reason, request.record_id, draft) if reason else draft
+
+
+def _written_tokens(draft: Draft) -> int:
+    """What a model would have generated for a draft, or did without telling how much."""
+    return estimated_tokens(draft.raw or f"{draft.instruction} {draft.answer}")
 
 
 def _belongs(request: Request, outcome: Draft | Rejection) -> bool:
@@ -131,25 +156,34 @@ def _objection(request: Request, draft: Draft) -> str:
 class PromptedInstantiator:
     """Instantiator that asks an instruction-following model.
 
+    A request that turns out too long for the model is made again with half of the document, and once more with half of
+    that; where `max_repairs` allows it, a reply whose excerpts cannot be found is sent back with the reason.
+
     Args:
         client: Connection to the server.
         config: The stage's settings.
+        excerpts: What an answer has to keep to; decides what is repaired.
 
     Raises:
-        ConfigError: If the prompt file or an override is wrong.
+        ConfigError: If the prompt file or an override is wrong, or the prompt leaves no room for a document.
     """
 
-    def __init__(self, client: ChatClient, config: InstantiateConfig) -> None:
+    def __init__(self, client: ChatClient, config: InstantiateConfig, excerpts: ExcerptsConfig | None = None) -> None:
         self._client = client
         self._config = config
+        self._excerpts = excerpts or ExcerptsConfig()
         self._llm = with_overrides(client.llm, config.llm)
         self._prompt = read_prompt(find_prompt(config.prompt, PROMPT), PLACES)
         self._schema = None if config.prompt == PUBLISHED else SCHEMA
+        self._count = token_counter(self._llm.tokenizer)
+        self._room_tokens = room_tokens(self._llm, self._prompt.system + self._prompt.user, self._count)
 
     @property
     def model(self) -> str:
-        """Model, sampling and prompt digest, as a JSON object."""
-        return model_json(self._llm, self._prompt)
+        """Model, sampling and prompt digest, and what cuts a document to fit, as a JSON object."""
+        cut = {"context_tokens": self._llm.context_tokens, "tokenizer": self._llm.tokenizer}
+        set_here = {name: value for name, value in cut.items() if value is not None}
+        return to_json({**json.loads(model_json(self._llm, self._prompt)), **set_here})
 
     def instantiate(self, requests: Iterable[Request]) -> Iterator[Draft | Rejection]:
         """Drafts as the model wrote them; runs ahead by two windows.
@@ -158,7 +192,12 @@ class PromptedInstantiator:
             BackendError: If the server as a whole fails.
         """
         model = self.model
-        for request, future in in_order(requests, self._ask, ahead=2 * self._llm.max_in_flight):
+        asked = in_order(requests, self._ask, ahead=self._ahead)
+        for halvings in range(1, MAX_HALVINGS + 1):
+            asked = self._asked_with_less(asked, halvings)
+        for _ in range(self._config.max_repairs):
+            asked = self._repaired(asked)
+        for request, future in asked:
             try:
                 reply = future.result()
             except ChatError as error:
@@ -169,11 +208,65 @@ class PromptedInstantiator:
             else:
                 yield _draft(request, reply, model)
 
-    def _ask(self, request: Request) -> "Future[Filled | None]":
-        start, end = document_window(request.document.text, request.focus, self._config.max_document_chars)
-        document = request.document.text[start:end]
-        messages = self._prompt.fill(_places(request.template.template, document))
-        return self._client.ask(ChatRequest(messages, self._schema, self._llm), parse_reply)
+    @property
+    def _ahead(self) -> int:
+        return 2 * self._llm.max_in_flight
+
+    def _ask(self, request: Request, halvings: int = 0) -> "Future[Filled | None]":
+        text, template = request.document.text, request.template.template
+        room = None if self._room_tokens is None else self._room_tokens - self._count(as_input(template=template))
+        window = fitting_window(text, request.focus, self._config.max_document_chars, room, self._count)
+        if window is None:
+            failed: Future[Filled | None] = Future()
+            failed.set_exception(ChatError("too_long", "prompt and template leave no room for the document"))
+            return failed
+        start, end = document_window(text, request.focus, (window[1] - window[0]) >> halvings) if halvings else window
+        return self._send(self._prompt.fill(_places(template, text[start:end])))
+
+    def _send(self, messages: tuple[Message, ...], before: "Filled | None" = None) -> "Asked":
+        """Ask for a reply, in the place of one that came before."""
+
+        def parse(reply: ChatReply) -> Filled | None:
+            found = parse_reply(reply.text)
+            if found is None:
+                return None
+            tokens, repairs = (before.generated_tokens, before.repairs + 1) if before else (0, 0)
+            counted = reply.completion_tokens or estimated_tokens(reply.text)
+            return replace(found, generated_tokens=tokens + counted, repairs=repairs, messages=messages)
+
+        return self._client.ask_whole(ChatRequest(messages, self._schema, self._llm), parse)
+
+    def _asked_with_less(self, asked: "Iterable[Tried]", halvings: int) -> "Iterator[Tried]":
+        """The same, but requests that were too long are made again with a shorter document."""
+
+        def again(tried: Tried) -> Asked:
+            request, future = tried
+            error = future.exception()
+            too_long = isinstance(error, ChatError) and error.kind == "too_long"
+            enough = len(request.document.text) >> halvings >= MIN_WINDOW_CHARS
+            return self._ask(request, halvings) if too_long and enough else future
+
+        for (request, _), future in in_order(asked, again, ahead=self._ahead):
+            yield request, future
+
+    def _repaired(self, asked: "Iterable[Tried]") -> "Iterator[Tried]":
+        """The same, but replies with a fault are sent back; where nothing usable returns, the first reply counts."""
+
+        def mend(tried: Tried) -> Asked:
+            request, future = tried
+            reply = None if future.exception() else future.result()
+            fault = reply and self._fault(request, reply)
+            if reply is None or not fault:
+                return future
+            return self._send((*reply.messages, ("assistant", reply.raw), ("user", fault.line)), reply)
+
+        for (request, first), second in in_order(asked, mend, ahead=self._ahead):
+            error = second.exception()
+            lost = isinstance(error, ChatError) and error.kind not in ("transport", "request")
+            yield request, first if lost or (error is None and second.result() is None) else second
+
+    def _fault(self, request: Request, reply: "Filled") -> Fault | None:
+        return find_fault(_draft(request, reply, ""), request.document.text, self._excerpts, request.focus)
 
 
 def _places(template: str, document: str) -> dict[str, str]:
@@ -217,6 +310,15 @@ class Filled:
     values: tuple[str, ...]
     """Slot values as the model lists them; may be missing or wrong."""
     raw: str
+    generated_tokens: int = 0
+    """Of this reply, and of those that were sent back for repair before it."""
+    repairs: int = 0
+    messages: tuple[Message, ...] = ()
+    """What the model was asked."""
+
+
+Asked = Future[Filled | None]
+Tried = tuple[Request, Asked]
 
 
 def _draft(request: Request, reply: Filled, model: str) -> Draft:
@@ -236,6 +338,8 @@ def _draft(request: Request, reply: Filled, model: str) -> Draft:
         slots=tuple(Slot(name, value) for name, value in zip(names, listed, strict=False)),
         model=model,
         raw=reply.raw,
+        generated_tokens=reply.generated_tokens,
+        repairs=reply.repairs,
     )
 
 
@@ -294,31 +398,3 @@ def _listed_values(slots: object) -> tuple[str, ...]:
     values = [item.get("value") if isinstance(item, dict) else item for item in items]
     texts = tuple(value.strip() for value in values if isinstance(value, str))
     return texts if len(texts) == len(values) and all(texts) else ()
-
-
-def document_window(text: str, focus: tuple[int, int], max_chars: int) -> tuple[int, int]:
-    """The part of a document to show a model: all of it, or a window around its focus, at sentence borders.
-
-    Args:
-        text: The document.
-        focus: Half-open character span that must be in the middle of the window.
-        max_chars: Longest window in characters.
-
-    Returns:
-        Half-open character span, never longer than `max_chars`.
-
-    Example:
-        >>> text = "One is here. Two is there. Three is nowhere. Four is everywhere."
-        >>> start, end = document_window(text, (27, 44), 40)
-        >>> text[start:end]
-        'Three is nowhere. '
-    """
-    if len(text) <= max_chars:
-        return 0, len(text)
-    middle = min((focus[0] + focus[1]) // 2, len(text) - 1)
-    start = min(max(0, middle - max_chars // 2), len(text) - max_chars)
-    end = start + max_chars
-    borders = [found.end() for found in _SENTENCE_END.finditer(text, start, end)]
-    first = next((border for border in borders if border <= min(focus[0], middle)), start) if start else 0
-    last = next((border for border in reversed(borders) if border > middle), end) if end < len(text) else end
-    return first, last

@@ -26,20 +26,36 @@ class SourceText:
     def _folded(self) -> tuple[str, list[int]]:
         return fold(self.text)
 
-    def exact_spans(self, opening: str, closing: str | None) -> Iterator[tuple[int, int]]:
+    def exact_spans(self, opening: str, closing: str | None, most: int | None = None) -> list[tuple[int, int]]:
         """Spans that begin with `opening` and end with the first `closing` after it.
 
         Args:
             opening: First words, or the whole excerpt.
             closing: Last words; ``None`` where `opening` is the whole excerpt.
+            most: Look for no more spans than these; ``None`` finds all.
 
-        Yields:
+        Returns:
             Half-open spans in code points, from left to right.
         """
-        yield from _spans(self.text, opening, closing, whole_words=False)
+        text = self.text
+        found: list[tuple[int, int]] = []
+        start, closing_start = text.find(opening), -1
+        while start >= 0:
+            end = start + len(opening)
+            if closing is not None:
+                if closing_start < end:
+                    closing_start = text.find(closing, end)
+                if closing_start < 0:
+                    break
+                end = closing_start + len(closing)
+            found.append((start, end))
+            if len(found) == most:
+                break
+            start = text.find(opening, start + 1)
+        return found
 
     def tolerant_spans(self, opening: str, closing: str | None) -> Iterator[tuple[int, int]]:
-        """Like `exact_spans`, ignoring case, accents, spacing, quotes and dashes; never cuts a word.
+        """Like `exact_spans`, one by one, ignoring case, accents, spacing, quotes and dashes; never cuts a word.
 
         Yields:
             Half-open spans in code points of the unfolded text.
@@ -50,7 +66,7 @@ class SourceText:
             return
         folded, origins = self._folded
         last = opening if closing is None else closing
-        for start, end in _spans(folded, folded_opening, folded_closing, whole_words=True):
+        for start, end in _word_spans(folded, folded_opening, folded_closing):
             yield self._widen(origins[start], origins[end - 1] + 1, opening[0] in _QUOTES, last[-1] in _QUOTES)
 
     def similar_spans(self, opening: str, closing: str | None, min_similarity: float) -> Iterator[tuple[int, int]]:
@@ -125,8 +141,9 @@ def _fold_character(character: str) -> str:
     return plain.casefold().strip()
 
 
-def _spans(text: str, opening: str, closing: str | None, whole_words: bool) -> Iterator[tuple[int, int]]:
-    start = _find(text, opening, 0, whole_words, whole_words and closing is None)
+def _word_spans(text: str, opening: str, closing: str | None) -> Iterator[tuple[int, int]]:
+    """Like `SourceText.exact_spans`, between whole words only."""
+    start = _find(text, opening, 0, True, closing is None)
     closing_start = -1
     while start >= 0:
         after = start + len(opening)
@@ -134,16 +151,16 @@ def _spans(text: str, opening: str, closing: str | None, whole_words: bool) -> I
             yield start, after
         else:
             if closing_start < after:
-                closing_start = _find(text, closing, after, False, whole_words)
+                closing_start = _find(text, closing, after, False, True)
             if closing_start < 0:
                 return
             yield start, closing_start + len(closing)
-        start = _find(text, opening, start + 1, whole_words, whole_words and closing is None)
+        start = _find(text, opening, start + 1, True, closing is None)
 
 
 def _similar_places(folded: str, words: str, min_similarity: float) -> list[tuple[int, int]]:
     """Where folded words stand exactly or, if nowhere, where they nearly stand; two similar places are enough."""
-    exact = list(_spans(folded, words, None, whole_words=True)) if words else []
+    exact = list(_word_spans(folded, words, None)) if words else []
     if exact or len(words) < MIN_SIMILAR_CHARS:
         return exact
     best = _most_similar(folded, 0, len(folded), words, min_similarity)

@@ -155,13 +155,15 @@ class Layout:
         """Rejections of the phases' units: by phase, unit and stage, each in record order."""
         for phase in phases:
             for spec in self.planned(phase) or ():
-                manifest = self.manifest(phase, spec)
-                known = {entry.name for entry in manifest.files} if manifest else set()
-                for stage in manifest.stages if manifest else ():
-                    if f"{REJECTED_PREFIX}{stage}.parquet" in known:
-                        yield from read_table(
-                            self.unit_folder(phase, spec) / f"{REJECTED_PREFIX}{stage}.parquet", Rejection
-                        )
+                yield from self.unit_rejections(phase, spec)
+
+    def unit_rejections(self, phase: str, spec: UnitSpec) -> Iterator[Rejection]:
+        """Rejections of one unit, by stage, each in record order."""
+        manifest = self.manifest(phase, spec)
+        known = {entry.name for entry in manifest.files} if manifest else set()
+        for stage in manifest.stages if manifest else ():
+            if f"{REJECTED_PREFIX}{stage}.parquet" in known:
+                yield from read_table(self.unit_folder(phase, spec) / f"{REJECTED_PREFIX}{stage}.parquet", Rejection)
 
     def published(self, name: str) -> Manifest | None:
         """Manifest of a published table, ``None`` where there is none or it is torn."""

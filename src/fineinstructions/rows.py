@@ -1,0 +1,315 @@
+"""Side hallway: labelled rows through single stages, without retrieval; one output row per input row, in order.
+
+In: a Parquet file of documents, each with a query or a template. Out: a Parquet file of `RowOutcome`. The stages are
+the ordinary operators: genericize (where a query is given), instantiate, expand, judge, and the threshold.
+
+The decision a reader would question: the rows are worked off as a run with one phase, in a folder beside the output
+that vanishes with success. So they are cut into units, spread over processes and continued after a kill like any run.
+"""
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from fineinstructions import __version__
+from fineinstructions.backends.tokens import estimated_tokens
+from fineinstructions.config import digest, to_plain
+from fineinstructions.engines.local import Progress as EngineProgress
+from fineinstructions.engines.local import SetAside, run_units
+from fineinstructions.errors import ConfigError
+from fineinstructions.given_rows import STAGE, GivenRow, find_columns, lone_template, read_given_rows
+from fineinstructions.markup import slot_names
+from fineinstructions.pairs.excerpts import expand
+from fineinstructions.pairs.instantiate import Request, instantiate
+from fineinstructions.pairs.judge import judge, select
+from fineinstructions.parquet import open_parquet
+from fineinstructions.phases import Models, build_models
+from fineinstructions.pipeline import as_config
+from fineinstructions.progress import Progress, Silent
+from fineinstructions.recipe import RunConfig
+from fineinstructions.records import (
+    GLOBAL_CHUNK,
+    Excerpt,
+    Match,
+    Query,
+    Rejection,
+    RowOutcome,
+    TemplateDraft,
+    as_dict,
+    failure,
+    schema_of,
+    to_json,
+    to_table,
+)
+from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_parquet, plan_units
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file
+from fineinstructions.sense import check_sense
+from fineinstructions.setup import Setup
+from fineinstructions.templates.genericize import genericize
+
+R = TypeVar("R")
+Out = TypeVar("Out")
+
+
+@dataclass
+class RowsResult:
+    """What became of the rows."""
+
+    path: Path
+    num_rows: int = 0
+    num_failed: int = 0
+    """Rows that an engine failed on; the same command tries those again."""
+    set_aside: list[SetAside] = field(default_factory=list)
+
+
+def instantiate_rows(
+    rows: str | Path,
+    out: str | Path,
+    recipe: RunConfig | dict[str, Any] | str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> RowsResult:
+    """Genericize, instantiate, expand and judge given rows; continue where an earlier call was stopped.
+
+    Args:
+        rows: Parquet file; `given_rows.COLUMNS` says which columns it has to have. Ids may repeat.
+        out: Parquet file of `RowOutcome` rows, as many as there are input rows and in their order; appears when it is
+            complete.
+        recipe: Settings and models of the stages; the embedded tier by default.
+        overrides: ``a.b=value`` strings.
+        progress: Told what goes on; by default nobody.
+
+    Raises:
+        ConfigError: If the rows, the recipe or the place of the output is wrong.
+        BackendError: If an engine failed for good; what is done stays for the next call.
+    """
+    config = as_config(recipe if recipe is not None else {}, overrides)
+    source, target, told = Path(rows), Path(out), progress or Silent()
+    if target.is_dir() or target.resolve() == source.resolve():
+        raise ConfigError(f"{target}: must be a file of its own; choose another --out")
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"{target.absolute().parent}: no such folder; make it, or choose another --out")
+    with open_parquet(source, str(source)) as file:
+        find_columns(file.schema_arrow, str(source))
+    work_dir = target.with_name(f"{target.name}.work")
+    check_sense(config, work_dir)
+    setup = Setup(config, work_dir)
+    run = RunFolder.create_or_open(work_dir, to_plain(config), [_phase(setup)], redo=True)
+    with run.lease():
+        specs = plan_units([describe_parquet(source.absolute())], config.engine.unit_bytes, config.engine.unit_rows)
+        outcome = _do(run, setup, specs, told)
+        result = _gather(run, specs, source, target)
+    result.set_aside = outcome
+    if not result.num_failed:
+        shutil.rmtree(work_dir)
+    return result
+
+
+def _phase(setup: Setup) -> Phase:
+    """The one phase, with what decides its bytes."""
+    config = setup.config
+    decides = [config.genericize, config.instantiate, config.excerpts, config.judge, _model_names(build_models(setup))]
+    return Phase(STAGE, digest(__version__, *decides), entry=STAGE)
+
+
+def _model_names(models: Models) -> dict[str, str]:
+    """Models of the three stages, each a JSON object."""
+    return {
+        "genericizer": models.genericizer.model,
+        "instantiator": models.instantiator.model,
+        "judge": models.judge.model,
+    }
+
+
+def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress) -> list[SetAside]:
+    todo = run.todo(STAGE, specs, retry_failed=True)
+    engine = setup.config.engine
+    stages = (setup.config.genericize, setup.config.instantiate, setup.config.judge)
+    asks_a_server = any(stage.model == "openai" for stage in stages)
+    progress.start(STAGE, len(specs), len(specs) - len(todo))
+    told = 0
+
+    def tell(state: EngineProgress) -> None:
+        nonlocal told
+        progress.advance(STAGE, state.num_rows_done - told)
+        told = state.num_rows_done
+
+    outcome = run_units(
+        work_off,
+        todo,
+        run=run,
+        phase=STAGE,
+        build_models=build_models,
+        config=setup,
+        workers=engine.num_workers() if len(todo) > 1 else 0,
+        open_units=engine.open_units if asks_a_server else 1,
+        on_progress=tell,
+    )
+    progress.finish(STAGE)
+    return outcome.set_aside
+
+
+def work_off(unit: Unit, models: Models, setup: Setup) -> None:
+    """What a unit does: its rows through the stages, one outcome for each."""
+    config = setup.config
+    rows = read_given_rows(unit.spec)
+    rows = _through(
+        rows,
+        lambda queries: genericize(queries, models.genericizer, config.genericize),
+        lambda row: None if row.template else Query(row.document.document_id, row.query),
+        _take_template,
+    )
+    rows = _through(rows, lambda r: instantiate(r, models.instantiator), _request, lambda row, d: _set(row, draft=d))
+    rows = _through(
+        rows,
+        lambda drafts: expand(drafts, config.excerpts),
+        lambda row: (row.draft, row.document) if row.draft else None,
+        lambda row, expanded: _set(row, expanded=expanded),
+    )
+    rows = _through(
+        rows,
+        lambda expanded: judge(expanded, models.judge),
+        lambda row: (row.expanded, row.template, row.document) if row.expanded and row.template else None,
+        lambda row, pair: _set(row, pair=pair),
+    )
+    rows = _through(rows, lambda p: select(p, config.judge, surplus=()), lambda row: row.pair, lambda *_: None)
+    named = _model_names(models)
+    failed: dict[str, list[Rejection]] = {}
+
+    def outcomes() -> Iterator[RowOutcome]:
+        for row in rows:
+            if row.turned_away is not None and row.turned_away.failed:
+                failed.setdefault(row.turned_away.stage, []).append(row.turned_away)
+            yield _outcome(row, named)
+
+    unit.write(outcomes(), RowOutcome)
+    for stage, lost in failed.items():  # so that the unit is known to be worth another try
+        for _ in unit.keep(stage, lost):
+            raise AssertionError("only failures were filed")
+
+
+def _through(
+    rows: Iterator[GivenRow],
+    operator: Callable[[Iterator[R]], Iterable[Out | Rejection]],
+    record_of: Callable[[GivenRow], R | None],
+    take: Callable[[GivenRow, Out], None],
+) -> Iterator[GivenRow]:
+    """The same rows in order, each with what the operator made of it; those turned away before it pass by.
+
+    Args:
+        rows: Rows on their way.
+        operator: One outcome per record, in order; it may run ahead.
+        record_of: The record for a row, ``None`` for a row that skips this operator.
+        take: Notes what the operator made.
+    """
+    entered: deque[tuple[GivenRow, bool]] = deque()
+
+    def entering() -> Iterator[R]:
+        for row in rows:
+            record = None if row.turned_away else record_of(row)
+            entered.append((row, record is not None))
+            if record is not None:
+                yield record
+
+    for outcome in operator(entering()):
+        while not entered[0][1]:
+            yield entered.popleft()[0]
+        row, _ = entered.popleft()
+        if isinstance(outcome, Rejection):
+            row.turned_away = outcome
+        else:
+            take(row, outcome)
+        yield row
+    yield from (row for row, _ in entered)
+
+
+def _set(row: GivenRow, **made: Any) -> None:
+    for name, value in made.items():
+        setattr(row, name, value)
+
+
+def _take_template(row: GivenRow, draft: TemplateDraft) -> None:
+    row.template = lone_template(draft.template, draft.compatible_document_description, len(slot_names(draft.template)))
+
+
+def _request(row: GivenRow) -> Request | None:
+    if row.template is None:
+        return None
+    match = Match(row.document.document_id, row.template.template_id, GLOBAL_CHUNK, 1.0, sampled=True)
+    return Request(match, row.template, row.document, (0, len(row.document.text)))
+
+
+def _outcome(row: GivenRow, models: dict[str, str]) -> RowOutcome:
+    """What is written for a row."""
+    why = row.turned_away
+    record = json.loads(why.record) if why is not None and why.stage in ("instantiate", "excerpts") else {}
+    last: dict[str, Any] = as_dict(row.pair or row.expanded) if row.pair or row.expanded else record
+    draft = row.draft or row.expanded
+    found = tuple(Excerpt(**e) for e in last.get("excerpts", ()))
+    answer = last.get("answer")
+    is_expanded = "excerpt_ratio" in last
+    template = row.template
+    return RowOutcome(
+        id=None if row.row_id is None else str(row.row_id),
+        instruction=last.get("instruction"),
+        answer=answer if why is None else None,
+        excerpts=found,
+        excerpt_ratio=last.get("excerpt_ratio"),
+        judge_score=row.pair.judge_score if row.pair else None,
+        rejected_stage=why.stage if why else None,
+        reason=why.reason if why else None,
+        draft=(answer or last.get("raw") or None) if why else None,
+        judge_feedback=row.pair.judge_feedback if row.pair else None,
+        template=template.template if template else None,
+        num_slots=template.num_slots if template else None,
+        document_chars=len(row.document.text),
+        generated_tokens=draft.generated_tokens if draft else last.get("generated_tokens"),
+        answer_tokens=estimated_tokens(answer) if answer and is_expanded else None,
+        models=to_json(
+            {role: json.loads(model) for role, model in models.items() if role != "genericizer" or row.query}
+        ),
+        failed=bool(why and why.failed),
+    )
+
+
+def _gather(run: RunFolder, specs: list[UnitSpec], source: Path, target: Path) -> RowsResult:
+    """Write the outcomes of all units into one file, which appears when it is whole."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with open_parquet(source, str(source)) as file:
+        id_type = file.schema_arrow.field(str(find_columns(file.schema_arrow, str(source))["id"])).type
+    schema = schema_of(RowOutcome)
+    if pa.types.is_integer(id_type):
+        schema = schema.set(0, pa.field("id", id_type))
+    result = RowsResult(target)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in (table for spec in specs for table in _outcomes(run, spec)):
+                writer.write_table(table.cast(schema))
+                result.num_rows += table.num_rows
+                result.num_failed += pc.sum(table["failed"]).as_py() or 0
+        sync_file(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return result
+
+
+def _outcomes(run: RunFolder, spec: UnitSpec) -> Iterator[pa.Table]:
+    """Outcomes of a unit; of one that was set aside, its rows as failed ones."""
+    manifest = run.manifest(STAGE, spec)
+    if manifest is None or not manifest.set_aside:
+        yield from run.unit_groups(STAGE, spec, "row_outcome")
+        return
+    for row in read_given_rows(spec):
+        row.turned_away = row.turned_away or failure(STAGE, manifest.set_aside, str(row.number), {"row": row.number})
+        yield to_table([_outcome(row, {})], RowOutcome)
