@@ -25,6 +25,7 @@ HALLWAYS = {
     "calibration",
     "diagnostics",
     "documents",
+    "endpoints",
     "forecast",
     "judge_calibration",
     "phases",

@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
-    ChatClient,
     ChatError,
+    ChatModel,
     ChatRequest,
     LlmOverrides,
     chat_rejection,
@@ -129,14 +129,14 @@ class PromptedInstantiator:
     """Instantiator that asks an instruction-following model.
 
     Args:
-        client: Connection to the server.
+        client: The language model.
         config: The stage's settings.
 
     Raises:
         ConfigError: If the prompt file or an override is wrong.
     """
 
-    def __init__(self, client: ChatClient, config: InstantiateConfig) -> None:
+    def __init__(self, client: ChatModel, config: InstantiateConfig) -> None:
         self._client = client
         self._config = config
         self._llm = with_overrides(client.llm, config.llm)

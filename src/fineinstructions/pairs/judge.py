@@ -20,9 +20,9 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
-    ChatClient,
     ChatError,
     ChatReply,
+    ChatModel,
     ChatRequest,
     LlmOverrides,
     chat_rejection,
@@ -293,14 +293,14 @@ class PromptedJudge:
     """Judge that asks a model, by prompt and reply format of a protocol.
 
     Args:
-        client: Connection to the server.
+        client: The language model.
         config: The stage's settings.
 
     Raises:
         ConfigError: If the prompt file or an override is wrong.
     """
 
-    def __init__(self, client: ChatClient, config: JudgeConfig) -> None:
+    def __init__(self, client: ChatModel, config: JudgeConfig) -> None:
         self._client = client
         self._config = config
         self._llm = with_overrides(client.llm, config.llm)
