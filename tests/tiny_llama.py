@@ -11,9 +11,17 @@ SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
 def save_llama(
-    folder: Path, chat_template: str | None = CHAT_TEMPLATE, context_tokens: int = CONTEXT_TOKENS, seed: int = 0
+    folder: Path,
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    context_tokens: int = CONTEXT_TOKENS,
+    ends_every: int = 0,
+    seed: int = 0,
 ) -> Path:
-    """A model that says something else to everybody; each byte of a text is a token, so no text is unknown to it."""
+    """A model that says something else to everybody; each byte of a text is a token, so no text is unknown to it.
+
+    With `ends_every`, every so many-th token ends a reply, so that replies are short.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -33,6 +41,9 @@ def save_llama(
         intermediate_size=96, max_position_embeddings=context_tokens, initializer_range=0.3, pad_token_id=0,
         eos_token_id=1, bos_token_id=None, tie_word_embeddings=False,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    if ends_every:
+        model.generation_config.eos_token_id = [1, *range(len(SPECIAL), len(vocabulary), ends_every)]
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -96,7 +96,7 @@ async def find_logprobs(ask: Ask) -> bool:
         ChatError: If no reply came through.
     """
     try:
-        completion = await ask((("user", "Reply with the single word ready."),), REQUEST_FIELDS, True)
+        completion = await ask(_PLAIN_WORD, REQUEST_FIELDS, True)
     except ChatError as error:
         if error.kind == "transport":
             raise

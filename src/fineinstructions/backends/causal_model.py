@@ -53,6 +53,11 @@ class Generated:
     logprobs: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
     """For each token its log-probability, and the most probable tokens with theirs; empty unless asked for."""
 
+    @property
+    def said(self) -> list[int]:
+        """Tokens without the one that ends the reply."""
+        return self.ids[:-1] if self.ended else self.ids
+
 
 @dataclass(frozen=True)
 class CausalModel:
@@ -91,19 +96,20 @@ class CausalModel:
         return ids
 
     def text(self, generated: Generated) -> str:
-        """Text of a reply, without special tokens."""
-        return encodable(self._decode(generated.ids))
+        """Text of a reply, without special tokens and without the token that ends it."""
+        return encodable(self._decode(generated.said))
 
     def token_logprobs(self, generated: Generated) -> tuple[TokenLogprob, ...]:
         """Log-probabilities of a reply's tokens; a character of several tokens belongs to the last of them."""
-        texts, shown, known = [], 0, 0
-        for end in range(1, len(generated.ids) + 1):
-            before, now = self._decode(generated.ids[shown:known]), self._decode(generated.ids[shown:end])
-            if now.endswith(_BROKEN):
+        texts, shown, known, said = list[str](), 0, 0, generated.said
+        for end in range(1, len(said) + 1):
+            before, now = self._decode(said[shown:known]), self._decode(said[shown:end])
+            if now.endswith(_BROKEN) and end < len(said):
                 texts.append("")
                 continue
             texts.append(encodable(now[len(before) :]))
             shown, known = known, end
+        texts += [""] * generated.ended
         return tuple(
             TokenLogprob(
                 text,
