@@ -2,8 +2,8 @@
 
     python benchmarks/bench_client.py --out benchmarks/results/NAME.md
 
-Both ask the same scripted server, which runs in a process of its own, through windows of the same size. They take turns,
-in pairs, and what is compared is the ratio inside a pair, because other work on the machine slows both. The bare client
+Both ask the same scripted server, which runs in a process of its own, through windows of the same size. They take
+turns, and what is compared is the ratio inside a round, because other work on the machine slows both. The bare client
 is `AsyncOpenAI` with a semaphore, one task per request: no retries, no cache, no checks. Ours is measured without and
 with a response cache on disk, as a run has it.
 """
@@ -142,8 +142,8 @@ def main() -> None:
         f"# The chat client against the bare `openai` client, {datetime.date.today()}",
         "",
         f"`python benchmarks/bench_client.py --requests {options.requests} --window {options.window} --rounds "
-        f"{options.rounds} --latency-seconds {' '.join(map(str, options.latency_seconds))}`, {os.cpu_count()} processors "
-        f"({platform.machine()}), load {load:.1f} at the start, Python {platform.python_version()}, openai "
+        f"{options.rounds} --latency-seconds {' '.join(map(str, options.latency_seconds))}`, {os.cpu_count()} "
+        f"processors ({platform.machine()}), load {load:.1f} at the start, Python {platform.python_version()}, openai "
         f"{openai.__version__}. Median (least to most) of {options.rounds} rounds in turns; ratios are those inside a "
         "round. Processor time is that of the client's process; the server has its own.",
         "",

@@ -12,7 +12,6 @@ from fineinstructions.backends.structured import gbnf
 from fineinstructions.pairs import instantiate, judge
 from fineinstructions.templates import genericize
 
-
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
@@ -44,15 +43,15 @@ def test_auto_finds_out_what_the_server_enforces(structured, sent):
 
 
 def test_capabilities_are_what_the_server_gives():
-    with ScriptedServer(lambda body: "plain", models=["m"], context_tokens=4096, structured="grammar") as server:
-        with ChatClient(settings(server)) as client:
-            found = client.capabilities(settings(server)).result(20)
-            assert found == Capabilities("grammar", logprobs=True, context_tokens=4096, served_as="m")
-            assert client.context_tokens() == 4096
-    with ScriptedServer(lambda body: "plain", logprobs="ignore", structured="schema") as server:
-        with ChatClient(settings(server)) as client:
-            found = client.capabilities(settings(server)).result(20)
-            assert found == Capabilities("schema", logprobs=False, context_tokens=None, served_as="scripted")
+    able = ScriptedServer(lambda body: "plain", models=["m"], context_tokens=4096, structured="grammar")
+    with able as server, ChatClient(settings(server)) as client:
+        found = client.capabilities(settings(server)).result(20)
+        assert found == Capabilities("grammar", logprobs=True, context_tokens=4096, served_as="m")
+        assert client.context_tokens() == 4096
+    poor = ScriptedServer(lambda body: "plain", logprobs="ignore", structured="schema")
+    with poor as server, ChatClient(settings(server)) as client:
+        found = client.capabilities(settings(server)).result(20)
+        assert found == Capabilities("schema", logprobs=False, context_tokens=None, served_as="scripted")
 
 
 def test_what_is_known_of_a_model_is_not_tried_out():
