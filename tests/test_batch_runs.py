@@ -105,6 +105,7 @@ def test_a_run_goes_on_round_by_round_to_the_same_pairs(tmp_path: Path, asked_di
             assert f"into {run}/batches/results, then run the same command again" in line
             service.do(run)
     assert code == 0
+    assert request_files(run) == []
     assert service.num_lost > 5
     assert service.num_failed > 5
     assert len(service.rounds) > 3

@@ -52,7 +52,7 @@ def ways(server: ScriptedServer) -> set[str]:
 def test_a_run_keeps_to_what_it_found_out_wherever_the_server_moves(tmp_path: Path) -> None:
     recipe, run = recipe_for(tmp_path), tmp_path / "run"
     with ScriptedServer(
-        structured="guided_json", context_tokens=4096, keep_bodies=True, models=["small", "large"]
+        structured="guided_json", max_model_len=4096, keep_bodies=True, models=["small", "large"]
     ) as first:
         start(recipe, run, first)
         assert ways(first) == {"guided_json"}
@@ -64,7 +64,7 @@ def test_a_run_keeps_to_what_it_found_out_wherever_the_server_moves(tmp_path: Pa
         assert (entry["structured"], entry["logprobs"], entry["context_tokens"]) == ("guided_json", True, 4096)
     setup = Setup(load(recipe, RunConfig), run)
     assert [context_tokens(setup, stage) for stage in ("genericize", "instantiate", "judge")] == [4096, 4096, None]
-    with ScriptedServer(structured="schema", context_tokens=99, keep_bodies=True) as moved:
+    with ScriptedServer(structured="schema", max_model_len=99, keep_bodies=True) as moved:
         start(recipe, run, moved, "--set", "instantiate.max_document_chars=250", "--redo")
         assert ways(moved) == {"guided_json"}
         assert entries(run) == found
@@ -100,7 +100,7 @@ def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:
 def test_the_doctor_shows_what_every_model_can_do(tmp_path: Path) -> None:
     recipe = recipe_for(tmp_path)
     with ScriptedServer(
-        structured="schema", context_tokens=8192, models=["small", "large"], logprobs="reject"
+        structured="schema", max_model_len=8192, models=["small", "large"], logprobs="reject"
     ) as server:
         plain = yaml.safe_load(recipe.read_text())
         plain["llm"]["base_url"] = server.base_url

@@ -2,7 +2,8 @@
 
 In: a recipe. Out: ``RUN/endpoints.json``, found out by the driver before the first phase that asks a model, read by its
 workers: so all of them ask alike, and a run that is continued asks as it began. The decision to question: an entry
-belongs to a stage and its model, not to an address, so a server may move.
+belongs to a stage and its model, not to an address, so a server may move. Who has changed what a server can do removes
+the file.
 """
 
 import json
@@ -95,7 +96,7 @@ def context_tokens(setup: Setup, stage: str) -> int | None:
 
 def _entry(llm: LlmConfig, found: Capabilities) -> dict[str, Any]:
     address = {"address": llm.address} if llm.engine == "server" else {}
-    return {"engine": llm.engine, "model": llm.model, **address, **asdict(found)}
+    return {"engine": llm.engine, "model": llm.model, "llm.structured": llm.structured, **address, **asdict(found)}
 
 
 def _read(root: Path) -> dict[str, Any]:
@@ -111,7 +112,8 @@ def _read(root: Path) -> dict[str, Any]:
 
 def _recorded(known: dict[str, Any], stage: str, llm: LlmConfig) -> Capabilities | None:
     entry = known.get(stage)
-    if not isinstance(entry, dict) or (entry.get("engine"), entry.get("model")) != (llm.engine, llm.model):
+    meant = {"engine": llm.engine, "model": llm.model, "llm.structured": llm.structured}
+    if not isinstance(entry, dict) or not meant.items() <= entry.items():
         return None
     try:
         return Capabilities(**{field.name: entry[field.name] for field in fields(Capabilities)})
@@ -146,6 +148,7 @@ def batch_round(setup: Setup, phase: str, note: Callable[[str], None], *, retry_
         )
     try:
         yield
+        finish_round(folder)  # nothing is left to submit
     except PendingError:
         written = finish_round(folder)
         files = f"{len(written.files)} {'file' if len(written.files) == 1 else 'files'}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chat_requests import error_of, request
-from tiny_llama import save_llama
+from tiny_llama import CHAT_TEMPLATE, save_llama
 
 from fineinstructions.backends.cache import ResponseCache
 from fineinstructions.backends.chat import model_json
@@ -153,15 +153,18 @@ def test_batches_hold_no_more_than_they_may(folder: Path) -> None:
         assert client.usage().peak_in_flight == 1
 
 
-def test_another_model_or_precision_is_another_cache_entry_and_another_lineage(tmp_path: Path, folder: Path) -> None:
+def test_another_model_template_or_precision_is_another_cache_entry_and_another_lineage(
+    tmp_path: Path, folder: Path
+) -> None:
     other = save_llama(tmp_path / "other", seed=1)
-    configs = [settings(folder), settings(other), settings(folder, dtype="bfloat16")]
+    spoken = save_llama(tmp_path / "spoken", chat_template=CHAT_TEMPLATE.replace("<|assistant|>", "Answer:"))
+    configs = [settings(folder), settings(other), settings(folder, dtype="bfloat16"), settings(spoken)]
     for number, llm in enumerate(configs):
         with ChatClient(llm, ResponseCache(tmp_path / "cache")) as client:
             error_of(client.submit(request("hello")))
             assert client.usage().cached == 0, number
     lineages = {model_json(llm, Prompt("", "{{input}}")) for llm in configs}
-    assert len(lineages) == 3
+    assert len(lineages) == 4
     assert all(json.loads(lineage)["model"].startswith("folder@") for lineage in lineages)
     moved = tmp_path / "moved"
     folder_copy(folder, moved)

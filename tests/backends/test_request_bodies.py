@@ -43,7 +43,7 @@ def test_auto_finds_out_what_the_server_enforces(structured, sent):
 
 
 def test_capabilities_are_what_the_server_gives():
-    able = ScriptedServer(lambda body: "plain", models=["m"], context_tokens=4096, structured="grammar")
+    able = ScriptedServer(lambda body: "plain", models=["m"], max_model_len=4096, structured="grammar")
     with able as server, ChatClient(settings(server)) as client:
         found = client.capabilities(settings(server)).result(20)
         assert found == Capabilities("grammar", logprobs=True, context_tokens=4096, served_as="m")

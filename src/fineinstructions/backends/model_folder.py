@@ -23,7 +23,7 @@ CALIBRATION_FILE = "fineinstructions.json"
 """File in a model's folder with the threshold that was calibrated for it: ``{"min_cosine": 0.71}``; other keys of the
 same object say how it was found."""
 
-_DIGESTED = frozenset({".json", ".txt", ".model", ".safetensors", ".bin", ".vocab"})
+_DIGESTED = frozenset({".json", ".txt", ".model", ".safetensors", ".bin", ".vocab", ".jinja"})
 _NO_WEIGHTS = frozenset({"Normalize", "Dropout"})
 """Modules that nothing has to be done for: vectors are scaled to unit length here anyway."""
 _WITH_WEIGHTS = frozenset({"Dense", "LayerNorm"})
