@@ -297,7 +297,12 @@ def test_records_that_a_server_failed_on_can_be_tried_again(
     tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
     run, (whole, _) = tmp_path / "run", finished
-    judge_is_broken = lambda body, times: "server_error" if body["model"] == MODELS["judge"] else None  # noqa: E731
+
+    def judge_is_broken(body: Mapping[str, Any], times: int) -> Any:
+        """From its first pair on: one that does not answer at the start ends the run there."""
+        is_probe = "single word ready" in str(body["messages"])
+        return "server_error" if body["model"] == MODELS["judge"] and not is_probe else None
+
     words = ["--set", "llm.max_retries=1", "--set", "llm.max_failures_in_a_row=1000", *HERE]
     with server_of(faults=judge_is_broken) as server:
         done = start(recipe, run, server, *words)
