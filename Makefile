@@ -31,7 +31,7 @@ $(VENV)/dev.stamp: $(VENV)/base.stamp
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/dev.stamp
-	@$(PIP) --editable '.[dev,embed,hf,s3]'
+	@$(PIP) --editable '.[dev,embed,hf,s3,serving]'
 	@touch $@
 
 check: $(VENV)/dev.stamp

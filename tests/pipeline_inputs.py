@@ -88,6 +88,12 @@ def look(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess([*map(str, words)], code, out, errors)
 
 
+def doctor_checks(*words: str | Path) -> tuple[int, dict[str, tuple[bool, str]]]:
+    """Exit code of `doctor`, and for every check whether it is well and what is said."""
+    code, out, _ = in_process("doctor", *words, "--json")
+    return code, {check["check"]: (check["ok"], check["detail"]) for check in json.loads(out)}
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """Every file of a folder and its bytes."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}

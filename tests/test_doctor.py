@@ -1,12 +1,14 @@
-"""What the doctor tells of a recipe with a ready template index."""
+"""What the doctor tells of a recipe with a ready template index, and of the server that a recipe names."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from pipeline_inputs import in_process
+from pipeline_inputs import EXAMPLES, doctor_checks, in_process
 
+from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.records import Template
 from fineinstructions.templates.index import IndexConfig, build_index, remove_templates
@@ -44,3 +46,42 @@ def test_a_ready_index_is_whole_and_of_the_recipes_encoder(tmp_path: Path) -> No
     code, found = checked(templates={"index": str(tmp_path / "nowhere")})
     assert (code, found["index"][0]) == (1, False)
     assert "there is no index here; build one first" in found["index"][1]
+
+
+def test_doctor_asks_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-shown")
+    path = tmp_path / "r.yaml"
+
+    def asking(model: str, address: str) -> Path:
+        inputs = {name: {"path": str(EXAMPLES / f"{name}.parquet")} for name in ("queries", "documents")}
+        llm = {"base_url": address, "model": model}
+        path.write_text(yaml.safe_dump({**inputs, "llm": llm, "judge": {"model": "openai"}}))
+        return path
+
+    with ScriptedServer(models=("good-model", "other")) as server:
+        code, found = doctor_checks(asking("good-model", server.base_url))
+        assert code == 0, found
+        assert found["server"] == (True, f"{server.base_url} answers")
+        assert found["model"] == (True, "good-model")
+        code, found = doctor_checks(asking("better-model", server.base_url))
+        assert code == 1
+        assert found["model"] == (False, "'better-model' is not served there; it has good-model, other")
+        assert found.keys().isdisjoint({"abilities"})  # nothing is asked of a model that is not there
+    code, found = doctor_checks(path)
+    assert code == 1
+    assert not found["server"][0]
+    assert "start it, or set llm.base_url" in found["server"][1]
+    assert "sk-never-shown" not in str(found)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:never-shown@127.0.0.1:9/v1")
+    code, found = doctor_checks(asking("good-model", ""))
+    assert code == 1
+    assert found["server"] == (
+        False,
+        "OPENAI_BASE_URL: must not hold a user name or password; put the key into an environment variable",
+    )
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    with ScriptedServer(api_key="sk-another") as server:  # says which key it got
+        code, found = doctor_checks(asking("good-model", server.base_url))
+        assert code == 1
+        assert "wrong key: Bearer ***" in found["server"][1]
+    assert "never-shown" not in str(found)

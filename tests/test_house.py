@@ -27,6 +27,7 @@ HALLWAYS = {
     "diagnostics",
     "distill",
     "documents",
+    "endpoints",
     "forecast",
     "given_rows",
     "judge_calibration",

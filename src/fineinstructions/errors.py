@@ -29,3 +29,7 @@ class BackendError(FineInstructionsError):
         super().__init__(f"{message} ({hint})" if hint else message)
         self.retryable = retryable
         self.hint = hint
+
+
+class PendingError(BackendError):
+    """No trouble: requests stand in batch files and wait for their answers. Exit code 3."""

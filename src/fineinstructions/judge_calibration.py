@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.endpoints import require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.pairs.calibrate import Agreement, JudgedRow, judge_rows, measure
@@ -90,6 +91,7 @@ def calibrate_judge(
         ConfigError: If a file or a setting is wrong.
         BackendError: If the judge as a whole gave up; its replies so far are kept.
     """
+    require_answers_now(config)
     sets = [read_labelled(file, columns or {}, limit, seed) for file in list_inputs(list(paths), "data")]
     for labelled in sets:
         if config.judge.with_document and "document" not in labelled.columns:

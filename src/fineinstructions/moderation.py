@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fineinstructions.backends.endpoint import safe_line, server_address
+from fineinstructions.backends.completion import safe_line
+from fineinstructions.backends.llm_config import server_address
 from fineinstructions.errors import BackendError, ConfigError
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
+from fineinstructions.endpoints import known_models
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
@@ -85,11 +86,16 @@ class Models:
 
     @cached_property
     def client(self) -> "ChatClient":
-        """Connection to the model server, with the run's response cache."""
+        """The language models that stages ask, with the run's response cache."""
         from fineinstructions.backends.cache import ResponseCache
         from fineinstructions.backends.llm import ChatClient
 
-        return ChatClient(self._config.llm, ResponseCache(self._setup.root / "cache"))
+        return ChatClient(
+            self._config.llm,
+            ResponseCache(self._setup.cache_dir),
+            known=known_models(self._setup),
+            batches_dir=self._setup.batches_dir,
+        )
 
     @cached_property
     def encoder(self) -> "Encoder":

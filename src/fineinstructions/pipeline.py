@@ -21,6 +21,7 @@ from fineinstructions.artefacts import made_with
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
+from fineinstructions.endpoints import asked_models, batch_round, record_endpoints, runs_here
 from fineinstructions.engines.local import Progress as EngineProgress
 from fineinstructions.engines.local import SetAside, run_units
 from fineinstructions.engines.staff import Staff
@@ -141,7 +142,8 @@ def run(
 
     Raises:
         ConfigError: If the recipe or an input is wrong, or the folder holds results of another recipe.
-        BackendError: If an engine failed for good; what is committed stays.
+        BackendError: If an engine failed for good; what is committed stays. Of its kind `PendingError`, where the
+            requests stand in batch files and wait for their answers.
         DataError: If a committed unit turns out to be damaged.
     """
     config = as_config(recipe, overrides)
@@ -335,6 +337,8 @@ class Driver:
         engine = self._config.engine
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
         asks_a_server = _asks_a_server(self._config, phase)
+        if todo:
+            record_endpoints(self._setup, phase)
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 
@@ -343,18 +347,20 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
-        outcome = run_units(
-            function,
-            todo,
-            run=self.folder,
-            phase=phase,
-            build_models=_build_searching if asks_a_server and phase == "candidates" else build,
-            config=self._setup,
-            workers=engine.num_workers(),
-            open_units=engine.open_units if asks_a_server else 1,
-            staff=self.staff,
-            on_progress=tell,
-        )
+        workers = engine.num_workers()
+        with batch_round(self._setup, phase, self._progress.note, retry_failed=self._retry_failed):
+            outcome = run_units(
+                function,
+                todo,
+                run=self.folder,
+                phase=phase,
+                build_models=_build_searching if asks_a_server and phase == "candidates" else build,
+                config=self._setup,
+                workers=min(workers, 1) if runs_here(self._config, phase) else workers,
+                open_units=engine.open_units if asks_a_server else 1,
+                staff=self.staff,
+                on_progress=tell,
+            )
         self._progress.finish(phase)
         self.result.num_units_done += outcome.num_done
         self.result.set_aside += outcome.set_aside
@@ -370,12 +376,7 @@ class Driver:
 def _asks_a_server(config: RunConfig, phase: str) -> bool:
     if phase == "candidates":
         return config.encoder.engine == "endpoint"
-    stages: dict[str, list[Any]] = {
-        "genericize": [config.genericize],
-        "pairs": [config.instantiate, config.judge],
-        "compatibility": [config.compatibility],
-    }
-    return any(stage.model == "openai" for stage in stages.get(phase, []))
+    return bool(asked_models(config, phase))
 
 
 def _build_searching(setup: Setup) -> Models:

@@ -8,7 +8,7 @@ import os
 from pydantic import Field
 
 from fineinstructions.backends.encoder import EncoderConfig
-from fineinstructions.backends.endpoint import LlmConfig
+from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.config import Config
 from fineinstructions.matches.chunk import ChunkConfig
 from fineinstructions.matches.retrieve import RetrieveConfig

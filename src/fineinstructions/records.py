@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+PENDING = "pending"
+"""Reason of a record whose question stands in a batch file; the work unit waits for the answer and is not committed."""
 GLOBAL_CHUNK = -1
 """Value of `chunk` for the vector of the whole document."""
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from fineinstructions import __version__
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.config import digest, to_plain
+from fineinstructions.endpoints import asked_models, require_answers_now, runs_here
 from fineinstructions.engines.local import Progress as EngineProgress
 from fineinstructions.engines.local import SetAside, run_units
 from fineinstructions.errors import ConfigError
@@ -55,6 +56,9 @@ from fineinstructions.templates.genericize import genericize
 
 R = TypeVar("R")
 Out = TypeVar("Out")
+
+PHASES = ("genericize", "pairs")
+"""Phases of a run that have the stages of this one."""
 
 
 @dataclass
@@ -100,6 +104,7 @@ def instantiate_rows(
         find_columns(file.schema_arrow, str(source))
     work_dir = target.with_name(f"{target.name}.work")
     check_sense(config, work_dir)
+    require_answers_now(config)
     setup = Setup(config, work_dir)
     run = RunFolder.create_or_open(work_dir, to_plain(config), [_phase(setup)], redo=True)
     with run.lease():
@@ -131,8 +136,8 @@ def _model_names(models: Models) -> dict[str, str]:
 def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress) -> list[SetAside]:
     todo = run.todo(STAGE, specs, retry_failed=True)
     engine = setup.config.engine
-    stages = (setup.config.genericize, setup.config.instantiate, setup.config.judge)
-    asks_a_server = any(stage.model == "openai" for stage in stages)
+    workers = engine.num_workers() if len(todo) > 1 else 0
+    in_process = any(runs_here(setup.config, phase) for phase in PHASES)
     progress.start(STAGE, len(specs), len(specs) - len(todo))
     told = 0
 
@@ -148,8 +153,8 @@ def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress)
         phase=STAGE,
         build_models=build_models,
         config=setup,
-        workers=engine.num_workers() if len(todo) > 1 else 0,
-        open_units=engine.open_units if asks_a_server else 1,
+        workers=min(workers, 1) if in_process else workers,
+        open_units=engine.open_units if asked_models(setup.config, *PHASES) else 1,
         on_progress=tell,
     )
     progress.finish(STAGE)

@@ -31,4 +31,6 @@ def check_sense(config: RunConfig, out: Path) -> None:
     for name in STAGES:
         stage = getattr(config, name)
         if stage.model == "openai" and not (stage.llm.get("model") or config.llm.model):
-            raise ConfigError(f"llm.model: missing, but {name} asks a server; name the model as the server knows it")
+            raise ConfigError(
+                f"llm.model: missing, but {name} asks a model; name it as its server knows it, or give its folder"
+            )

@@ -20,6 +20,16 @@ class Setup:
         return self.root / "input"
 
     @property
+    def cache_dir(self) -> Path:
+        """Replies of language models."""
+        return self.root / "cache"
+
+    @property
+    def batches_dir(self) -> Path:
+        """Batch files: requests to submit and results."""
+        return self.root / "batches"
+
+    @property
     def index_dir(self) -> Path:
         """The template index: the run's own, or one that was made before."""
         if self.config.templates.index:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.endpoints import require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk
@@ -102,6 +103,7 @@ def try_document(
     if not text.strip():
         raise ConfigError("the document is empty; give a text file with at least one sentence")
     config = as_config(recipe) if recipe is not None else RunConfig()
+    require_answers_now(config)
     if query is not None or bank is not None:
         config = config.model_copy(update={"templates": config.templates.model_copy(update={"index": None})})
     trial = Trial(Document(content_id("d", text), text, title=title))

@@ -1,8 +1,10 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from fineinstructions.backends.endpoint import LlmConfig, retry_after_seconds, safe_line
-from fineinstructions.backends.llm import ChatClient, LlmOverrides, with_overrides
+from fineinstructions.backends.completion import safe_line
+from fineinstructions.backends.endpoint import retry_after_seconds
+from fineinstructions.backends.llm import ChatClient
+from fineinstructions.backends.llm_config import LlmConfig, LlmOverrides, with_overrides
 from fineinstructions.config import Config, from_mapping
 from fineinstructions.errors import ConfigError
 from fineinstructions.moderation import ModerationEndpoint

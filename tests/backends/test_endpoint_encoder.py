@@ -8,8 +8,8 @@ import pytest
 
 from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.encoders import open_encoder
-from fineinstructions.backends.endpoint import LlmConfig
 from fineinstructions.backends.endpoint_encoder import EndpointEncoder
+from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.backends.scripted_brain import embeddings
 from fineinstructions.backends.scripted_server import ScriptedServer, StatusError, seeded_faults
 from fineinstructions.errors import BackendError, ConfigError

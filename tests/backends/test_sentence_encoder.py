@@ -15,7 +15,7 @@ from tiny_encoders import WIDTH, WINDOW, WORDS
 from fineinstructions.backends import sentence_encoder
 from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.encoders import open_encoder
-from fineinstructions.backends.endpoint import LlmConfig
+from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.backends.model_folder import AUTHORS_ENCODER, CALIBRATION_FILE, ModelFolder
 from fineinstructions.backends.sentence_encoder import SentenceEncoder
 from fineinstructions.errors import BackendError, ConfigError

@@ -40,6 +40,15 @@ class ResponseCache:
         with self._lock:
             return len(self._places())
 
+    def keys(self) -> list[str]:
+        """Every key there is, sorted.
+
+        Raises:
+            ConfigError: If the folder cannot be read.
+        """
+        with self._lock:
+            return sorted(key.hex() for key in self._places())
+
     def get(self, key: str) -> dict[str, Any] | None:
         """What was stored under a key, or None; a damaged line counts as not stored.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from fineinstructions.backends.llm import LlmOverrides
+from fineinstructions.backends.llm_config import LlmOverrides
 from fineinstructions.config import Config
 from fineinstructions.pooling import Pooling
 

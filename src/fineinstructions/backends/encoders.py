@@ -5,7 +5,7 @@ run can ask it which one it is.
 """
 
 from fineinstructions.backends.encoder import EMBEDDED, Encoder, EncoderConfig
-from fineinstructions.backends.endpoint import LlmConfig
+from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.errors import ConfigError
 
 

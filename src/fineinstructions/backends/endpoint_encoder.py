@@ -20,9 +20,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fineinstructions.backends.completion import ChatError, encodable
 from fineinstructions.backends.encoder import EncoderConfig, PooledDocument
-from fineinstructions.backends.endpoint import ChatError, Endpoint, LlmConfig, encodable
-from fineinstructions.backends.llm import with_overrides
+from fineinstructions.backends.endpoint import Endpoint
+from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.backends.windows import pieces
 from fineinstructions.config import digest
 from fineinstructions.errors import BackendError, ConfigError

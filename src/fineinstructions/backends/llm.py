@@ -1,33 +1,53 @@
-"""Asking models behind OpenAI-compatible servers, many requests at a time.
+"""The chat client: asks models, many requests at a time, whatever runs them.
 
 In: `ChatRequest`s from any thread. Out: futures of replies. One background thread per process runs the requests of all
 stages and all open work units through one bounded window per server, so that no stage, batch or unit border ever drains
-it: a barrier costs 30 to 40 per cent of the throughput.
+it: a barrier costs 30 to 40 per cent of the throughput. What all engines share is here: the response cache, re-asks,
+refusals, usage. What one of them does by itself is a `ChatEngine`.
 """
 
 import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Self, TypeVar
-
-from pydantic import AfterValidator
+from typing import Any, Self, TypeVar
 
 from fineinstructions.backends.cache import ResponseCache
-from fineinstructions.backends.endpoint import ChatError, Completion, Endpoint, LlmConfig
-from fineinstructions.backends.logprobs import REQUEST_FIELDS, TokenLogprob
-from fineinstructions.backends.prompt import Message, Prompt
-from fineinstructions.config import from_mapping, to_plain
+from fineinstructions.backends.capabilities import (
+    Ask,
+    Capabilities,
+    ModelFacts,
+    find_logprobs,
+    find_structured,
+    model_key,
+)
+from fineinstructions.backends.chat import (
+    ChatEngine,
+    ChatModel,
+    ChatReply,
+    ChatRequest,
+    Usage,
+    chat_rejection,
+    model_json,
+    model_name,
+)
+from fineinstructions.backends.completion import ChatError, Completion
+from fineinstructions.backends.endpoint import Servers
+from fineinstructions.backends.llm_config import LlmConfig, LlmOverrides, Structured, with_overrides
+from fineinstructions.backends.logprobs import REQUEST_FIELDS
+from fineinstructions.backends.prompt import Message
+from fineinstructions.backends.structured import structured_fields
 from fineinstructions.errors import BackendError, ConfigError
-from fineinstructions.records import Rejection, failure, rejection, to_json
 
 __all__ = [
     "ChatClient",
     "ChatError",
+    "ChatModel",
     "ChatReply",
     "ChatRequest",
     "LlmConfig",
@@ -41,114 +61,34 @@ __all__ = [
 T = TypeVar("T")
 
 
-def with_overrides(shared: LlmConfig, overrides: Mapping[str, Any]) -> LlmConfig:
-    """The shared ``llm:`` section with one stage's own keys laid over it.
-
-    Raises:
-        ConfigError: If an override is unknown or has a wrong value.
-    """
-    return from_mapping(to_plain(shared) | dict(overrides), LlmConfig, where="llm")
-
-
-def _known_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
-    try:
-        with_overrides(LlmConfig(), overrides)
-    except ConfigError as error:
-        raise ValueError(str(error).removeprefix("llm: ")) from None
-    return overrides
-
-
-LlmOverrides = Annotated[dict[str, Any], AfterValidator(_known_overrides)]
-"""Keys of `LlmConfig` that one stage sets differently, such as ``{model: ..., max_tokens: ...}``."""
-
-
-def model_json(llm: LlmConfig, prompt: Prompt) -> str:
-    """What decides a model's replies, as a JSON object for lineage: no address, no key, no window."""
-    decisive = ("model", "temperature", "top_p", "max_tokens", "seed", "structured", "max_reasks", "extra_body")
-    plain = to_plain(llm)
-    revision = {"revision": llm.revision} if llm.revision else {}
-    return to_json({"tier": "openai", "prompt": prompt.digest, **revision, **{name: plain[name] for name in decisive}})
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One question to a model."""
-
-    messages: tuple[Message, ...]
-    schema: Mapping[str, Any] | None = None
-    """JSON schema of the reply, for servers that can hold the model to it."""
-    llm: LlmConfig | None = None
-    """Server and model; None for the client's own."""
-    logprobs: bool = False
-    """Whether to ask for the log-probabilities of the reply's tokens; a server without them replies all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReply:
-    """What the model said."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    cached: bool = False
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    """Of every generated token; None where they were not asked for or the server gives none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a client has used so far."""
-
-    calls: int = 0
-    """HTTP requests made, retries and re-asks included."""
-    retries: int = 0
-    cached: int = 0
-    """Replies that came from the cache."""
-    reasks: int = 0
-    """Replies that did not parse and were sent back."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    peak_in_flight: int = 0
-    """Most requests under way at once at one server."""
-
-
-def chat_rejection(
-    stage: str, record_id: str, record: Mapping[str, Any], error: ChatError, format_reason: str = "format"
-) -> Rejection:
-    """What a `ChatError` makes of one record, with the model's raw reply kept.
-
-    Args:
-        stage: Stage that asked the model.
-        record_id: Id of the record.
-        record: The record as plain values.
-        error: The trouble; a server's is a failure, the reply's own a rejection.
-        format_reason: Reason for a reply that does not parse.
-    """
-    kept = {**record, "error": str(error), "raw": error.raw}
-    if error.kind in ("transport", "request"):
-        return failure(stage, error.kind, record_id, kept)
-    return rejection(stage, format_reason if error.kind == "format" else error.kind, record_id, kept)
-
-
 class ChatClient:
     """Sends chat requests from a thread of its own; one per process, shared by all threads.
 
     The thread starts with the first request: a client that is only asked what it would ask costs nothing.
 
     Args:
-        llm: Server and model of requests that do not say otherwise.
+        llm: Engine and model of requests that do not say otherwise.
         cache: Where replies are kept; None keeps none.
+        known: What models are known to be able to, by `model_key`; the others are tried out when it first matters.
+        batches_dir: Where batch files lie; needed for requests of the engine ``batch``.
 
     Raises:
         ConfigError: If the environment names an address that cannot be used.
     """
 
-    def __init__(self, llm: LlmConfig, cache: ResponseCache | None = None) -> None:
+    def __init__(
+        self,
+        llm: LlmConfig,
+        cache: ResponseCache | None = None,
+        *,
+        known: Mapping[str, Capabilities] | None = None,
+        batches_dir: Path | None = None,
+    ) -> None:
         self.llm = llm
         llm.address  # noqa: B018 -- a wrong one is told before any work is done
-        self._cache = cache
-        self._endpoints: dict[str, Endpoint] = {}
+        self._cache, self._batches_dir = cache, batches_dir
+        self._known = known or {}
+        self._engines: dict[str, ChatEngine] = {}
         self._probes: dict[str, asyncio.Task[Any]] = {}
         self._usage = Usage()
         self._fatal: BackendError | None = None
@@ -176,14 +116,28 @@ class ChatClient:
         """Like `ask`, for a parser that needs more of the reply than its text, such as its log-probabilities."""
         return self._start(self._ask(request, parse))
 
+    def capabilities(self, llm: LlmConfig) -> "Future[Capabilities]":
+        """What a model can be asked for, as known or as tried out now; errors are those of `ask`."""
+        return self._start(self._capabilities(llm))
+
+    def context_tokens(self, llm: LlmConfig | None = None) -> int | None:
+        """Longest prompt and reply together, in tokens of the model; ``None`` where nobody knows.
+
+        Args:
+            llm: The model; None for the client's own. One that is not known yet is looked up, which waits for its
+                server.
+        """
+        found = self._known.get(model_key(llm or self.llm))
+        return found.context_tokens if found else self._start(self._facts(llm or self.llm)).result().context_tokens
+
     def usage(self) -> Usage:
         """What was used so far."""
-        endpoints = list(self._endpoints.values())
+        figures = [engine.figures() for engine in list(self._engines.values())]
         return replace(
             self._usage,
-            calls=sum(e.calls for e in endpoints),
-            retries=sum(e.retries for e in endpoints),
-            peak_in_flight=max((e.peak_in_flight for e in endpoints), default=0),
+            calls=sum(f["calls"] for f in figures),
+            retries=sum(f["retries"] for f in figures),
+            peak_in_flight=max((f["peak_in_flight"] for f in figures), default=0),
         )
 
     def close(self) -> None:
@@ -226,8 +180,8 @@ class ChatClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for endpoint in self._endpoints.values():
-            await endpoint.close()
+        for engine in self._engines.values():
+            await engine.close()
 
     async def _ask(self, request: ChatRequest, parse: Callable[[ChatReply], T]) -> T:
         llm = request.llm or self.llm
@@ -248,9 +202,10 @@ class ChatClient:
         if self._fatal is not None:
             raise self._fatal
         try:
-            mode = await self._mode(llm) if request.schema is not None else "none"
-            body = _body(messages, llm) | _response_format(mode, request.schema)
-            if request.logprobs and await self._tried_out("logprobs", llm, self._probe_logprobs):
+            body = _body(messages, llm)
+            if request.schema is not None:
+                body |= _fitting_fields(await self._structured(llm), request.schema)
+            if request.logprobs and await self._logprobs(llm):
                 body |= REQUEST_FIELDS
             completion, cached = await self._complete(body, llm)
         except ChatError:
@@ -277,7 +232,7 @@ class ChatClient:
         if stored is not None:
             self._usage = replace(self._usage, cached=self._usage.cached + 1)
             return Completion.from_plain(stored), True
-        completion = await self._endpoint(llm).complete(body)
+        completion = await self._engine(llm).complete(body, llm, key)
         self._usage = replace(
             self._usage,
             prompt_tokens=self._usage.prompt_tokens + completion.prompt_tokens,
@@ -287,21 +242,39 @@ class ChatClient:
             self._cache.put(key, completion.to_plain())
         return completion, False
 
-    def _endpoint(self, llm: LlmConfig) -> Endpoint:
-        """The server's endpoint; stages that differ only in model and sampling share one window."""
-        key = f"{llm.address} {llm.api_key_env} {llm.max_in_flight} {llm.timeout_seconds} {llm.max_retries}"
-        if key not in self._endpoints:
-            self._endpoints[key] = Endpoint(llm)
-        return self._endpoints[key]
+    def _engine(self, llm: LlmConfig) -> ChatEngine:
+        if llm.engine not in self._engines:
+            self._engines[llm.engine] = _open_engine(llm, self._batches_dir)
+        return self._engines[llm.engine]
 
-    async def _mode(self, llm: LlmConfig) -> str:
-        """How far the server can hold a reply to a schema."""
-        return llm.structured if llm.structured != "auto" else await self._tried_out("schema", llm, self._probe_schema)
+    async def _capabilities(self, llm: LlmConfig) -> Capabilities:
+        structured, logprobs = await self._structured(llm), await self._logprobs(llm)
+        facts = await self._facts(llm)
+        return Capabilities(structured, logprobs, facts.context_tokens, facts.served_as)
 
-    async def _tried_out(self, ability: str, llm: LlmConfig, probe: Callable[[LlmConfig], Awaitable[T]]) -> T:
-        """What a probe finds out, made once per server and model while the requests that need it wait."""
-        key = f"{ability} {llm.address} {llm.model}"
-        task = self._probes.get(key) or asyncio.ensure_future(probe(llm))
+    async def _structured(self, llm: LlmConfig) -> Structured:
+        """How the model holds a reply to a schema."""
+        fixed, known = self._engine(llm).fixed, self._known.get(model_key(llm))
+        if llm.structured != "auto" and llm.engine != "transformers":
+            return llm.structured
+        if fixed is not None:
+            return fixed[0]
+        return known.structured if known else await self._tried_out("schema", llm, find_structured)
+
+    async def _logprobs(self, llm: LlmConfig) -> bool:
+        """Whether the model gives log-probabilities."""
+        fixed, known = self._engine(llm).fixed, self._known.get(model_key(llm))
+        if fixed is not None:
+            return fixed[1]
+        return known.logprobs if known else await self._tried_out("logprobs", llm, find_logprobs)
+
+    async def _facts(self, llm: LlmConfig) -> ModelFacts:
+        return await self._tried_out("facts", llm, lambda _: self._engine(llm).facts(llm))
+
+    async def _tried_out(self, ability: str, llm: LlmConfig, find: Callable[[Ask], Awaitable[T]]) -> T:
+        """What trying finds out, made once per model while the requests that need it wait."""
+        key = f"{ability} {model_key(llm)}"
+        task = self._probes.get(key) or asyncio.ensure_future(find(self._asking(llm)))
         self._probes[key] = task
         try:
             return await asyncio.shield(task)
@@ -310,68 +283,46 @@ class ChatClient:
                 del self._probes[key]  # the next request tries again
             raise
 
-    async def _probe_logprobs(self, llm: LlmConfig) -> bool:
-        """Whether the server takes a request for log-probabilities; one that only ignores it does.
+    def _asking(self, llm: LlmConfig) -> Ask:
+        async def ask(messages: Sequence[Message], fields: Mapping[str, Any], stored_will_do: bool) -> Completion:
+            body = _body(messages, llm) | dict(fields)
+            if stored_will_do:
+                return (await self._complete(body, llm))[0]
+            return await self._engine(llm).complete(body, llm, "")
 
-        Raises:
-            ChatError: If no reply came through.
-        """
-        messages = (("user", "Reply with the single word ready."),)
-        try:
-            await self._complete(_body(messages, llm) | REQUEST_FIELDS, llm)
-        except ChatError as error:
-            if error.kind == "transport":
-                raise
-            return error.kind != "request"
-        return True
-
-    async def _probe_schema(self, llm: LlmConfig) -> str:
-        """Ask for a plain word while demanding JSON: a reply in JSON shows that the demand was enforced.
-
-        Raises:
-            ChatError: If no reply came through: what a server can do must not depend on the moment it was asked.
-        """
-        messages = (("system", "Reply with the single word ready and nothing else, not with JSON."), ("user", "Go."))
-        schema = {
-            "type": "object",
-            "properties": {"probe": {"type": "string", "enum": ["zyxt"]}},
-            "required": ["probe"],
-            "additionalProperties": False,
-        }
-        for mode in ("schema", "object"):
-            try:
-                body = _body(messages, llm) | _response_format(mode, schema)
-                completion, _ = await self._complete(body, llm)
-                reply = json.loads(completion.text)
-            except ValueError:
-                continue
-            except ChatError as error:
-                if error.kind == "transport":
-                    hint = "asked whether it holds replies to a schema; llm.structured: none skips the question"
-                    raise ChatError("transport", f"{error}; {hint}") from None
-                continue
-            if isinstance(reply, dict) and (mode == "object" or reply == {"probe": "zyxt"}):
-                return mode
-        return "none"
+        return ask
 
 
-def _body(messages: tuple[Message, ...], llm: LlmConfig) -> dict[str, Any]:
+def _open_engine(llm: LlmConfig, batches_dir: Path | None) -> ChatEngine:
+    if llm.engine == "server":
+        return Servers()
+    if llm.engine == "transformers":
+        from fineinstructions.backends.in_process import InProcess
+
+        return InProcess()
+    if batches_dir is None:
+        raise ConfigError("llm.engine: batch works inside a run only, whose folder holds the files; use server here")
+    from fineinstructions.backends.batch_files import BatchFiles
+
+    return BatchFiles(batches_dir)
+
+
+def _fitting_fields(way: Structured, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that ask for a schema; none where the way cannot express it, as every reply is checked anyway."""
+    try:
+        return structured_fields(way, schema)
+    except ValueError:
+        return {}
+
+
+def _body(messages: Sequence[Message], llm: LlmConfig) -> dict[str, Any]:
     sampling = {"temperature": llm.temperature, "top_p": llm.top_p, "seed": llm.seed}
+    of_this_machine = {"dtype": llm.dtype} if llm.engine == "transformers" else {}
     return {
-        "model": llm.model,
+        "model": model_name(llm),
         "messages": [{"role": role, "content": content} for role, content in messages],
         llm.max_tokens_key: llm.max_tokens,
         **{name: value for name, value in sampling.items() if value is not None},
+        **of_this_machine,
         **llm.extra_body,
     }
-
-
-def _response_format(mode: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    if mode == "schema":
-        return {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "strict": True, "schema": schema},
-            }
-        }
-    return {"response_format": {"type": "json_object"}} if mode == "object" else {}

@@ -1,4 +1,4 @@
-"""What lies in the folder or hub repository of a text encoder: its parts, its content digest, its threshold.
+"""What lies in the folder or hub repository of a model: its content digest; an encoder's parts and its threshold.
 
 In: a path or hub name with its revision. Out: facts, without loading a model. The decision to question: code that comes
 with a model is never run. A pooling class of the model's own is replaced by `pooling`, whose formula it has; any other
@@ -24,7 +24,7 @@ CALIBRATION_FILE = "fineinstructions.json"
 """File in a model's folder with the threshold that was calibrated for it: ``{"min_cosine": 0.71}``; other keys of the
 same object say how it was found."""
 
-_DIGESTED = frozenset({".json", ".txt", ".model", ".safetensors", ".bin", ".vocab"})
+_DIGESTED = frozenset({".json", ".txt", ".model", ".safetensors", ".bin", ".vocab", ".jinja"})
 _NO_WEIGHTS = frozenset({"Normalize", "Dropout"})
 """Modules that nothing has to be done for: vectors are scaled to unit length here anyway."""
 _WITH_WEIGHTS = frozenset({"Dense", "LayerNorm"})
@@ -49,9 +49,11 @@ class ModelFolder:
 
     name: str
     revision: str | None = None
+    section: str = "encoder"
+    """Section of the recipe that names it, for messages."""
 
     @classmethod
-    def of(cls, name: str, revision: str | None) -> "ModelFolder":
+    def of(cls, name: str, revision: str | None, section: str = "encoder") -> "ModelFolder":
         """The folder of that name if there is one, else the model of that name on the hub.
 
         Raises:
@@ -59,18 +61,18 @@ class ModelFolder:
         """
         if Path(name).is_dir():
             if revision:
-                raise ConfigError(f"encoder.revision: {name} is a folder, which has none; its files are digested")
-            return cls(name)
+                raise ConfigError(f"{section}.revision: {name} is a folder, which has none; its files are digested")
+            return cls(name, section=section)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise ConfigError(f"encoder.model: there is no folder {name}")
+            raise ConfigError(f"{section}.model: there is no folder {name}")
         if revision == "":
-            raise ConfigError(f"encoder.revision: {EMPTY_REVISION}")
+            raise ConfigError(f"{section}.revision: {EMPTY_REVISION}")
         if revision is None or revision in _BRANCHES:
             raise ConfigError(
-                f"encoder.revision: {'missing' if revision is None else f'{revision!r} moves'}; {name} is no folder, "
+                f"{section}.revision: {'missing' if revision is None else f'{revision!r} moves'}; {name} is no folder, "
                 "and a model on the hub needs an exact commit or tag"
             )
-        return cls(name, revision)
+        return cls(name, revision, section)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class ModelFolder:
         """
         if self.revision:
             return AUTHORS_MIN_COSINE if self.name == AUTHORS_ENCODER else None
-        found = self._read(CALIBRATION_FILE)
+        found = self.read(CALIBRATION_FILE)
         if found is None:
             return None
         value = found.get("min_cosine") if isinstance(found, dict) else None
@@ -125,7 +127,7 @@ class ModelFolder:
             ConfigError: If what is there cannot be read.
         """
         path = Path(self.name) / CALIBRATION_FILE
-        known = self._read(CALIBRATION_FILE)
+        known = self.read(CALIBRATION_FILE)
         if known is not None and not isinstance(known, dict):
             raise ConfigError(f"{path}: no JSON object; mend or remove it")
         noted = (known or {}) | {"min_cosine": min_cosine}
@@ -140,7 +142,7 @@ class ModelFolder:
         Raises:
             ConfigError: If the model is no text encoder, or needs code of its own for more than pooling.
         """
-        modules = self._read("modules.json")
+        modules = self.read("modules.json")
         modules = [{"type": "Transformer"}] if modules is None else modules
         try:
             (first, place), *rest = [(str(m["type"]), str(m.get("path") or "")) for m in modules]
@@ -159,12 +161,16 @@ class ModelFolder:
                     "code that comes with a model is never run"
                 )
             after_pooling.append((name, folder))
-        settings = self._read(f"{place}/sentence_bert_config.json" if place else "sentence_bert_config.json")
+        settings = self.read(f"{place}/sentence_bert_config.json" if place else "sentence_bert_config.json")
         limit = settings.get("max_seq_length") if isinstance(settings, dict) else None
         return Layout(place, tuple(after_pooling), limit if isinstance(limit, int) else None)
 
-    def _read(self, file: str) -> Any:
-        """A JSON file of the model; ``None`` if there is none."""
+    def read(self, file: str) -> Any:
+        """A JSON file of the model; ``None`` if there is none.
+
+        Raises:
+            ConfigError: If it cannot be read, or the hub has no such model or cannot be reached.
+        """
         path = self._downloaded(file) if self.revision else Path(self.name) / file
         if path is None or not path.is_file():
             return None
@@ -181,13 +187,14 @@ class ModelFolder:
             return Path(hf_hub_download(self.name, file, revision=self.revision))
         except LocalEntryNotFoundError:
             raise ConfigError(
-                f"encoder.model: {self.name} is no folder, and the hub cannot be reached; give the folder of a model"
+                f"{self.section}.model: {self.name} is no folder, and the hub cannot be reached; "
+                "give the folder of a model"
             ) from None
         except EntryNotFoundError:
             return None
         except (OSError, ValueError) as error:
             line = str(error).strip().splitlines()[0]
-            raise ConfigError(f"encoder.model: {self.name} at {self.revision}: {line}") from None
+            raise ConfigError(f"{self.section}.model: {self.name} at {self.revision}: {line}") from None
 
 
 def _class_name(kind: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _TOKEN = re.compile(r"\s?[^\W\d]+|\s?\d|\s+|[^\w\s]|_")
+_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
 _DIGITS = ("1", "2", "3", "4", "5")
 
 
@@ -45,6 +46,30 @@ def chat_completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
         "choices": [choice],
         "usage": {**tokens, "total_tokens": sum(tokens.values())},
     }
+
+
+def forced_value(body: Mapping[str, Any], obeyed: str) -> dict[str, Any] | None:
+    """The value that a request leaves no choice in, if it asks for it in the way that is obeyed.
+
+    Args:
+        body: The request.
+        obeyed: ``schema`` for ``response_format``, or the name of the field.
+    """
+    if obeyed == "grammar":
+        return _only_sentence(str(body.get("grammar") or ""))
+    if obeyed == "schema":
+        return only_value(((body.get("response_format") or {}).get("json_schema") or {}).get("schema"))
+    if obeyed not in ("guided_json", "structured_outputs"):
+        return None
+    return only_value(body.get(obeyed) if obeyed == "guided_json" else (body.get(obeyed) or {}).get("json"))
+
+
+def _only_sentence(grammar: str) -> dict[str, Any] | None:
+    """The object that a GBNF grammar allows, where its first rule has no alternatives and no rule but for blanks."""
+    rule = grammar.partition("\n")[0].partition("::=")[2]
+    rest = _LITERAL.sub("", rule).replace("space", "")
+    sentence = "".join(json.loads(literal) for literal in _LITERAL.findall(rule))
+    return json.loads(sentence) if sentence and not rest.strip(" ()") else None
 
 
 def only_value(schema: Any) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from fineinstructions.backends.scripted_brain import echo, embeddings, moderations, slipping
-from fineinstructions.backends.scripted_replies import Reply, chat_completion, error_body, is_object, only_value
+from fineinstructions.backends.scripted_replies import Reply, chat_completion, error_body, forced_value, is_object
 from fineinstructions.errors import ConfigError
 
 Fault = Literal[
@@ -103,7 +103,8 @@ class ScriptedServer:
         faults: Which requests fail, and how.
         latency_seconds: Mean of the exponentially distributed time to a reply.
         structured: What ``response_format`` does: ``schema`` holds a reply to values that the schema leaves no choice
-            in, ``object`` the same and refuses schemas, ``ignore`` nothing, ``reject`` answers 400.
+            in, ``object`` the same and refuses schemas, ``ignore`` nothing, ``reject`` answers 400, ``break`` 500. Any
+            other is the name of the one field that is obeyed, such as ``guided_json``.
         logprobs: What a request for log-probabilities gets: them, a reply without them, or 400.
         api_key: Key that requests must carry; None accepts any.
         models: Names that exist; empty for any.
@@ -122,7 +123,9 @@ class ScriptedServer:
         embedder: Embedder = embeddings,
         faults: FaultPlan | None = None,
         latency_seconds: float = 0.0,
-        structured: Literal["schema", "object", "ignore", "reject"] = "ignore",
+        structured: Literal[
+            "schema", "object", "ignore", "reject", "break", "structured_outputs", "guided_json", "grammar"
+        ] = "ignore",
         logprobs: Literal["give", "ignore", "reject"] = "give",
         api_key: str | None = None,
         models: Sequence[str] = (),
@@ -286,12 +289,14 @@ class ScriptedServer:
         kind = wanted.get("type")
         if wanted and (self._structured == "reject" or (self._structured == "object" and kind == "json_schema")):
             return 400, error_body(f"response_format {kind} is not supported")
+        if wanted and self._structured == "break":
+            return 500, error_body("something went wrong")
         if body.get("logprobs") and self._logprobs == "reject":
             return 400, error_body("logprobs are not supported")
         if self._logprobs == "ignore":
             body = {name: value for name, value in body.items() if name != "logprobs"}
-        forced = only_value((wanted.get("json_schema") or {}).get("schema"))
-        if self._structured == "schema" and forced is not None:
+        forced = forced_value(body, self._structured)
+        if forced is not None:
             return 200, chat_completion(body, Reply(json.dumps(forced)))
         try:
             said = self._brain(body)

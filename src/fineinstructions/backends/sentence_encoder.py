@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fineinstructions.backends.completion import encodable
 from fineinstructions.backends.encoder import EncoderConfig, PooledDocument
-from fineinstructions.backends.endpoint import encodable
 from fineinstructions.backends.model_folder import ModelFolder
 from fineinstructions.backends.torch_pooling import placed_weights
 from fineinstructions.backends.transformer import Transformer, load_transformer

@@ -7,13 +7,13 @@ import typer
 
 from fineinstructions import __version__
 from fineinstructions.cli import banks, indexes, judges, looks, machine, rows, runs, students
-from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError
+from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError
 
 app = typer.Typer(
     name="fineinstructions",
     help="Turn real user queries and a pre-training corpus into grounded instruction-answer pairs.",
     epilog="Exit codes: 0 all is well; 1 records or units failed, verify found a problem, or a server gave out; "
-    "2 a mistake in a recipe, an input or the command; 130 stopped with Ctrl-C.",
+    "2 a mistake in a recipe, an input or the command; 3 batch files wait for their answers; 130 stopped with Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,6 +36,7 @@ app.add_typer(judges.app, name="judge")
 
 EXIT_LOSS = 1
 EXIT_MISTAKE = 2
+EXIT_PENDING = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -60,6 +61,8 @@ def main() -> None:
         app(prog_name="fineinstructions")
     except ConfigError as error:
         _leave(str(error), EXIT_MISTAKE)
+    except PendingError as error:
+        _leave(str(error), EXIT_PENDING)
     except BackendError as error:
         _leave(f"{error}\nwhat is committed stays; run the same command again to continue", EXIT_LOSS)
     except FineInstructionsError as error:

@@ -15,7 +15,6 @@ import typer
 from fineinstructions.cli.runs import Json
 
 if TYPE_CHECKING:
-    from fineinstructions.backends.endpoint import LlmConfig
     from fineinstructions.readers import SourceConfig
     from fineinstructions.recipe import RunConfig
     from fineinstructions.templates.bank import TemplatesConfig
@@ -27,8 +26,8 @@ CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fss
 OPTIONAL = {
     "huggingface_hub": "hf",
     "s3fs": "s3",
-    "torch": "embed",
-    "transformers": "embed",
+    "torch": "hf",
+    "transformers": "hf",
     "sentence-transformers": "embed",
 }
 
@@ -123,7 +122,8 @@ def _disk(out: Path) -> tuple[str, bool, str]:
 
 
 def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
-    from fineinstructions.backends.llm import with_overrides
+    from fineinstructions.backends.llm_config import with_overrides
+    from fineinstructions.cli.model_checks import model_checks, server_checks
     from fineinstructions.errors import FineInstructionsError
     from fineinstructions.inputs import list_inputs
     from fineinstructions.pipeline import as_config
@@ -148,15 +148,9 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
     if config.templates.index:
         yield _index_check(config)
     yield _encoder_check(config)
-    asked: dict[str, tuple[LlmConfig, set[str]]] = {}
-    for stage in (config.genericize, config.instantiate, config.judge):
-        if stage.model == "openai":
-            llm = with_overrides(config.llm, stage.llm)
-            asked.setdefault(f"{llm.base_url} {llm.api_key_env}", (llm, set()))[1].add(llm.model)
-    for llm, models in asked.values():
-        yield from _server_checks(llm, sorted(models))
+    yield from model_checks(config)
     if config.encoder.engine == "endpoint":
-        yield from _server_checks(with_overrides(config.llm, config.encoder.llm), [config.encoder.model])
+        yield from server_checks(with_overrides(config.llm, config.encoder.llm), [config.encoder.model])
 
 
 def _artefact_checks(config: "RunConfig") -> Iterator[tuple[str, bool, str]]:
@@ -237,40 +231,6 @@ def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:
     except FineInstructionsError as error:
         return "encoder", False, str(error)
     return "encoder", True, f"{detail}, threshold {'the one of the gate' if min_cosine is None else min_cosine}"
-
-
-def _server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[tuple[str, bool, str]]:
-    """Whether the server answers and knows the models; nothing is generated."""
-    import openai
-
-    from fineinstructions.backends.endpoint import safe_line
-    from fineinstructions.errors import ConfigError
-
-    key = os.environ.get(llm.api_key_env, "")
-    yield "key", True, f"{llm.api_key_env} is {'set' if key else 'not set (fine for a server without keys)'}"
-    try:
-        address = llm.address
-    except ConfigError as error:
-        yield "server", False, str(error)
-        return
-    try:
-        client = openai.OpenAI(base_url=address, api_key=key or "none", timeout=10, max_retries=0)
-        known = {model.id for model in client.models.list()}
-    except openai.OpenAIError as error:
-        yield (
-            "server",
-            False,
-            f"{address}: {safe_line(str(error), key)}; start it, or set llm.base_url or OPENAI_BASE_URL",
-        )
-        return
-    yield "server", True, f"{address} answers"
-    for model in asked:
-        detail = (
-            model
-            if model in known
-            else f"{model!r} is not served there; it has {safe_line(', '.join(sorted(known)[:5]), key)}"
-        )
-        yield "model", model in known, detail
 
 
 def schema() -> None:

@@ -77,7 +77,8 @@ def run(
 ) -> None:
     """Make judged pairs from queries and documents; run again to continue.
 
-    Ends with exit code 1 as long as records or whole units failed, until --retry-failed has made them good.
+    Ends with exit code 1 as long as records or whole units failed, until --retry-failed has made them good; with 3
+    where batch files were written, as soon as every unit had its turn.
     """
     overrides = [*(set_ or ()), *run_flags(limit, workers)]
     if dry_run:

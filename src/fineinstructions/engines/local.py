@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from fineinstructions.engines.staff import Staff, Worker, end_workers, interrupts_held_back
 from fineinstructions.engines.worker import Closable, Job, Report, crash_log, execute
-from fineinstructions.errors import BackendError, ConfigError, DataError
+from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.plan import WHOLE_CORPUS, UnitSpec
 from fineinstructions.runs.status import log_progress
@@ -64,6 +64,8 @@ class Outcome:
     num_done: int = 0
     """Committed with their results."""
     set_aside: list[SetAside] = field(default_factory=list)
+    num_pending: int = 0
+    """Not committed, because records wait for answers to their questions."""
     num_deaths: int = 0
     """Workers that died."""
     seconds: float = 0.0
@@ -102,6 +104,7 @@ def run_units(
     Raises:
         ConfigError: If a unit or `build_models` finds a mistake of the user; committed units are kept.
         BackendError: If an engine failed for good; committed units are kept.
+        PendingError: If units wait for answers; every unit had its turn.
         DataError: If a unit that covers a whole phase fails, or the first units all fail.
         KeyboardInterrupt: After Ctrl-C, once the workers of this call are gone.
     """
@@ -123,6 +126,8 @@ def run_units(
         finally:
             crew.stop()
     tally.outcome.seconds = time.monotonic() - tally.began
+    if tally.outcome.num_pending:
+        raise PendingError(f"{tally.outcome.num_pending} units of phase {phase!r} wait for answers")
     return tally.outcome
 
 
@@ -154,6 +159,9 @@ class _Tally:
             raise ConfigError(report.message)
         if report.kind == "backend_error":
             raise BackendError(report.message)
+        if report.kind == "pending":
+            self.outcome.num_pending += 1
+            return
         if report.kind == "done":
             self.outcome.num_done += 1
         else:

@@ -23,7 +23,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import pyarrow as pa
 
-from fineinstructions.errors import BackendError, ConfigError, DataError
+from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.plan import UnitSpec
 from fineinstructions.runs.unit import Unit
@@ -41,7 +41,9 @@ C = TypeVar("C")
 
 PR_SET_PDEATHSIG = 1
 
-Kind = Literal["ready", "idle", "done", "config_error", "backend_error", "data_error", "unit_error", "worker_died"]
+Kind = Literal[
+    "ready", "idle", "done", "pending", "config_error", "backend_error", "data_error", "unit_error", "worker_died"
+]
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ def _report(job: Job[Any, Any], spec: UnitSpec | None, error: BaseException, log
     ordinal = spec.ordinal if spec else None
     if isinstance(error, ConfigError):
         return Report(ordinal, "config_error", str(error))
+    if isinstance(error, PendingError):
+        return Report(ordinal, "pending", str(error))
     if isinstance(error, BackendError):
         return Report(ordinal, "backend_error", str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -15,8 +15,8 @@ from typing import Literal, Protocol
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
-    ChatClient,
     ChatError,
+    ChatModel,
     ChatRequest,
     LlmOverrides,
     chat_rejection,
@@ -99,7 +99,7 @@ class PromptedCompatibilityJudge:
         ConfigError: If the prompt file or an override is wrong.
     """
 
-    def __init__(self, client: ChatClient, config: CompatibilityConfig) -> None:
+    def __init__(self, client: ChatModel, config: CompatibilityConfig) -> None:
         self._client = client
         self._config = config
         self._llm = with_overrides(client.llm, config.llm)

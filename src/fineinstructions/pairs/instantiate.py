@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
-    ChatClient,
     ChatError,
+    ChatModel,
     ChatReply,
     ChatRequest,
     LlmOverrides,
@@ -27,13 +27,13 @@ from fineinstructions.backends.llm import (
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import PUBLISHED, Message, Prompt, as_input, find_prompt, read_prompt
-from fineinstructions.backends.replies import json_reply
 from fineinstructions.backends.tokens import estimated_tokens, token_counter
 from fineinstructions.config import Config
 from fineinstructions.markup import has_tag, slot_names
 from fineinstructions.pairs.excerpts import ExcerptsConfig, Fault, find_fault
+from fineinstructions.pairs.filled import SCHEMA, Filled, parse_reply
 from fineinstructions.pairs.slots import align_slots
-from fineinstructions.pairs.window import MIN_WINDOW_CHARS, document_window, fitting_window, room_tokens
+from fineinstructions.pairs.window import MIN_WINDOW_CHARS, document_window, fitting_window, require_room, room_tokens
 from fineinstructions.records import (
     Document,
     Draft,
@@ -160,7 +160,7 @@ class PromptedInstantiator:
     that; where `max_repairs` allows it, a reply whose excerpts cannot be found is sent back with the reason.
 
     Args:
-        client: Connection to the server.
+        client: The language model.
         config: The stage's settings.
         excerpts: What an answer has to keep to; decides what is repaired.
 
@@ -168,7 +168,7 @@ class PromptedInstantiator:
         ConfigError: If the prompt file or an override is wrong, or the prompt leaves no room for a document.
     """
 
-    def __init__(self, client: ChatClient, config: InstantiateConfig, excerpts: ExcerptsConfig | None = None) -> None:
+    def __init__(self, client: ChatModel, config: InstantiateConfig, excerpts: ExcerptsConfig | None = None) -> None:
         self._client = client
         self._config = config
         self._excerpts = excerpts or ExcerptsConfig()
@@ -176,7 +176,15 @@ class PromptedInstantiator:
         self._prompt = read_prompt(find_prompt(config.prompt, PROMPT), PLACES)
         self._schema = None if config.prompt == PUBLISHED else SCHEMA
         self._count = token_counter(self._llm.tokenizer)
-        self._room_tokens = room_tokens(self._llm, self._prompt.system + self._prompt.user, self._count)
+        if self._llm.context_tokens is not None and self._room_tokens is not None:
+            require_room(self._room_tokens, self._llm, self._count)  # told before any work
+
+    @functools.cached_property
+    def _room_tokens(self) -> int | None:
+        """Tokens for a template and a document, by the setting or what the model says; ``None`` where nobody knows."""
+        context = self._llm.context_tokens or self._client.context_tokens(self._llm)
+        prompt = self._prompt.system + self._prompt.user
+        return None if context is None else room_tokens(context, self._llm, prompt, self._count)
 
     @property
     def model(self) -> str:
@@ -212,7 +220,7 @@ class PromptedInstantiator:
     def _ahead(self) -> int:
         return 2 * self._llm.max_in_flight
 
-    def _ask(self, request: Request, halvings: int = 0) -> "Future[Filled | None]":
+    def _ask(self, request: Request, halvings: int = 0) -> "Asked":
         text, template = request.document.text, request.template.template
         room = None if self._room_tokens is None else self._room_tokens - self._count(as_input(template=template))
         window = fitting_window(text, request.focus, self._config.max_document_chars, room, self._count)
@@ -262,7 +270,7 @@ class PromptedInstantiator:
 
         for (request, first), second in in_order(asked, mend, ahead=self._ahead):
             error = second.exception()
-            lost = isinstance(error, ChatError) and error.kind not in ("transport", "request")
+            lost = isinstance(error, ChatError) and error.kind not in ("transport", "request", "pending")
             yield request, first if lost or (error is None and second.result() is None) else second
 
     def _fault(self, request: Request, reply: "Filled") -> Fault | None:
@@ -301,22 +309,6 @@ PUBLISHED_REFUSAL = "null"
 """What a student answers where the document cannot fill the template. Paper, section 3.3."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """An instantiator's reply."""
-
-    instruction: str
-    answer: str
-    values: tuple[str, ...]
-    """Slot values as the model lists them; may be missing or wrong."""
-    raw: str
-    generated_tokens: int = 0
-    """Of this reply, and of those that were sent back for repair before it."""
-    repairs: int = 0
-    messages: tuple[Message, ...] = ()
-    """What the model was asked."""
-
-
 Asked = Future[Filled | None]
 Tried = tuple[Request, Asked]
 
@@ -341,60 +333,3 @@ def _draft(request: Request, reply: Filled, model: str) -> Draft:
         generated_tokens=reply.generated_tokens,
         repairs=reply.repairs,
     )
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "instruction": {"type": ["string", "null"]},
-        "answer": {"type": ["string", "null"]},
-        "slots": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"name": {"type": "string"}, "value": {"type": "string"}},
-                "required": ["name", "value"],
-                "additionalProperties": False,
-            },
-        },
-    },
-    "required": ["instruction", "answer", "slots"],
-    "additionalProperties": False,
-}
-"""Schema of a reply; nulls are a refusal, because strict servers accept only an object at the top. Not sent
-with the published prompt: a student has learnt its own format, and holding it to another costs quality."""
-ALIASES = {
-    "instruction": ("instantiated_instruction", "instantiated_template", "filled_instruction", "query", "question"),
-    "answer": ("instantiated_answer", "response", "output"),
-}
-"""Other names of the keys of a reply. What the authors' model writes is not known; the columns of their data are
-`instantiated_instruction` and `answer`."""
-
-
-def parse_reply(text: str) -> Filled | None:
-    """An instantiator's reply, or None for a refusal (``null``, or null for instruction and answer).
-
-    Raises:
-        ValueError: If the reply is neither.
-
-    Example:
-        >>> parse_reply("null") is None
-        True
-        >>> parse_reply('{"instruction": "Why?", "answer": "So.", "slots": {"topic": "rain"}}').values
-        ('rain',)
-    """
-    reply = json_reply(text, ("instruction", "answer"), null=True, aliases=ALIASES)
-    if reply is None or (reply["instruction"] is None and reply["answer"] is None):
-        return None
-    instruction, answer = reply["instruction"], reply["answer"]
-    if not isinstance(instruction, str) or not isinstance(answer, str):
-        raise ValueError("instruction and answer must be text")
-    return Filled(instruction.strip(), answer.strip(), _listed_values(reply.get("slots")), text)
-
-
-def _listed_values(slots: object) -> tuple[str, ...]:
-    """Slot values of a list of ``{name, value}`` objects, a list of texts, or an object from name to value."""
-    items: list[Any] = list(slots.values()) if isinstance(slots, dict) else slots if isinstance(slots, list) else []
-    values = [item.get("value") if isinstance(item, dict) else item for item in items]
-    texts = tuple(value.strip() for value in values if isinstance(value, str))
-    return texts if len(texts) == len(values) and all(texts) else ()

@@ -20,8 +20,8 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
-    ChatClient,
     ChatError,
+    ChatModel,
     ChatReply,
     ChatRequest,
     LlmOverrides,
@@ -31,7 +31,6 @@ from fineinstructions.backends.llm import (
 )
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, read_prompt
-from fineinstructions.backends.served import served_max_model_len
 from fineinstructions.config import Config
 from fineinstructions.judging import VERDICT_PARSERS, Verdict, expected_score
 from fineinstructions.records import (
@@ -304,14 +303,14 @@ class PromptedJudge:
     """Judge that asks a model, by prompt and reply format of a protocol.
 
     Args:
-        client: Connection to the server.
+        client: The language model.
         config: The stage's settings.
 
     Raises:
         ConfigError: If the prompt file or an override is wrong.
     """
 
-    def __init__(self, client: ChatClient, config: JudgeConfig) -> None:
+    def __init__(self, client: ChatModel, config: JudgeConfig) -> None:
         self._client = client
         self._config = config
         self._llm = with_overrides(client.llm, config.llm)
@@ -332,7 +331,7 @@ class PromptedJudge:
     @functools.cached_property
     def _max_model_len(self) -> int | None:
         """What the judge is served for, as set or as the server says; warns of what that does to a Phi-3 model."""
-        found = self._config.max_model_len or served_max_model_len(self._llm)
+        found = self._config.max_model_len or self._client.context_tokens(self._llm)
         if found is not None and found > LONG_ROPE_TOKENS and _PHI_3.search(self._llm.model):
             _logger.warning(
                 "judge %s is served with max_model_len %s: a Phi-3 model scores short texts differently above %s; "

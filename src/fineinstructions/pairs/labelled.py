@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fineinstructions.backends.endpoint import encodable
+from fineinstructions.backends.completion import encodable
 from fineinstructions.errors import ConfigError
 from fineinstructions.formats import Row, read_file_rows
 from fineinstructions.inputs import InputFile, open_bytes

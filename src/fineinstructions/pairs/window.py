@@ -72,18 +72,19 @@ def fitting_window(
     return None
 
 
-def room_tokens(llm: LlmConfig, prompt: str, count: CountTokens) -> int | None:
-    """Tokens that a context holds besides a prompt and the longest reply; ``None`` where its length is not known.
+def room_tokens(context_tokens: int, llm: LlmConfig, prompt: str, count: CountTokens) -> int:
+    """Tokens that a context holds besides a prompt and the longest reply; may be none, or fewer."""
+    return context_tokens - llm.max_tokens - count(prompt) - FRAME_TOKENS
+
+
+def require_room(room: int, llm: LlmConfig, count: CountTokens) -> None:
+    """Refuse a context that was set too short for any document.
 
     Raises:
-        ConfigError: If that is not enough for any document.
+        ConfigError: If it was.
     """
-    if llm.context_tokens is None:
-        return None
-    room = llm.context_tokens - llm.max_tokens - count(prompt) - FRAME_TOKENS
     if room < count("a" * MIN_WINDOW_CHARS):
         raise ConfigError(
             f"llm.context_tokens: {llm.context_tokens:,} leave {room:,} for a document, less the prompt and "
             f"{llm.max_tokens:,} of a reply; set llm.max_tokens lower"
         )
-    return room

@@ -15,8 +15,8 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
-from fineinstructions.errors import DataError
-from fineinstructions.records import Rejection
+from fineinstructions.errors import DataError, PendingError
+from fineinstructions.records import PENDING, Rejection
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, replace_folder
 from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
 from fineinstructions.runs.ledger import Manifest, StageAccount, list_files
@@ -220,7 +220,11 @@ class Unit:
 
         Raises:
             DataError: If a stage was not read to its end or lost a record.
+            PendingError: If records wait for answers to their questions.
         """
+        num_pending = sum(account.failed.get(PENDING, 0) for account in self._stages.values())
+        if num_pending:
+            raise PendingError(f"{num_pending} records of unit {self.spec.folder_name} wait for answers")
         for stage, account in self._stages.items():
             if self._unfinished[stage]:
                 raise DataError(f"stage {stage!r} was not read to its end; commit only after its last record")

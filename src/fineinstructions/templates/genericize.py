@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 from pydantic import Field
 
 from fineinstructions.backends.llm import (
-    ChatClient,
     ChatError,
+    ChatModel,
     ChatRequest,
     LlmOverrides,
     chat_rejection,
@@ -145,14 +145,14 @@ class PromptedGenericizer:
     """Genericizer that asks an instruction-following model.
 
     Args:
-        client: Connection to the server.
+        client: The language model.
         config: The stage's settings.
 
     Raises:
         ConfigError: If the prompt file or an override is wrong.
     """
 
-    def __init__(self, client: ChatClient, config: GenericizeConfig) -> None:
+    def __init__(self, client: ChatModel, config: GenericizeConfig) -> None:
         self._client = client
         self._llm = with_overrides(client.llm, config.llm)
         self._prompt = read_prompt(find_prompt(config.prompt, PROMPT), PLACES)

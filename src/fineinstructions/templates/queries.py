@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from fineinstructions.backends.endpoint import without_secrets
+from fineinstructions.backends.llm_config import without_secrets
 from fineinstructions.config import Config
 from fineinstructions.decontamination import BenchmarkConfig, Decontaminator
 from fineinstructions.errors import BackendError, DataError

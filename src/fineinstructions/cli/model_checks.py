@@ -1,0 +1,89 @@
+"""What the doctor says of the models that a recipe asks: they answer, what they can do, what a run will ask of them."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fineinstructions.backends.llm import ChatClient
+    from fineinstructions.backends.llm_config import LlmConfig
+    from fineinstructions.recipe import RunConfig
+
+Check = tuple[str, bool, str]
+
+
+def model_checks(config: "RunConfig") -> Iterator[Check]:
+    """Every model of the recipe's stages, each server once; each model is asked a few short questions."""
+    from fineinstructions.backends.capabilities import model_key
+    from fineinstructions.backends.llm import ChatClient
+    from fineinstructions.endpoints import asked_models
+    from fineinstructions.errors import ConfigError
+
+    try:
+        models = {model_key(llm): llm for llm in asked_models(config).values()}
+        client = ChatClient(config.llm)
+    except ConfigError as error:
+        yield "server", False, str(error)
+        return
+    with client:
+        served: dict[str, list[LlmConfig]] = {}
+        for llm in models.values():
+            if llm.engine == "server":
+                served.setdefault(llm.address, []).append(llm)
+            elif llm.engine == "batch":
+                yield "model", bool(llm.model), f"{llm.model or 'llm.model is missing'} (batch files; not asked now)"
+            else:
+                yield _abilities(client, llm)
+        for of_one_server in served.values():
+            known: set[str] = set()
+            checks = list(server_checks(of_one_server[0], [llm.model for llm in of_one_server]))
+            yield from checks
+            known = {detail for name, ok, detail in checks if name == "model" and ok}
+            yield from (_abilities(client, llm) for llm in of_one_server if llm.model in known)
+
+
+def _abilities(client: "ChatClient", llm: "LlmConfig") -> Check:
+    from fineinstructions.errors import FineInstructionsError
+
+    try:
+        found = client.capabilities(llm).result()
+    except FineInstructionsError as error:
+        return "abilities", False, str(error)
+    context = f"{found.context_tokens:,} tokens" if found.context_tokens else "unknown"
+    details = f"{llm.engine}, structured output {found.structured}, logprobs {'yes' if found.logprobs else 'no'}"
+    named = llm.model if found.served_as in ("", llm.model) else f"{llm.model} (served as {found.served_as})"
+    return "abilities", True, f"{named}: {details}, context {context}"
+
+
+def server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[Check]:
+    """Whether a server answers and knows the models; nothing is generated."""
+    import openai
+
+    from fineinstructions.backends.completion import safe_line
+    from fineinstructions.errors import ConfigError
+
+    key = os.environ.get(llm.api_key_env, "")
+    yield "key", True, f"{llm.api_key_env} is {'set' if key else 'not set (fine for a server without keys)'}"
+    try:
+        address = llm.address
+    except ConfigError as error:
+        yield "server", False, str(error)
+        return
+    try:
+        client = openai.OpenAI(base_url=address, api_key=key or "none", timeout=10, max_retries=0)
+        known = {model.id for model in client.models.list()}
+    except openai.OpenAIError as error:
+        yield (
+            "server",
+            False,
+            f"{address}: {safe_line(str(error), key)}; start it, or set llm.base_url or OPENAI_BASE_URL",
+        )
+        return
+    yield "server", True, f"{address} answers"
+    for model in asked:
+        detail = (
+            model
+            if model in known
+            else f"{model!r} is not served there; it has {safe_line(', '.join(sorted(known)[:5]), key)}"
+        )
+        yield "model", model in known, detail

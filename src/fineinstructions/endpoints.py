@@ -1,0 +1,162 @@
+"""Which models a run asks, what they can be asked for, and the rounds of a run that asks by batch files.
+
+In: a recipe. Out: ``RUN/endpoints.json``, found out by the driver before the first phase that asks a model, read by its
+workers: so all of them ask alike, and a run that is continued asks as it began. The decision to question: an entry
+belongs to a stage and its model, not to an address, so a server may move. Who has changed what a server can do removes
+the file.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from fineinstructions.backends.batch_files import finish_round, start_round
+from fineinstructions.backends.cache import ResponseCache
+from fineinstructions.backends.capabilities import Capabilities, model_key
+from fineinstructions.backends.llm_config import LlmConfig, with_overrides
+from fineinstructions.errors import ConfigError, PendingError
+from fineinstructions.recipe import RunConfig
+from fineinstructions.runs.durable import write_text
+from fineinstructions.setup import Setup
+
+ENDPOINTS_FILE = "endpoints.json"
+ASKING = {
+    "genericize": ("genericize",),
+    "pairs": ("instantiate", "judge"),
+    "compatibility": ("compatibility",),
+}
+"""Phases that may ask a model, and the stages that do."""
+
+
+def asked_models(config: RunConfig, *phases: str) -> dict[str, LlmConfig]:
+    """The model of every stage that asks one.
+
+    Args:
+        config: The recipe.
+        phases: Only the stages of these phases; all where none is named.
+    """
+    stages = [stage for phase in phases or ASKING for stage in ASKING.get(phase, ())]
+    sections = {stage: getattr(config, stage) for stage in stages}
+    return {stage: with_overrides(config.llm, s.llm) for stage, s in sections.items() if s.model == "openai"}
+
+
+def runs_here(config: RunConfig, phase: str) -> bool:
+    """Whether a phase has its model in the worker process, which then is the only one."""
+    return any(llm.engine == "transformers" for llm in asked_models(config, phase).values())
+
+
+def require_answers_now(config: RunConfig) -> None:
+    """Refuse batch files where nobody could wait for their answers.
+
+    Raises:
+        ConfigError: If a stage asks by batch files.
+    """
+    for stage, llm in asked_models(config).items():
+        if llm.engine == "batch":
+            raise ConfigError(f"llm.engine: {stage} asks by batch files, which only a run does; use server here")
+
+
+def record_endpoints(setup: Setup, phase: str) -> None:
+    """Find out what the models of a phase can do, unless that stands in the run folder already.
+
+    Raises:
+        BackendError: If a server does not answer.
+        ConfigError: If a model cannot be used.
+    """
+    from fineinstructions.backends.llm import ChatClient
+
+    known = _read(setup.root)
+    asked = asked_models(setup.config, phase)
+    missing = {stage: llm for stage, llm in asked.items() if _recorded(known, stage, llm) is None}
+    if not missing:
+        return
+    with ChatClient(setup.config.llm, ResponseCache(setup.cache_dir), batches_dir=setup.batches_dir) as client:
+        found = {stage: (llm, client.capabilities(llm)) for stage, llm in missing.items()}
+        entries = {stage: _entry(llm, future.result()) for stage, (llm, future) in found.items()}
+    write_text(setup.root / ENDPOINTS_FILE, json.dumps(known | entries, ensure_ascii=False, indent=1) + "\n")
+
+
+def known_models(setup: Setup) -> dict[str, Capabilities]:
+    """What the run folder says about the models of its recipe, by `model_key`."""
+    known = _read(setup.root)
+    found = ((model_key(llm), _recorded(known, stage, llm)) for stage, llm in asked_models(setup.config).items())
+    return {key: capabilities for key, capabilities in found if capabilities is not None}
+
+
+def context_tokens(setup: Setup, stage: str) -> int | None:
+    """Longest prompt and reply of a stage's model together, in its own tokens; ``None`` where nobody knows.
+
+    Args:
+        setup: The run, whose folder says so.
+        stage: ``genericize``, ``instantiate`` or ``judge``.
+    """
+    llm = asked_models(setup.config).get(stage)
+    found = _recorded(_read(setup.root), stage, llm) if llm else None
+    return found.context_tokens if found else None
+
+
+def _entry(llm: LlmConfig, found: Capabilities) -> dict[str, Any]:
+    address = {"address": llm.address} if llm.engine == "server" else {}
+    return {"engine": llm.engine, "model": llm.model, "llm.structured": llm.structured, **address, **asdict(found)}
+
+
+def _read(root: Path) -> dict[str, Any]:
+    path = root / ENDPOINTS_FILE
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); remove it, and the models are asked again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _recorded(known: dict[str, Any], stage: str, llm: LlmConfig) -> Capabilities | None:
+    entry = known.get(stage)
+    meant = {"engine": llm.engine, "model": llm.model, "llm.structured": llm.structured}
+    if not isinstance(entry, dict) or not meant.items() <= entry.items():
+        return None
+    try:
+        return Capabilities(**{field.name: entry[field.name] for field in fields(Capabilities)})
+    except KeyError:
+        return None
+
+
+@contextmanager
+def batch_round(setup: Setup, phase: str, note: Callable[[str], None], *, retry_failed: bool) -> Iterator[None]:
+    """One round of a phase that asks by batch files: results are read before it, requests written after it.
+
+    Args:
+        setup: The run.
+        phase: The phase; one that asks otherwise is left alone.
+        note: Told what was read.
+        retry_failed: Whether requests that failed are asked again.
+
+    Raises:
+        PendingError: If requests wait for their answers; the line says which files to submit.
+        ConfigError: If a result file cannot be read.
+    """
+    if not any(llm.engine == "batch" for llm in asked_models(setup.config, phase).values()):
+        yield
+        return
+    folder = setup.batches_dir
+    with ResponseCache(setup.cache_dir) as replies:
+        read = start_round(folder, replies, forget_failures=retry_failed)
+    if read.num_files:
+        note(
+            f"batches: {read.num_answers:,} new answers in {read.num_files:,} result files, {read.num_failed:,} failed "
+            f"requests, {read.num_foreign:,} lines that are no results"
+        )
+    try:
+        yield
+        finish_round(folder)  # nothing is left to submit
+    except PendingError:
+        written = finish_round(folder)
+        files = f"{len(written.files)} {'file' if len(written.files) == 1 else 'files'}"
+        raise PendingError(
+            f"{written.num_requests:,} requests of phase {phase} wait for their answers: submit {folder}/requests "
+            f"({files}), put the results, *.jsonl, into {folder}/results, then run the same command again"
+        ) from None
