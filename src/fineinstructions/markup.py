@@ -12,7 +12,7 @@ _SLOT_TAG = re.compile(r"<(/?)fi>")
 _EXCERPT_TAG = re.compile(r"<(/?)excerpt>")
 _PLAIN_EXCERPT = re.compile(r"<excerpt>([^<>]*)(?:<\.\.\.>([^<>]*))?</excerpt>")
 _ELISION = re.compile(r"<(?:\.\.\.|…)>")
-_ANY_TAG = re.compile(r"<\s*/?\s*(?:fi|excerpt)\s*/?\s*>|<\s*(?:\.\.\.|…)\s*>", re.IGNORECASE)
+_ANY_TAG = re.compile(r"<\s*+(?:/\s*+)?(?:(?:fi|excerpt)\s*+(?:/\s*+)?|(?:\.\.\.|…)\s*+)>", re.IGNORECASE)
 
 
 class TextSegment(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)```", re.DOTALL)
 _MAX_STARTS = 200
 """How many opening braces are tried before a reply counts as unparseable."""
 _MAX_KEYS_SHOWN = 12

@@ -14,12 +14,14 @@ MAX_HEADING_WORDS = 12
 """A line without a mark is taken for a heading only if it is this short (ours)."""
 
 _LINE = re.compile(r"[^\n]*(?:\n|\Z)")
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*\Z")
+_HEADING = re.compile(r"(#{1,6})\s+")
 _ITEM = re.compile(r"\s*(?:[-*•–]|\d{1,2}[.)])\s+\S")
-_TABLE = re.compile(r"\s*\|.*\|\s*\Z|\s*[|:+ -]{6,}\Z")
+_TABLE = re.compile(r"\s*\|.*\|\s*\Z")
+_RULE_MARKS = "|:+ -"
+_MIN_RULE_CHARS = 6
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _TITLE_LIKE = re.compile(r"[A-Z0-9'(][^\n]*[\w)’'\"?!%]\Z")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+[\"'“‘(\[]*[A-Z0-9À-ÖØ-Þ•])")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s++[\"'“‘(\[]*+[A-Z0-9À-ÖØ-Þ•])")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\[“\"'])(?:Mrs?|Ms|Dr|Prof|St|Sgt|Capt|Lt|Col|Gen|Gov|Sen|Rep|Rev|Hon|Jr|Sr|vs|v|cf|al|ca|approx|[Nn]os?|Vol|vol|pp?|"
     r"Figs?|fig|Eq|art|para|ch|sec|Inc|Ltd|Co|Corp|Bros|Mt|Ft|e\.g|i\.e|U\.S|U\.K|U\.N|D\.C|a\.m|p\.m|[A-Z]|[A-Z]\.[A-Z])\.\Z"
@@ -103,7 +105,8 @@ class DocumentText:
     def _heading_words(self, block: Block) -> str:
         line = self.text[block.start : block.end]
         marked = _HEADING.match(line)
-        return " ".join((marked.group(2) if marked else line).replace("*", "").replace("`", "").split()).rstrip(":")
+        words = line[marked.end() :].rstrip().rstrip("#").rstrip() if marked else line
+        return " ".join(words.replace("*", "").replace("`", "").split()).rstrip(":")
 
     @cached_property
     def sentences(self) -> tuple[Sentence, ...]:
@@ -181,7 +184,7 @@ def _line_kinds(text: str, lines: list[tuple[int, int]], title: str) -> list[tup
             kind = "blank"
         elif marked := _HEADING.match(line):
             kind, level, opens, listing = "heading", len(marked.group(1)), True, False
-        elif _TABLE.match(line):
+        elif _is_table_line(line):
             kind = "table"
         elif _ITEM.match(line):
             kind, opens = "item", True
@@ -198,6 +201,13 @@ def _line_kinds(text: str, lines: list[tuple[int, int]], title: str) -> list[tup
         kinds.append((kind, level, opens))
         before = kind
     return kinds
+
+
+def _is_table_line(line: str) -> bool:
+    """Whether a line is a row of a table or the rule below its head."""
+    before_rule = line.rstrip(_RULE_MARKS)
+    is_rule = len(line) - len(before_rule) >= _MIN_RULE_CHARS and not before_rule.strip()
+    return is_rule or _TABLE.match(line) is not None
 
 
 def _looks_like_heading(line: str, title: str, first: bool) -> bool:
