@@ -1,11 +1,36 @@
 """The three kinds of trouble that leave a function as an exception; a record's own trouble is a `Rejection` instead.
 
-Every message is one line that says what is wrong, where (file, row, field), and what to do about it.
+Every message is one line that says what is wrong, where (file, row, field), and what to do about it. Files, columns and
+servers have a say in it, so whatever would steer a terminal is taken out.
 """
+
+import re
+
+STEERING = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+"""Characters that would steer a terminal or turn its writing direction, for a class of a regular expression."""
+_UNPRINTABLE = re.compile(rf"[{STEERING}\t\n\u2028\u2029]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""A text as one line that can be shown on any terminal.
+
+    Example:
+        >>> printable("no column 'a\n\x1b[2Jb'")
+        "no column 'a  [2Jb'"
+    """
+    return _SURROGATE.sub("\ufffd", _UNPRINTABLE.sub(" ", text))
 
 
 class FineInstructionsError(Exception):
-    """Root of the package's own exceptions."""
+    """Root of the package's own exceptions.
+
+    Args:
+        message: One line; it is made one, and fit for a terminal, if it is not.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(FineInstructionsError):

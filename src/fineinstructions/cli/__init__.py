@@ -7,7 +7,7 @@ import typer
 
 from fineinstructions import __version__
 from fineinstructions.cli import banks, indexes, judges, looks, machine, rows, runs, students
-from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError
+from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError, printable
 
 app = typer.Typer(
     name="fineinstructions",
@@ -76,7 +76,10 @@ def main() -> None:
         sys.exit(EXIT_LOSS)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _leave(f"{place}{error.strerror or error}; what is committed stays, mend it and run again", EXIT_MISTAKE)
+        _leave(
+            f"{printable(place + (error.strerror or str(error)))}; what is committed stays, mend it and run again",
+            EXIT_MISTAKE,
+        )
 
 
 def _leave(line: str, code: int) -> None:

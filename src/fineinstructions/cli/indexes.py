@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fineinstructions.cli.runs import Json, Recipe, Sets
+from fineinstructions.errors import printable
 
 if TYPE_CHECKING:
     from fineinstructions.backends.encoder import Encoder
@@ -100,7 +101,8 @@ def search(
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     for row in rows:
-        print(f"{row['cosine']:.3f}  {row['template']}\n       {row['template_id']}  {row['description']}")
+        print(printable(f"{row['cosine']:.3f}  {row['template']}"))
+        print(printable(f"       {row['template_id']}  {row['description']}"))
     if not rows:
         print(f"no template at or above {min_cosine}")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fineinstructions.cli.runs import Json
+from fineinstructions.errors import printable
 
 if TYPE_CHECKING:
     from fineinstructions.readers import SourceConfig
@@ -54,7 +55,7 @@ def doctor(
         print(json.dumps([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks], indent=1))
     else:
         for name, ok, detail in checks:
-            print(f"{'ok  ' if ok else 'FAIL'}  {name:<18} {detail}")
+            print(f"{'ok  ' if ok else 'FAIL'}  {name:<18} {printable(detail)}")
     if not all(ok for _, ok, _ in checks):
         raise typer.Exit(1)
 

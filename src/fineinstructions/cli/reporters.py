@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fineinstructions.errors import printable
+
 _LINE_EVERY_SECONDS = 10.0
 
 
@@ -85,7 +87,7 @@ class Bars:
 
     def note(self, line: str) -> None:
         """Print the line above the bars."""
-        self._progress.console.print(line, markup=False, highlight=False)
+        self._progress.console.print(printable(line), markup=False, highlight=False)
 
 
 class Lines:
@@ -131,7 +133,11 @@ class Lines:
 
     def note(self, line: str) -> None:
         """Say it."""
-        print(json.dumps({"event": "note", "line": line}) if self._as_json else line, file=sys.stderr, flush=True)
+        print(
+            json.dumps({"event": "note", "line": line}) if self._as_json else printable(line),
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _say(self, phase: str, event: str) -> None:
         seconds = time.monotonic() - self._began[phase]

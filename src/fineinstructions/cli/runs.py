@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fineinstructions.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -126,7 +128,7 @@ def report(result: "RunResult", as_json: bool, tables: "Sequence[str]" = TABLES)
     else:
         _print_result(result, rows, figures)
     for unit in result.set_aside:
-        print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
+        print(printable(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}"), file=sys.stderr)
     num_failed = sum(sum(row["failed"].values()) for row in rows)
     if num_failed:
         what = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
@@ -229,7 +231,7 @@ def verify(folder: Folder, as_json: Json = False) -> None:
         print(json.dumps([{"place": f.place, "problem": f.problem} for f in findings], indent=1))
     else:
         for finding in findings:
-            print(finding)
+            print(printable(str(finding)))
         number = f"{len(findings)} {'problem' if len(findings) == 1 else 'problems'}"
         print(f"{folder}: {number}" if findings else f"{folder}: clean, nothing lost")
     if findings:

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from fineinstructions.errors import STEERING, printable
 from fineinstructions.records import GLOBAL_CHUNK, Pair, Rejection
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ _PREVIEW_CHARS = 300
 _MAX_WIDTH = 100
 _HARD_END = re.compile(r"(?<=[^\n]{50})\n(?=[^\W\d_])")
 """The end of a long line that is followed by another line of the same paragraph."""
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that would steer the terminal or turn its writing direction."""
+_UNSAFE = re.compile(f"[{STEERING}]")
 _MAX_TRIAL_ROWS = 12
 _MAX_QUERIES = 10
 _MAX_SHOWN_HUBS = 5
@@ -219,14 +219,16 @@ def lineage_view(lineage: "Lineage") -> Group:
     """A pair's lineage, from the queries down to the scores."""
     pair, template = lineage.pair, lineage.template
     lines: list[RenderableType] = [Text("queries", style="bold")]
-    lines += [Text(f"  {flowing(q.text)}  ({q.query_id}, {q.source})") for q in lineage.queries[:_MAX_QUERIES]]
+    lines += [
+        Text(f"  {flowing(q.text)}  ({printable(f'{q.query_id}, {q.source}')})") for q in lineage.queries[:_MAX_QUERIES]
+    ]
     more = len(lineage.queries) - _MAX_QUERIES
     lines += [Text(f"  ... and {more} more", style="dim")] if more > 0 else []
-    lines += [] if lineage.queries else [Text(f"  {', '.join(pair.query_ids)}")]
+    lines += [] if lineage.queries else [Text(f"  {printable(', '.join(pair.query_ids))}")]
     lines += [
         Text("template", style="bold"),
-        Text(f"  {template.template}  ({template.template_id})"),
-        Text(f"  {template.compatible_document_description}", style="dim"),
+        Text(f"  {flowing(template.template)}  ({printable(template.template_id)})"),
+        Text(f"  {flowing(template.compatible_document_description)}", style="dim"),
         Text("document", style="bold"),
         *(Text(f"  {flowing(fact)}") for fact in _document_facts(pair)),
         Text("match", style="bold"),
@@ -235,7 +237,10 @@ def lineage_view(lineage: "Lineage") -> Group:
         where = "whole document" if match.chunk == GLOBAL_CHUNK else f"chunk {match.chunk}"
         chosen = "chosen" if match.sampled else "not chosen"
         lines.append(Text(f"  {where}: cosine {match.cosine:.4f}, one of {match.num_above:,} above, {chosen}"))
-    lines += [Text("slots", style="bold"), *(Text(f"  {slot.name}: {slot.value}") for slot in pair.slots)]
+    lines += [
+        Text("slots", style="bold"),
+        *(Text(f"  {printable(f'{slot.name}: {slot.value}')}") for slot in pair.slots),
+    ]
     lines.append(Text("excerpts", style="bold"))
     for quote in lineage.quotes:
         span = f"  {quote.document_start:,}-{quote.document_end:,} "
@@ -265,7 +270,7 @@ def trial_view(trial: "Trial") -> Group:
             lines.append(Text(f"  ... and {len(step.made) - _MAX_TRIAL_ROWS} more", style="dim"))
         for rejection in step.rejected[:_MAX_TRIAL_ROWS]:
             value = "" if rejection.value is None else f" ({rejection.value:.3f})"
-            lines.append(Text(f"  {rejection.reason}{value}: {rejection.record_id}", style="yellow"))
+            lines.append(Text(f"  {rejection.reason}{value}: {printable(rejection.record_id)}", style="yellow"))
     pairs = [item for item in trial.step("select").made if isinstance(item, Pair)]
     lines.append(Text(f"\n{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} kept\n", style="bold"))
     return Group(*lines, *(pair_panel(pair) for pair in pairs))
