@@ -20,6 +20,11 @@ EMPTY_REVISION = (
     "empty; name an exact commit or tag, or let 'fineinstructions doctor RECIPE --resolve' ask the hub and fill it in"
 )
 """What is said of a ``revision: ""``: the mark of a recipe that must not run before somebody has chosen one."""
+MAX_RECIPE_CHARS = 1_000_000
+"""Longest recipe."""
+_MAX_NODES = 100_000
+_MAX_DEPTH = 50
+"""Most values in a recipe, aliases written out, and most inside each other."""
 
 
 class Config(BaseModel):
@@ -47,16 +52,60 @@ def load(path: str | Path, config_type: type[C], overrides: Sequence[str] = ()) 
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_RECIPE_CHARS + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        raw = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping such as 'queries: {{path: ...}}', found {type(raw).__name__}")
     return from_mapping(raw, config_type, overrides, where=str(path))
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain value of a YAML text that somebody else may have written.
+
+    Args:
+        text: At most `MAX_RECIPE_CHARS` characters.
+
+    Raises:
+        ValueError: If it is no YAML, or would not stay small: anchors that multiply, values inside values without end.
+    """
+    if len(text) > MAX_RECIPE_CHARS:
+        raise ValueError(f"longer than {MAX_RECIPE_CHARS:,} characters")
+    try:
+        value = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        # PyYAML lets through what the types of Python say to numbers, dates and tags that only look like ones.
+        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from None
+    _check_small(value)
+    return value
+
+
+def _check_small(value: Any) -> None:
+    """Refuse what an alias has made large or endless, and text that cannot be written."""
+    waiting, seen = [(value, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        if seen > _MAX_NODES or depth > _MAX_DEPTH:
+            raise ValueError(f"more than {_MAX_NODES:,} values, or more than {_MAX_DEPTH} inside each other")
+        if isinstance(node, dict):
+            waiting += [(part, depth + 1) for item in node.items() for part in item]
+        elif isinstance(node, list | tuple | set):
+            waiting += [(part, depth + 1) for part in node]
+        elif isinstance(node, str):
+            try:
+                node.encode()
+            except UnicodeEncodeError:
+                raise ValueError("a text is not valid Unicode (a lone surrogate)") from None
 
 
 def from_mapping(raw: dict[str, Any], config_type: type[C], overrides: Sequence[str] = (), where: str = "recipe") -> C:
@@ -86,8 +135,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise ConfigError(f"--set {override!r}: write it as a.b=value")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = parse_yaml(value)
+    except ValueError:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
     *parents, last = key.strip().split(".")
     node = raw
