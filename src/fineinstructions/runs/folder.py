@@ -163,6 +163,12 @@ class RunFolder(Layout):
         """
         if self.root.exists() and not self.root.is_dir():
             raise ConfigError(f"{self.root}: is a file; choose another --out")
+        link = next((path for path in self._written() if path.is_symlink()), None)
+        if link is not None:
+            raise ConfigError(
+                f"{link}: is a symbolic link, and a run writes and clears only what lies in its own folder; put the"
+                " files in its place, or choose another --out"
+            )
         state = self.state()
         if state is None:
             strangers = sorted({p.name for p in self.root.iterdir()} - NAMES_OF_A_NEW_RUN) if self.root.exists() else []
@@ -178,6 +184,12 @@ class RunFolder(Layout):
         if stale and not self.redo:
             raise ConfigError(self._stale_line(stale))
         return stale
+
+    def _written(self) -> Iterator[Path]:
+        """Everything in the folder that a run writes to by name, or clears."""
+        for folder in (self.root, self.logs, self.state_file.parent, self.published_folder(""), self.root / "units"):
+            yield from folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ()
+        yield self.root / "units"
 
     def _stale_line(self, stale: list[str]) -> str:
         found = [f"{name}: {before!r} -> {after!r}" for name, before, after in differences(self.recipe(), self.config)]
