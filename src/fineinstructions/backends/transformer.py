@@ -138,7 +138,7 @@ def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.name, use_fast=True, **where)
         model, loading = AutoModel.from_pretrained(
-            folder.name, dtype=getattr(torch, dtype), output_loading_info=True, **where
+            folder.name, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **where
         )
         after_pooling = tuple(
             _module(folder, kind, place).to(device, model.dtype) for kind, place in layout.after_pooling
@@ -172,7 +172,10 @@ def _module(folder: ModelFolder, kind: str, place: str) -> Any:
     """A module of the sentence-transformers library; imported only here, because that takes seconds."""
     from sentence_transformers.sentence_transformer import modules
 
-    return getattr(modules, kind).load(folder.name, subfolder=place, **folder.source).eval()
+    module = getattr(modules, kind)
+    if module.load_file_path(folder.name, "model.safetensors", subfolder=place, **folder.source) is None:
+        raise ValueError(f"{place} has no model.safetensors, and weights in a pickle are never loaded; save it again")
+    return module.load(folder.name, subfolder=place, **folder.source).eval()
 
 
 def _width_behind(modules: Sequence[Any], width: int) -> int:

@@ -311,7 +311,7 @@ def merge_blocks(
         for pattern, block_file in kinds:
             name = pattern.format(segment=segment, part=part)
             pieces = [
-                np.load(block_file(work, block), mmap_mode="r")[first:last]
+                np.load(block_file(work, block), mmap_mode="r", allow_pickle=False)[first:last]
                 for block, (first, last) in enumerate(bounds)
             ]
             save_array(folder / name, np.concatenate(pieces)[order])
