@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fineinstructions.errors import ConfigError
-from fineinstructions.formats import _records
+from fineinstructions.formats import Quotes, _records
 from fineinstructions.inputs import list_inputs
 from fineinstructions.readers import DocumentsConfig, read_documents, read_rows
 from fineinstructions.records import Document, Rejection, content_id
@@ -212,7 +212,7 @@ def test_any_row_range_is_the_slice_of_the_whole(tmp_path_factory: pytest.TempPa
 def test_csv_records_are_those_of_the_csv_module(rows: list[list[str]], quoting: Any, end: str) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end, quoting=quoting).writerows([["x", *row] for row in rows])
-    records = _records(io.BytesIO(text.getvalue().encode()), 10**6, ",")
+    records = _records(io.BytesIO(text.getvalue().encode()), 10**6, Quotes(b","))
     parsed = [list(csv.reader(io.StringIO(raw.decode(), newline=""))) for _, raw, _ in records if raw]
     assert [row for record in parsed for row in record] == [["x", *row] for row in rows]
     assert all(len(record) == 1 for record in parsed)

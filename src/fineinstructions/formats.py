@@ -6,6 +6,7 @@ a `Row` with a problem, so that it becomes a rejection with its line; only a fil
 `ConfigError`. Parquet has its own reader in `parquet`, because its rows are found by position.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import PIECE_BYTES, InputFile, one_line, open_bytes
+from fineinstructions.json_window import JsonWindow, Repeated, parse_json
 
 MAX_WHOLE_JSON_BYTES = 256 * 1024 * 1024
 """A JSON file that is not one object per line has to be parsed whole; larger ones should be JSON lines."""
@@ -77,7 +79,7 @@ def _refuse_utf16(stream: BinaryIO, name: str) -> None:
         stream.read(3)  # a byte order mark is not part of the text
 
 
-class _Quotes:
+class Quotes:
     """Whether a CSV record is inside a quoted field, followed through pieces of any length.
 
     As in the csv module, a quote opens a field only at the field's start; elsewhere it is a character like any other.
@@ -107,14 +109,20 @@ class _Quotes:
             self.open = self.open if doubled else not self.open
         self._at_start = data.endswith(b"\n") and not self.open
 
+    def end(self) -> None:
+        """The file ends here, and with it what could still have gone on."""
+        self.open = self.open and self._carry != b'"'
+        self._carry = b""
 
-def _records(stream: BinaryIO, max_bytes: int, delimiter: str = "") -> Iterator[tuple[int, bytes | None, int]]:
-    """Split into lines, or into CSV records when a delimiter is given.
+
+def _records(
+    stream: BinaryIO, max_bytes: int, quotes: Quotes | None = None
+) -> Iterator[tuple[int, bytes | None, int]]:
+    """Split into lines, or into CSV records where quotes are followed; they are open when the last one is not whole.
 
     Yields:
         Number of its first line, the raw record (``None`` when over `max_bytes`), its size. Blank lines are left out.
     """
-    quotes = _Quotes(delimiter.encode()) if delimiter else None
     number, first, size, pieces = 1, 1, 0, list[bytes]()
     while piece := stream.readline(PIECE_BYTES):
         size += len(piece)
@@ -133,6 +141,8 @@ def _records(stream: BinaryIO, max_bytes: int, delimiter: str = "") -> Iterator[
         if raw is None or raw.strip():
             yield first, raw, size
         first, size, pieces = number, 0, []
+    if quotes:
+        quotes.end()
     raw = b"".join(pieces) if size <= max_bytes else None
     if size and (raw is None or raw.strip()):
         yield first, raw, size
@@ -142,7 +152,7 @@ def _json_row(number: int, raw: bytes | None, size: int) -> Row:
     if raw is None:
         return Row(number, problem="too_large", num_bytes=size)
     try:
-        values = json.loads(raw.decode("utf-8"))
+        values = parse_json(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Row(number, problem="invalid_utf8", detail=f"byte {error.start} of the line")
     except (ValueError, RecursionError) as error:
@@ -151,6 +161,8 @@ def _json_row(number: int, raw: bytes | None, size: int) -> Row:
 
 
 def _object_row(number: int, values: Any) -> Row:
+    if isinstance(values, Repeated):
+        return Row(number, problem="malformed_json", detail=f"the key {values.key!r:.80} occurs twice")
     if not isinstance(values, dict):
         return Row(number, problem="malformed_json", detail=f"expected an object, found {type(values).__name__}")
     return Row(number, values)
@@ -162,19 +174,18 @@ def _json_rows(stream: BinaryIO, file: InputFile, max_raw_bytes: int) -> Iterato
     A first line over the limit is skipped like any other, unless it is the whole file and may hold many rows.
     """
     head = cast(io.BufferedReader, stream).peek(1)
-    records = _records(stream, max_raw_bytes)
-    first = next(records, None) if head.lstrip().startswith(b"{") else None
-    if first is None:
-        yield from _whole_json_rows(stream.read(MAX_WHOLE_JSON_BYTES + 1), file.name)
+    if not head.lstrip().startswith(b"{"):
+        yield from _array_rows(stream, file.name, max_raw_bytes)
         return
-    number, raw, size = first
+    records = _records(stream, max_raw_bytes)
+    number, raw, size = next(records)
     more = bool(cast(io.BufferedReader, stream).peek(1))
     if raw is not None and not _starts_json_lines(raw, more):
-        yield from _whole_json_rows(raw + stream.read(MAX_WHOLE_JSON_BYTES + 1), file.name)
+        yield from _keyed_rows(raw + stream.read(MAX_WHOLE_JSON_BYTES + 1), file.name, max_raw_bytes)
     elif raw is None and not more and _OBJECT_OF_OBJECTS.match(head):
         with open_bytes(file) as again:
             _refuse_utf16(again, file.name)
-            yield from _whole_json_rows(again.read(MAX_WHOLE_JSON_BYTES + 1), file.name)
+            yield from _keyed_rows(again.read(MAX_WHOLE_JSON_BYTES + 1), file.name, max_raw_bytes)
     else:
         yield _json_row(number, raw, size)
         for number, raw, size in records:
@@ -187,38 +198,62 @@ def _starts_json_lines(first: bytes, more: bool) -> bool:
         values = json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and (more or not _keyed(values))
+    return isinstance(values, dict) and (more or not all(isinstance(v, dict) for v in values.values()) or not values)
 
 
-def _keyed(values: dict[str, Any]) -> bool:
-    return bool(values) and all(isinstance(v, dict) for v in values.values())
+def _array_rows(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Row]:
+    """Rows of a JSON array of objects, each let go of before the next is parsed; or what else is no object."""
+    window = JsonWindow(stream, max_bytes)
+    with _one_json_line(name):
+        if not window.mark():
+            return
+        if window.mark() != "[":
+            yield _object_row(0, window.value())
+        else:
+            for number, value in enumerate(window.elements()):
+                yield _object_row(number, value)
+        window.end()
 
 
-def _whole_json_rows(raw: bytes, name: str) -> Iterator[Row]:
-    """Rows of a JSON array of objects, of an object of objects (the key becomes ``id``), or of one object."""
+def _keyed_rows(raw: bytes, name: str, max_bytes: int) -> Iterator[Row]:
+    """Rows of an object of objects (the key becomes ``id``), or the one row that an object is."""
     if len(raw) > MAX_WHOLE_JSON_BYTES:
         raise ConfigError(f"{name}: too large for JSON that is not one object per line; convert it to .jsonl")
-    if not raw.strip():
-        return
+    with _one_json_line(name):
+        looked_at = JsonWindow(io.BytesIO(raw), max_bytes)
+        if not all(isinstance(value, dict) for _, value in looked_at.members()):
+            one = JsonWindow(io.BytesIO(raw), max_bytes)
+            yield _object_row(0, one.value())
+            one.end()
+            return
+        looked_at.end()
+        for number, (key, value) in enumerate(JsonWindow(io.BytesIO(raw), max_bytes).members()):
+            row = _object_row(number, value)
+            yield row if row.problem else Row(number, {"id": key} | value)
+
+
+@contextlib.contextmanager
+def _one_json_line(name: str) -> Iterator[None]:
+    """Turns what is wrong with a whole JSON file into one line."""
     try:
-        values = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: invalid UTF-8 at byte {error.start}; save it as UTF-8") from None
+        yield
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: invalid UTF-8; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         hint = "if it holds one object per line, name it .jsonl"
         raise ConfigError(f"{name}: not valid JSON: {one_line(error)}; {hint}") from None
-    if isinstance(values, dict) and _keyed(values):
-        values = [{"id": key} | value for key, value in values.items()]
-    for number, value in enumerate(values if isinstance(values, list) else [values]):
-        yield _object_row(number, value)
 
 
 def _csv_rows(stream: BinaryIO, name: str, delimiter: str, max_bytes: int) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # records are already bounded by max_bytes
     header: list[str] = []
-    for number, raw, size in _records(stream, max_bytes, delimiter):
+    quotes = Quotes(delimiter.encode())
+    for number, raw, size in _records(stream, max_bytes, quotes):
         if raw is None:
             yield Row(number, problem="too_large", num_bytes=size)
+            continue
+        if quotes.open:
+            yield Row(number, problem="malformed_csv", detail="a quote that opens here is never closed")
             continue
         try:
             parsed = list(csv.reader(io.StringIO(raw.decode("utf-8"), newline=""), delimiter=delimiter))

@@ -34,6 +34,11 @@ EXTRAS = {"hf": "hf", "s3": "s3", "s3a": "s3"}
 
 PIECE_BYTES = 1 << 20
 """How much of a stream is read at once."""
+MAX_UNPACKED_BYTES = 256 << 20
+MAX_UNPACKED_RATIO = 200
+"""What unpacks to more than this, and to more than this many times its size, is refused."""
+_PACKED_PIECE_BYTES = 2048
+"""How much of a zstd file is unpacked at once: four bytes of it can stand for 128 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +157,17 @@ def open_bytes(file: InputFile) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressed.
 
     Raises:
-        ConfigError: If it cannot be opened, or the compressed stream is truncated or corrupt.
+        ConfigError: If it cannot be opened, or the compressed stream is truncated or corrupt, or unpacks without end.
     """
     try:
         with contextlib.ExitStack() as stack:
-            stream = stack.enter_context(file.filesystem.open(file.path, "rb"))
+            packed = stream = stack.enter_context(file.filesystem.open(file.path, "rb"))
             if file.compression == ".gz":
-                stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
+                stream = stack.enter_context(gzip.GzipFile(fileobj=packed))
             elif file.compression == ".zst":
-                stream = stack.enter_context(_WholeFrames(stream))
+                stream = stack.enter_context(_WholeFrames(packed))
+            if file.compression:
+                stream = stack.enter_context(_Watched(packed, stream, file.name))
             yield cast(BinaryIO, io.BufferedReader(stream, PIECE_BYTES))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConfigError(f"{file.name}: truncated or corrupt compressed file ({error}); fetch it again") from None
@@ -176,6 +183,39 @@ def _unreadable(name: str, error: Exception, remedy: str) -> FineInstructionsErr
     return ConfigError(f"{name}: cannot be read ({type(error).__name__}: {one_line(error)}); {remedy}")
 
 
+def is_bomb(packed: int, unpacked: int) -> bool:
+    """Whether so few bytes become so many that it cannot be a corpus: text packs to a third, seldom to a twentieth.
+
+    Args:
+        packed: Compressed size in bytes.
+        unpacked: Size in bytes of what came out.
+    """
+    return unpacked > MAX_UNPACKED_BYTES and unpacked > MAX_UNPACKED_RATIO * packed
+
+
+class _Watched(io.RawIOBase):
+    """Decompressed bytes, for as long as they may be a text."""
+
+    def __init__(self, packed: BinaryIO, unpacked: Any, name: str) -> None:
+        self._packed, self._unpacked, self._name = packed, unpacked, name
+        self._size = 0
+
+    def readable(self) -> bool:
+        """True: this is a stream for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with decompressed bytes; 0 at the end."""
+        size = int(self._unpacked.readinto(buffer))
+        self._size += size
+        if is_bomb(self._packed.tell(), self._size):
+            raise ConfigError(
+                f"{self._name}: {self._packed.tell():,} bytes unpack to more than {self._size:,}, which is no text;"
+                " unpack it yourself if you trust it"
+            )
+        return size
+
+
 class _WholeFrames(io.RawIOBase):
     """Decompressed zstd frames; unlike the library's own reader it notices a truncated last frame."""
 
@@ -186,7 +226,7 @@ class _WholeFrames(io.RawIOBase):
         self._errors = zstandard.ZstdError
         self._context = zstandard.ZstdDecompressor()
         self._frame: Any = None
-        self._raw = b""
+        self._raw = memoryview(b"")
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -196,17 +236,18 @@ class _WholeFrames(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer with decompressed bytes; 0 at the end."""
         while not self._ready:
-            self._raw = self._raw or self._stream.read(1 << 16)
+            self._raw = self._raw or memoryview(self._stream.read(1 << 16))
             if not self._raw:
                 if self._frame is not None:
                     raise EOFError("zstd frame ends early")
                 return 0
             self._frame = self._frame or self._context.decompressobj()
+            piece = self._raw[:_PACKED_PIECE_BYTES]
             try:
-                self._ready = memoryview(self._frame.decompress(self._raw))
+                self._ready = memoryview(self._frame.decompress(piece))
             except self._errors as error:
                 raise EOFError(str(error)) from None
-            self._raw = self._frame.unused_data if self._frame.eof else b""
+            self._raw = self._raw[len(piece) - len(self._frame.unused_data) :]
             self._frame = None if self._frame.eof else self._frame
         size = min(len(buffer), len(self._ready))
         buffer[:size] = self._ready[:size]

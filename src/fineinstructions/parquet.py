@@ -5,44 +5,70 @@ are read as bytes: a text that is too large is never turned into a string, and i
 """
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.formats import Row
-from fineinstructions.inputs import one_line
+from fineinstructions.inputs import is_bomb, one_line
 
 STAGED_KEY = b"fineinstructions.input"
 """Key in the metadata of a Parquet file that `staging` converted: the original name, whether it has ids."""
 
 BATCH_BYTES = 1024 * 1024
 """Rows are decoded in batches of about this size."""
+MAX_ROWS_PER_BYTE = 100
+MAX_ROWS_OF_NOTHING = 1_000_000
+"""Rows that are the same take next to no room, but a file with more of them than this says nothing."""
 
 
-def open_parquet(source: Any, name: str) -> Any:
+def open_parquet(source: Any, name: str, *, is_known: bool = False) -> Any:
     """Open a Parquet file for reading by row group.
 
     Args:
         source: Path or binary stream.
         name: Name for messages.
+        is_known: Whether its metadata were looked at before, which takes time for every row group.
 
     Returns:
         The open ``pyarrow.parquet.ParquetFile``, a context manager.
 
     Raises:
-        ConfigError: If it is missing, truncated or no Parquet.
+        ConfigError: If it is missing, truncated or no Parquet, or its metadata claim what the file cannot hold.
     """
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+        num_bytes = source.seek(0, io.SEEK_END) if hasattr(source, "seek") else Path(source).stat().st_size
+        file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=True)
+        file.schema_arrow.names  # noqa: B018 -- decoded only now
+        objection = "" if is_known else _objection(file.metadata, num_bytes)
     except FileNotFoundError:
         raise ConfigError(f"{name}: no such file; put it back where it was") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         raise ConfigError(f"{name}: not a readable Parquet file ({one_line(error)}); fetch or write it again") from None
+    if objection:
+        file.close()
+        raise ConfigError(f"{name}: {objection}; fetch or write it again")
+    return file
+
+
+def _objection(metadata: Any, num_bytes: int) -> str:
+    """What the metadata claim that a file of this size cannot hold; empty for a file that may be honest."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if metadata.num_rows != sum(group.num_rows for group in groups) or any(group.num_rows < 0 for group in groups):
+        return f"claims {metadata.num_rows:,} rows, but its row groups hold others"
+    if metadata.num_rows > MAX_ROWS_OF_NOTHING + MAX_ROWS_PER_BYTE * num_bytes:
+        return f"claims {metadata.num_rows:,} rows in {num_bytes:,} bytes"
+    largest = max((group.total_byte_size for group in groups), default=0)  # Arrow may abort over damaged columns
+    if is_bomb(num_bytes, largest):
+        return f"one of its row groups unpacks from at most {num_bytes:,} bytes to {largest:,}, which is no text"
+    return ""
 
 
 def is_text_type(kind: Any) -> bool:
@@ -84,12 +110,14 @@ def read_parquet_rows(
     while position < stop:
         try:
             batch = next(batches)
-        except (pa.ArrowException, OSError) as error:
+            low, high = max(start - position, 0), min(stop - position, batch.num_rows)
+            wanted = batch.slice(min(low, high), max(high - low, 0))
+            found = _batch_rows(wanted, position + low, text_column, max_text_bytes)
+        except StopIteration:
+            raise ConfigError(f"{name}: ends at row {position}, but claims {stop:,}; fetch it again") from None
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise ConfigError(f"{name}: corrupt from row {position} on ({one_line(error)}); fetch it again") from None
-        low, high = max(start - position, 0), min(stop - position, batch.num_rows)
-        if low < high:
-            found = _batch_rows(batch.slice(low, high - low), position + low, text_column, max_text_bytes)
-            yield from map(restore, found) if is_staged else found
+        yield from map(restore, found) if is_staged else found
         position += batch.num_rows
 
 

@@ -106,7 +106,7 @@ def read_documents(
         ConfigError: If the file cannot be read.
     """
     again = frozenset(int(row) for row in repeated)
-    with open_parquet(path, name or str(path)) as file:
+    with open_parquet(path, name or str(path), is_known=True) as file:
         name, has_id = describe(file, name or str(path), config)
         rows = read_parquet_rows(file, name, range(row_start, row_stop), config.text_column, config.max_document_bytes)
         for position, row in enumerate(rows, start=row_start):

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow as pa
+
 from fineinstructions.config import EMPTY_REVISION, Config
 from fineinstructions.errors import ConfigError
-from fineinstructions.inputs import InputFile, list_inputs, open_bytes
+from fineinstructions.inputs import InputFile, list_inputs, one_line, open_bytes
 from fineinstructions.markup import slot_names
 from fineinstructions.parquet import open_parquet
 from fineinstructions.records import Rejection, Template, content_id, rejection
@@ -116,12 +118,25 @@ def read_bank(config: TemplatesConfig) -> Iterator[Template | Rejection]:
         with open_bytes(file) as stream, open_parquet(stream, file.name) as parquet:
             names = _columns(parquet.schema_arrow.names, file.name, config)
             present = [name for name in names.values() if name is not None]
-            row_number = 0
-            for batch in parquet.iter_batches(batch_size=4096, columns=present):
-                for values in batch.to_pylist():
-                    row = {role: values.get(name) for role, name in names.items() if name is not None}
-                    yield _checked(row, f"{file.name}:{row_number}", "id" in row, seen)
-                    row_number += 1
+            for row_number, values in enumerate(_rows(parquet, file.name, present)):
+                row = {role: values.get(name) for role, name in names.items() if name is not None}
+                yield _checked(row, f"{file.name}:{row_number}", "id" in row, seen)
+
+
+def _rows(parquet: Any, file: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of an open bank file.
+
+    Raises:
+        ConfigError: If a page is corrupt or a text is not UTF-8.
+    """
+    position = 0
+    try:
+        for batch in parquet.iter_batches(batch_size=4096, columns=columns):
+            values = batch.to_pylist()
+            yield from values
+            position += len(values)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: corrupt from row {position} on ({one_line(error)}); fetch it again") from None
 
 
 def _columns(found: list[str], file: str, config: TemplatesConfig) -> dict[str, str | None]:
