@@ -165,7 +165,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if known.pop("of") != decides(arguments):
         raise SystemExit(f"{folder}: holds an index of something else; name another --work")
     index = open_vectors(folder / "index", verify=False, nprobe=arguments.nprobe)
-    with np.load(folder / "truth.npz") as kept:
+    with np.load(folder / "truth.npz", allow_pickle=False) as kept:
         truth = Truth(queries[: len(kept["rows"])], kept["rows"], kept["cosines"], THRESHOLD)
         flat_vectors = kept["flat"]
     facts: dict[str, Any] = {

@@ -179,7 +179,7 @@ def prepare(paths: list[Path], folder: Path, seed: int = 0) -> Base:
 def open_base(folder: Path) -> Base:
     """A base that was prepared before; its sentences stay in the file, mapped."""
     about = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-    sentences = np.asarray(np.load(folder / "sentences.npy", mmap_mode="r"))
+    sentences = np.asarray(np.load(folder / "sentences.npy", mmap_mode="r", allow_pickle=False))
     return Base(sentences, held_out=about["held_out"], seed=about["seed"])
 
 

@@ -194,6 +194,33 @@ def test_a_broad_except_says_why(path: Path) -> None:
             assert reason, f"{path.name}:{handler.lineno} catches everything without saying why"
 
 
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
+LOADERS = {"torch.load", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle"}
+"""Modules and functions that run what a file says."""
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=lambda p: p.name)
+def test_no_file_is_trusted_with_code(path: Path) -> None:
+    """No pickle is read, NumPy arrays without objects only, and no code that comes with a model is run."""
+    tree = tree_of(path)
+    assert not UNPICKLERS & {name.split(".")[0] for name in imports(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            where = f"{path.name}:{node.lineno}"
+            assert called not in LOADERS, where
+            if called in ("np.load", "numpy.load"):
+                assert given.get("allow_pickle") == "False", f"{where}: np.load without allow_pickle=False"
+            if called.startswith("AutoModel") and called.endswith(".from_pretrained") and path in MODULES:
+                assert given.get("use_safetensors") == "True", f"{where}: weights may come in a pickle"
+            assert given.get("trust_remote_code", "False") == "False", where
+            assert given.get("allow_pickle", "False") == "False", where
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value in ("trust_remote_code", "allow_pickle"):
+                    assert ast.unparse(value) == "False", f"{path.name}:{value.lineno}"
+
+
 def heavy_modules_after(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint('\\n', *sorted(set(sys.modules) & {HEAVY!r}), sep=' ')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -92,6 +92,7 @@ class Quotes:
         self._carry = b""
 
     def feed(self, piece: bytes) -> None:
+        """Go on by a piece of the file."""
         data = self._carry + piece
         if not data.endswith(b"\n"):
             data, self._carry = data[:-1], data[-1:]  # a quote or delimiter here may belong to the next byte
@@ -115,9 +116,7 @@ class Quotes:
         self._carry = b""
 
 
-def _records(
-    stream: BinaryIO, max_bytes: int, quotes: Quotes | None = None
-) -> Iterator[tuple[int, bytes | None, int]]:
+def _records(stream: BinaryIO, max_bytes: int, quotes: Quotes | None = None) -> Iterator[tuple[int, bytes | None, int]]:
     """Split into lines, or into CSV records where quotes are followed; they are open when the last one is not whole.
 
     Yields:

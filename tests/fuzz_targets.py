@@ -1,6 +1,6 @@
 """What is fuzzed: functions from any bytes to nothing, which raise only where the package breaks a promise.
 
-Used by the tests beside this file, with the inputs that were once found and with drawn ones, and by `explore`.
+Used by `fuzz/test_promises.py`, with the inputs that were once found and with drawn ones, and by `benchmarks/fuzz.py`.
 """
 
 import io
