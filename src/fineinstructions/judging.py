@@ -20,7 +20,9 @@ _FEEDBACK_TAG = re.compile(r"<feedback>(.*?)(?:</feedback>|\Z)", re.DOTALL | re.
 """A tag that is never closed takes the rest, so that a reply full of them costs one look and not one for each."""
 _JSON_SCORE = re.compile(r'"score"\s*+:\s*+"?\s*+([1-5])(?!\d)')
 _RESULT_MARK = re.compile(r"\[\s*RESULT\s*\]", re.IGNORECASE)
-_RESULT_SCORE = re.compile(r"[\s:=*_]*+(?:(?:overall\s+|final\s+)?score[\s:=*_]*+)?[\[(<{\"'`]?\s*([1-5])", re.IGNORECASE)
+_RESULT_SCORE = re.compile(
+    r"[\s:=*_]*+(?:(?:overall\s+|final\s+)?score[\s:=*_]*+)?[\[(<{\"'`]?\s*([1-5])", re.IGNORECASE
+)
 _GOES_ON = re.compile(r"\d|[.,]\d|\s*(?:[-\u2013]|to|or|and)\s*\d|\s*(?:/|out of)(?!\s*5(?!\d|\.\d))", re.IGNORECASE)
 """After a digit: what makes another number, a range or a grade on another scale of it."""
 _FEEDBACK_LABEL = re.compile(r"\A[\s#*]*feedback\s*:?[\s*]*", re.IGNORECASE)
