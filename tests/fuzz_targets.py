@@ -38,7 +38,9 @@ from fineinstructions.templates.genericize import parse_reply as parse_genericiz
 FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "text")
 PACKED = ("", *COMPRESSIONS)
 MAX_TEXT_BYTES = 4096
-SCRATCH = Path(tempfile.gettempdir())
+_SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-")
+SCRATCH = Path(_SCRATCH.name)
+"""Of this process alone."""
 
 
 def template(raw: bytes) -> None:
@@ -87,7 +89,7 @@ def reply(raw: bytes) -> None:
 
 def recipe(raw: bytes) -> None:
     """A recipe is read into a config that can be written and read again, or is refused in one line."""
-    path = SCRATCH / "fuzzed-recipe.yaml"
+    path = SCRATCH / "recipe.yaml"
     path.write_bytes(raw)
     try:
         config = load(path, RunConfig)
@@ -103,7 +105,7 @@ def rows(raw: bytes) -> None:
     """A file of rows is refused in one line, or every row is used or turned away for a reason; the first byte chooses
     the format and the compression."""
     kind, packed = FORMATS[raw[0] % len(FORMATS)] if raw else "text", PACKED[raw[0] // 5 % 3] if raw else ""
-    path = SCRATCH / f"fuzzed-rows.{kind}"
+    path = SCRATCH / f"rows.{kind}"
     path.write_bytes(raw[1:])
     file = InputFile(LocalFileSystem(), str(path), path.name, kind, packed, is_local=True)
     config = DocumentsConfig(path=str(path), max_document_bytes=MAX_TEXT_BYTES)
