@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fineinstructions.config import digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.formats import Row, read_file_rows
-from fineinstructions.inputs import InputFile, list_inputs, open_bytes
+from fineinstructions.inputs import InputFile, list_inputs, one_line, open_bytes
 from fineinstructions.parquet import STAGED_KEY, open_parquet, read_parquet_rows
 from fineinstructions.readers import (
     ColumnsSeen,
@@ -234,9 +234,7 @@ def _ids(file: StagedFile, config: SourceConfig, of: Callable[[str | None], Any]
         name, has_id = describe(parquet, file.name, config)
         is_staged = STAGED_KEY in (parquet.metadata.metadata or {})
         if has_id and not is_staged:
-            batches = parquet.iter_batches(columns=[config.id_name], batch_size=65536)
-            ids = itertools.chain.from_iterable(_id_strings(batch.column(0)) for batch in batches)
-            yield from map(of, itertools.islice(ids, file.num_rows))
+            yield from map(of, itertools.islice(_id_column(parquet, name, config.id_name), file.num_rows))
             return
         rows = range(file.num_rows)
         for row in read_parquet_rows(parquet, name, rows, config.text_column, config.max_document_bytes):
@@ -244,6 +242,23 @@ def _ids(file: StagedFile, config: SourceConfig, of: Callable[[str | None], Any]
             fields = take_fields(row, config, name, has_id)
             made = None if isinstance(fields, Rejection) else fields.record_id
             yield of(made if not has_id else None if raw_id is None else str(raw_id))
+
+
+def _id_column(parquet: Any, name: str, column: str) -> Iterator[str | None]:
+    """The ids of all rows of a Parquet file.
+
+    Raises:
+        ConfigError: If a page is corrupt, or there are fewer rows than the file claims.
+    """
+    position = 0
+    try:
+        for batch in parquet.iter_batches(columns=[column], batch_size=65536):
+            yield from _id_strings(batch.column(0))
+            position += batch.num_rows
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise ConfigError(f"{name}: corrupt from row {position} on ({one_line(error)}); fetch it again") from None
+    if position < parquet.metadata.num_rows:
+        raise ConfigError(f"{name}: ends at row {position}, but claims {parquet.metadata.num_rows:,}; fetch it again")
 
 
 def _id_strings(column: Any) -> list[str | None]:
