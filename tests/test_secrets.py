@@ -13,10 +13,11 @@ from chat_requests import error_of, request, settings, upper
 from pipeline_inputs import command, in_process, take_documents
 
 from fineinstructions.backends.cache import ResponseCache
+from fineinstructions.backends.completion import safe_line
 from fineinstructions.backends.llm import ChatClient
+from fineinstructions.backends.llm_config import key_of
 from fineinstructions.backends.scripted_brain import echo
 from fineinstructions.backends.scripted_server import Fault, Reply, ScriptedServer, StatusError
-from fineinstructions.backends.secrets import key_of, safe_line
 from fineinstructions.errors import ConfigError
 
 KEY = "sk-'quoted'-and-\\slashed-0123456789"

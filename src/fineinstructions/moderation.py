@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fineinstructions.backends.completion import safe_line
-from fineinstructions.backends.llm_config import server_address
+from fineinstructions.backends.llm_config import key_of, server_address
 from fineinstructions.errors import BackendError, ConfigError
 
 
@@ -102,10 +102,12 @@ class ModerationEndpoint:
 
         self._model = model
         self._address = server_address(base_url or "", "queries.moderation.base_url")
-        try:
-            self._client: Any = openai.OpenAI(base_url=self._address, timeout=timeout_seconds, max_retries=max_retries)
-        except openai.OpenAIError:
-            raise ConfigError("moderation: no key; set OPENAI_API_KEY (any word for a server without keys)") from None
+        key = key_of("OPENAI_API_KEY")
+        if not key:
+            raise ConfigError("moderation: no key; set OPENAI_API_KEY (any word for a server without keys)")
+        self._client: Any = openai.OpenAI(
+            api_key=key, base_url=self._address, timeout=timeout_seconds, max_retries=max_retries
+        )
 
     def moderate(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict per text, in order; one request.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fineinstructions.backends.logprobs import TokenLogprob, from_plain_logprobs, read_logprobs, to_plain_logprobs
-from fineinstructions.errors import BackendError
+from fineinstructions.errors import BackendError, printable
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -28,7 +28,9 @@ def safe_line(text: str, key: str = "") -> str:
         text: What the server or the connection said.
         key: The key that was sent; empty for none.
     """
-    return " ".join(encodable(text.replace(key, "***") if key else text).split())[:300]
+    for shown in {key, repr(key)[1:-1], json.dumps(key)[1:-1]} - {""}:
+        text = text.replace(shown, "***")
+    return " ".join(printable(text).split())[:300]
 
 
 TroubleKind = Literal["length", "too_long", "refusal", "format", "request", "transport", "pending"]

@@ -10,7 +10,6 @@ import asyncio
 import email.utils
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +23,7 @@ from fineinstructions.backends.completion import (
     kind_of_status,
     safe_line,
 )
-from fineinstructions.backends.llm_config import LlmConfig, Structured
+from fineinstructions.backends.llm_config import LlmConfig, Structured, key_of
 from fineinstructions.errors import BackendError
 
 FIRST_CONTACT_RETRIES = 3
@@ -59,7 +58,7 @@ class Endpoint:
         from openai import AsyncOpenAI
 
         self._llm = llm
-        self._key = os.environ.get(llm.api_key_env, "")
+        self._key = key_of(llm.api_key_env)
         self._server = AsyncOpenAI(
             api_key=self._key or "none", base_url=llm.address, max_retries=0, timeout=llm.timeout_seconds
         )

@@ -38,7 +38,7 @@ from fineinstructions.backends.chat import (
 )
 from fineinstructions.backends.completion import ChatError, Completion
 from fineinstructions.backends.endpoint import Servers
-from fineinstructions.backends.llm_config import LlmConfig, LlmOverrides, Structured, with_overrides
+from fineinstructions.backends.llm_config import LlmConfig, LlmOverrides, Structured, key_of, with_overrides
 from fineinstructions.backends.logprobs import REQUEST_FIELDS
 from fineinstructions.backends.prompt import Message
 from fineinstructions.backends.structured import structured_fields
@@ -73,7 +73,7 @@ class ChatClient:
         batches_dir: Where batch files lie; needed for requests of the engine ``batch``.
 
     Raises:
-        ConfigError: If the environment names an address that cannot be used.
+        ConfigError: If the environment names an address or holds a key that cannot be used.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class ChatClient:
         batches_dir: Path | None = None,
     ) -> None:
         self.llm = llm
-        llm.address  # noqa: B018 -- a wrong one is told before any work is done
+        llm.address  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
+        key_of(llm.api_key_env)
         self._cache, self._batches_dir = cache, batches_dir
         self._known = known or {}
         self._engines: dict[str, ChatEngine] = {}

@@ -140,6 +140,24 @@ def server_address(chosen: str, setting: str) -> str:
         raise ConfigError(f"{setting if chosen else 'OPENAI_BASE_URL'}: {error}") from None
 
 
+def key_of(variable: str) -> str:
+    """The key that a variable holds, without the blanks and line ends that come with one read from a file.
+
+    Args:
+        variable: Name of the environment variable.
+
+    Returns:
+        The key; empty for none.
+
+    Raises:
+        ConfigError: If it cannot be sent; libraries would show it in their own words.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise ConfigError(f"{variable}: holds blanks or characters that no key has; set it to the key alone")
+    return key
+
+
 def with_overrides(shared: LlmConfig, overrides: Mapping[str, Any]) -> LlmConfig:
     """The shared ``llm:`` section with one stage's own keys laid over it.
 

@@ -1,6 +1,5 @@
 """What the doctor says of the models that a recipe asks: they answer, what they can do, what a run will ask of them."""
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -60,9 +59,14 @@ def server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[Check]:
     import openai
 
     from fineinstructions.backends.completion import safe_line
+    from fineinstructions.backends.llm_config import key_of
     from fineinstructions.errors import ConfigError
 
-    key = os.environ.get(llm.api_key_env, "")
+    try:
+        key = key_of(llm.api_key_env)
+    except ConfigError as error:
+        yield "key", False, str(error)
+        return
     yield "key", True, f"{llm.api_key_env} is {'set' if key else 'not set (fine for a server without keys)'}"
     try:
         address = llm.address
