@@ -16,19 +16,18 @@ import pytest
 import toy_run
 from toy_run import (
     Toy,
-    as_argument,
     build_and_die,
     build_nothing,
     check,
+    command_of,
     content,
-    find_matches,
     run_toy,
     some_texts,
     write_documents,
 )
 
-from fineinstructions.engines.local import Outcome, Progress, run_units
-from fineinstructions.engines.staff import Staff
+from fineinstructions.engines.local import LocalEngine
+from fineinstructions.engines.tally import Progress
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
 
@@ -64,10 +63,9 @@ def test_the_same_bytes_for_any_number_of_workers(toy: Toy, tmp_path: Path, work
 def test_progress_counts_up_to_the_end(toy: Toy) -> None:
     run = RunFolder.create_or_open(toy.out, {}, toy.phases())
     seen: list[Progress] = []
-    with run.lease():
+    with run.lease(), LocalEngine(0) as engine:
         specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
-        run_units(find_matches, run.todo("matches", specs), run=run, phase="matches", config=toy, workers=0,
-                  build_models=toy_run.build_models, on_progress=seen.append)  # fmt: skip
+        engine.run_units(toy_run.job_of(toy, run, "matches"), run.todo("matches", specs), seen.append)
     assert [p.num_done for p in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1].num_rows_done == seen[-1].num_rows == 60
 
@@ -166,23 +164,6 @@ def test_a_worker_goes_from_phase_to_phase(toy: Toy) -> None:
     assert not Path(f"/proc/{first}").exists(), "it ends with the run"
 
 
-def two_phases(toy: Toy, between: Callable[[], None], build: Callable[[Toy], Any]) -> list[Outcome]:
-    """Both phases over one staff, with something in between."""
-    run = RunFolder.create_or_open(toy.out, {}, toy.phases())
-    specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
-    outcomes = []
-    with run.lease(), Staff() as staff:
-        for phase, work in (("matches", find_matches), ("pairs", toy_run.make_pairs)):
-            outcomes.append(
-                run_units(work, run.todo(phase, specs), run=run, phase=phase, config=toy, workers=toy.workers,
-                          build_models=build, staff=staff)
-            )  # fmt: skip
-            if phase == "matches":
-                between()
-        toy_run.assemble(run, toy)
-    return outcomes
-
-
 def test_workers_that_die_between_two_phases_are_replaced(toy: Toy, tmp_path: Path) -> None:
     toy = replace(toy, workers=3)
     killed = []
@@ -192,7 +173,7 @@ def test_workers_that_die_between_two_phases_are_replaced(toy: Toy, tmp_path: Pa
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
 
-    outcomes = two_phases(toy, kill_all, toy_run.build_models)
+    outcomes = run_toy(toy, between=kill_all)
     assert killed
     assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
     assert workers_of(os.getpid()) == []
@@ -204,7 +185,7 @@ def test_models_that_do_not_close_stop_nothing(
     toy: Toy, tmp_path: Path, build: Callable[[Toy], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fineinstructions.engines.staff.SHUTDOWN_SECONDS", 0.5)
-    outcomes = two_phases(replace(toy, workers=3), lambda: None, build)
+    outcomes = run_toy(replace(toy, workers=3), build)
     assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
     assert workers_of(os.getpid()) == []
     assert content(toy.out) == expected(toy, tmp_path)
@@ -251,8 +232,9 @@ def workers_of(driver: int) -> list[int]:
 
 
 def start_driver(toy: Toy) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(Path(toy_run.__file__)), as_argument(toy)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command_of(toy), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def finish(driver: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -348,7 +330,7 @@ def test_ctrl_c_waits_until_a_worker_is_started() -> None:
     """Another thread of the driver may take the signal; a start that is cut in half leaves a traceback."""
     script = (
         "import os, signal, threading, time\n"
-        "from fineinstructions.engines.staff import interrupts_held_back\n"
+        "from fineinstructions.engines.interrupts import interrupts_held_back\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "try:\n"
         "    with interrupts_held_back():\n"
