@@ -37,6 +37,7 @@ from fineinstructions.runs import (
     single_unit,
     verify,
 )
+from fineinstructions.runs.lease import lease_token
 
 LINKS = [("read", "match"), ("judge", "select")]
 PUBLISHED = {"pairs": "select", "matches": "match"}
@@ -117,6 +118,8 @@ class ToyModels:
     def close(self) -> None:
         with self.closed.open("a") as file:
             file.write(f"{os.getpid()}\n")
+        with self.closed.with_suffix(".gpus").open("a") as file:
+            file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "-") + "\n")
 
 
 def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:
@@ -220,6 +223,10 @@ def job_of(
     """One of the two phases that have workers."""
     work = {"matches": find_matches, "pairs": make_pairs}[phase]
     return Job(run, phase, work, build or build_models, toy, toy.open_units, Resources(gpus=toy.gpus), reopen=reopen)
+
+
+def lease_of(run: RunFolder) -> str:
+    return lease_token(run.lease_file)
 
 
 def settings_file(root: Path) -> Path:

@@ -10,6 +10,7 @@ with it, in a folder of its own. Ray's own default is the cluster that was last 
 import fnmatch
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from fineinstructions.runs.lease import lease_token
 from fineinstructions.runs.plan import UnitSpec
 
 SHUTDOWN_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
 OBJECT_STORE_BYTES = 100 << 20
 """Rows never pass through Ray, so its store of a private cluster is as small as Ray allows, about."""
 
@@ -170,7 +172,7 @@ class Actors:
         try:
             report: Report = self._ray.get(call)
         except errors.RayTaskError as error:
-            line = " ".join(str(error.cause).split())[:300]
+            line = " ".join(str(error.cause).partition("traceback:")[0].split())[:300]
             raise BackendError(
                 f"a Ray worker could not be used: {type(error.cause).__name__}: {line}",
                 hint="every node needs the same Python, fineinstructions and extras",
@@ -256,6 +258,8 @@ class RayEngine:
                 f"RAY_ADDRESS: {address} is Ray's client, whose workers outlive a driver; run on a node of the cluster"
                 " with RAY_ADDRESS=auto, or with `ray job submit`"
             )
+        if ":" in address:
+            _require_answer(address)
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
         if address in ("", "local"):
             self._temporary = Path(tempfile.mkdtemp(prefix="fi-ray-"))  # short: Ray puts sockets there
@@ -310,6 +314,19 @@ class RayEngine:
                 raise ConfigError(f"{line}; ask for less, or name a larger cluster in RAY_ADDRESS")
             self._note(f"{line}; waiting for the cluster to grow")
         return max(1, room)
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address where nothing listens: Ray would try it for minutes.
+
+    Raises:
+        ConfigError: If nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"RAY_ADDRESS: {address}: no Ray cluster there ({error})") from None
 
 
 def _fitting(node: Mapping[str, float], resources: Resources) -> int:
