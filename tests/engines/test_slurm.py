@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,18 @@ def no_gres(folder: Path) -> str:
     return str(script)
 
 
+@pytest.mark.slow
+@pytest.mark.extra
+def test_a_task_that_will_not_start_is_told(toy: Toy, cluster: dict[str, str]) -> None:
+    driver = start_driver(replace(toy, slurm={"time_minutes": 600}))
+    wait_for(lambda: "PartitionTimeLimit" in slurm(cluster, "squeue", "--noheader", "--format=%r"))
+    time.sleep(1)
+    driver.send_signal(signal.SIGINT)
+    said, _ = driver.communicate(timeout=60)
+    assert said.startswith("Slurm tasks of phase 'matches' wait, says Slurm: PartitionTimeLimit (job fineinstructions-")
+    assert said.count("\n") == 1
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Without a cluster
 
@@ -227,12 +240,12 @@ def no_gres(folder: Path) -> str:
 def test_a_slurm_run_says_how_many_workers_and_where_slurm_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"^engine\.workers: missing; say how many"):
-        SlurmEngine(run, None, SlurmConfig())
+        SlurmEngine(run, None, SlurmConfig(), print)
     with pytest.raises(ConfigError, match=r"^engine\.slurm\.template: nowhere\.sh: no such file$"):
-        SlurmEngine(run, 2, SlurmConfig(template="nowhere.sh"))
+        SlurmEngine(run, 2, SlurmConfig(template="nowhere.sh"), print)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"^engine\.kind: slurm, but there is no sbatch here"):
-        SlurmEngine(run, 2, SlurmConfig())
+        SlurmEngine(run, 2, SlurmConfig(), print)
 
 
 def test_a_journal_tells_what_was_open_when_its_task_died(tmp_path: Path) -> None:

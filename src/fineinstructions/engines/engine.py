@@ -90,5 +90,5 @@ def open_engine(
     if config.kind == "ray":
         return RayEngine(config.workers, config.open_units, config.ray, resources, note)
     if config.kind == "slurm":
-        return SlurmEngine(run, config.workers, config.slurm)
+        return SlurmEngine(run, config.workers, config.slurm, note)
     return LocalEngine(config.workers)

@@ -47,9 +47,9 @@ class SlurmConfig(Config):
     """Partition; ``None`` for the cluster's default."""
     account: str | None = None
     """Account; ``None`` for the user's default."""
-    time_minutes: int | None = Field(default=240, ge=1)
-    """Time limit of a task; what it has not done by then goes into another array. ``None`` for the partition's.
-    Ours."""
+    time_minutes: int | None = Field(default=None, ge=1)
+    """Time limit of a task; what it has not done by then goes into another array. ``None`` for the partition's
+    default."""
     options: list[str] = Field(default=[])
     """Further options of sbatch, such as ``--constraint=a100``."""
     template: str | None = None
@@ -70,9 +70,10 @@ class SlurmEngine:
         run: The run folder.
         workers: Worker processes of all tasks that run at one time.
         config: How arrays are submitted.
+        note: Called with what a user should know.
     """
 
-    def __init__(self, run: RunFolder, workers: int | None, config: SlurmConfig) -> None:
+    def __init__(self, run: RunFolder, workers: int | None, config: SlurmConfig, note: Callable[[str], None]) -> None:
         if not workers:
             raise ConfigError(
                 "engine.workers: missing; say how many workers may run at once on the Slurm cluster (--workers N)"
@@ -80,7 +81,8 @@ class SlurmEngine:
         self._script = Path(config.template) if config.template else TEMPLATE
         if not self._script.is_file():
             raise ConfigError(f"engine.slurm.template: {self._script}: no such file")
-        self._config = config
+        self._config, self._note = config, note
+        self._told: set[str] = set()
         self._at_once = -(-workers // config.workers_per_task)
         self._queue = SlurmQueue(run.root)
         self._folder = run.root.absolute() / "slurm"
@@ -119,8 +121,15 @@ class SlurmEngine:
         while arrays.tasks:
             time.sleep(self._config.poll_seconds)
             arrays.look(self._queue.live())
+            self._tell(job)
         _remove_empty(job.run.logs / "slurm")
         return tally.finish(arrays.num_deaths)
+
+    def _tell(self, job: Job[Any, Any]) -> None:
+        """Tell once why tasks do not start, where waiting may not be enough."""
+        for obstacle in sorted(self._queue.obstacles - self._told):
+            self._note(f"Slurm tasks of phase {job.phase!r} wait, says Slurm: {obstacle} (job {self._queue.name})")
+        self._told |= self._queue.obstacles
 
     def _submit(self, job: Job[Any, Any], specs: Sequence[UnitSpec], per_task: int | None) -> dict[Task, Path]:
         """Submit units as arrays, one after the other where they are too many for one; gives the tasks' journals."""

@@ -20,6 +20,10 @@ PATIENCE_SECONDS = 600.0
 """How long a controller may be silent."""
 DEFAULT_MAX_ARRAY_SIZE = 1001
 """What Slurm has where its configuration does not say, and cannot be asked."""
+ORDINARY_REASONS = frozenset(
+    {"None", "Resources", "Priority", "JobArrayTaskLimit", "Dependency", "BeginTime", "Prolog"}
+)
+"""Why a task may wait without anybody having to do something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class SlurmQueue:
             raise ConfigError("engine.kind: slurm, but there is no sbatch here; run where jobs are submitted from")
         place = os.path.realpath(root)
         self.name = f"fineinstructions-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+        self.obstacles: set[str] = set()
+        """Why tasks were waiting when the queue was last looked at, other than for their turn."""
         self._silent_since: float | None = None
 
     def max_array_size(self) -> int:
@@ -71,10 +77,12 @@ class SlurmQueue:
         Raises:
             BackendError: If it has not answered for too long.
         """
-        told = _call("squeue", "--noheader", "--array", f"--name={self.name}", "--format=%F %K")
+        told = _call("squeue", "--noheader", "--array", f"--name={self.name}", "--format=%F %K %r")
         if told.returncode == 0:
             self._silent_since = None
-            return {Task(job, int(index)) for job, index in (line.split() for line in told.stdout.splitlines())}
+            lines = [line.split(maxsplit=2) for line in told.stdout.splitlines()]
+            self.obstacles = {reason for _, _, reason in lines} - ORDINARY_REASONS
+            return {Task(job, int(index)) for job, index, _ in lines}
         self._silent_since = self._silent_since or time.monotonic()
         if time.monotonic() - self._silent_since > PATIENCE_SECONDS:
             line = " ".join(told.stderr.split())[:300]
