@@ -48,7 +48,7 @@ test-all: test slurm
 	$(PYTEST) -m "slow or extra"
 
 slurm:
-	@command -v sbatch >/dev/null && PATH="$$PATH:/usr/sbin" command -v slurmd munged >/dev/null || \
+	@( for p in munged slurmctld slurmd sbatch; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || exit 1; done ) || \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurm-wlm munge >/dev/null; } || \
 	echo "no Slurm here and no way to install it: its tests are skipped (Debian: apt install slurm-wlm munge)"

@@ -102,7 +102,7 @@ def slurm(environment: dict[str, str], *words: str) -> str:
     return done.stdout.strip()
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline

@@ -79,7 +79,7 @@ def ray_processes() -> dict[int, str]:
     return found
 
 
-def wait_until(happened: Any, seconds: float = 90) -> None:
+def wait_until(happened: Any, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline

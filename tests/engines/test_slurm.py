@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import toy_run
+from pipeline_inputs import in_process, take_documents, write_recipe
 from slurm_cluster import missing, slurm, slurm_cluster, wait_for
 from toy_run import Toy, check, command_of, content, run_toy, some_texts, write_documents
 
@@ -246,6 +247,17 @@ def test_a_slurm_run_says_how_many_workers_and_where_slurm_is(tmp_path: Path, mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"^engine\.kind: slurm, but there is no sbatch here"):
         SlurmEngine(run, 2, SlurmConfig(), print)
+
+
+@pytest.mark.slow
+def test_a_forecast_submits_nothing(bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    recipe = write_recipe(
+        tmp_path, take_documents(tmp_path / "d.parquet", 8), queries=None, templates={"bank": str(bank)}
+    )
+    code, said, errors = in_process("run", recipe, "--out", tmp_path / "run", "--engine", "slurm", "--dry-run")
+    assert (code, errors.count("sbatch")) == (0, 0), errors
+    assert said
 
 
 def test_a_journal_tells_what_was_open_when_its_task_died(tmp_path: Path) -> None:

@@ -295,8 +295,8 @@ class RayEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         job = replace(job, lease=lease_token(job.run.lease_file), open_units=min(job.open_units, self._open_units))
-        room = self._room(job)
-        workers = min(self._workers or room, max(1, len(specs)))
+        room = self._room(job) if specs else 0
+        workers = min(self._workers or room, len(specs))
         tally = Tally(job.run, job.phase, specs, workers, on_progress)
         if not specs:
             return tally.outcome
