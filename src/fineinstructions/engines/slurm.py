@@ -82,6 +82,7 @@ class SlurmEngine:
         if not self._script.is_file():
             raise ConfigError(f"engine.slurm.template: {self._script}: no such file")
         self._config, self._note = config, note
+        self._obstacles: set[str] = set()
         self._told: set[str] = set()
         self._at_once = -(-workers // config.workers_per_task)
         self._queue = SlurmQueue(run.root)
@@ -126,10 +127,12 @@ class SlurmEngine:
         return tally.finish(arrays.num_deaths)
 
     def _tell(self, job: Job[Any, Any]) -> None:
-        """Tell once why tasks do not start, where waiting may not be enough."""
-        for obstacle in sorted(self._queue.obstacles - self._told):
+        """Tell once why tasks do not start, where waiting may not be enough: what stood in their way twice in a row."""
+        lasting = self._queue.obstacles & self._obstacles
+        self._obstacles = self._queue.obstacles
+        for obstacle in sorted(lasting - self._told):
             self._note(f"Slurm tasks of phase {job.phase!r} wait, says Slurm: {obstacle} (job {self._queue.name})")
-        self._told |= self._queue.obstacles
+        self._told |= lasting
 
     def _submit(self, job: Job[Any, Any], specs: Sequence[UnitSpec], per_task: int | None) -> dict[Task, Path]:
         """Submit units as arrays, one after the other where they are too many for one; gives the tasks' journals."""
