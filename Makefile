@@ -2,6 +2,7 @@
 #   make demo       set up and run the main job on examples/data
 #   make test       set up and run the test suite of the base install
 #   make test-all   that, then every extra with its tests and the slow ones
+#   make slurm      Slurm for its tests, where this user may install it (test-all does)
 #   make check      format, lint and types
 #   make docs       write the generated pages anew
 #   make clean      remove the environment and what tools left behind
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup
 DEMO := runs/demo
 
-.PHONY: setup setup-all check test test-all demo docs clean
+.PHONY: setup setup-all check test test-all slurm demo docs clean
 
 setup: $(VENV)/dev.stamp
 setup-all: $(VENV)/all.stamp
@@ -31,7 +32,7 @@ $(VENV)/dev.stamp: $(VENV)/base.stamp
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/dev.stamp
-	@$(PIP) --editable '.[dev,embed,hf,s3,serving]'
+	@$(PIP) --editable '.[dev,embed,hf,ray,s3,serving]'
 	@touch $@
 
 check: $(VENV)/dev.stamp
@@ -42,9 +43,15 @@ check: $(VENV)/dev.stamp
 test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not slow and not extra"
 
-test-all: test
+test-all: test slurm
 	$(MAKE) setup-all
 	$(PYTEST) -m "slow or extra"
+
+slurm:
+	@( for p in munged slurmctld slurmd sbatch; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || exit 1; done ) || \
+	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurm-wlm munge >/dev/null; } || \
+	echo "no Slurm here and no way to install it: its tests are skipped (Debian: apt install slurm-wlm munge)"
 
 demo: $(VENV)/base.stamp
 	@$(BIN)/fineinstructions run recipes/quickstart.yaml --out $(DEMO)

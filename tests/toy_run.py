@@ -1,8 +1,8 @@
 """A toy pipeline over real Parquet files, for tests of the run folder and the engines; also a driver to be killed.
 
 Documents -> one match per document -> one pair per match -> published tables. A word in a document's text decides its
-fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, RAISE, DATA, CONFIG, BACKEND
-and FULL raise, and BROKEN raises as long as there is a file `broken` beside the run.
+fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, TASK kills the worker's parent,
+RAISE, DATA, CONFIG, BACKEND and FULL raise, and BROKEN raises as long as there is a file `broken` beside the run.
 """
 
 import json
@@ -11,14 +11,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
 from fineinstructions.config import digest
-from fineinstructions.engines.local import Outcome, run_units
-from fineinstructions.engines.staff import Staff
+from fineinstructions.engines.engine import Engine, LaunchConfig, open_engine
+from fineinstructions.engines.resources import Resources
+from fineinstructions.engines.slurm import SlurmConfig
+from fineinstructions.engines.tally import Outcome
+from fineinstructions.engines.worker import Job
 from fineinstructions.errors import BackendError, ConfigError, DataError, FineInstructionsError
 from fineinstructions.records import Document, Excerpt, Match, Pair, Rejection, content_id, rejection, to_table
 from fineinstructions.runs import (
@@ -33,6 +37,7 @@ from fineinstructions.runs import (
     single_unit,
     verify,
 )
+from fineinstructions.runs.lease import lease_token
 
 LINKS = [("read", "match"), ("judge", "select")]
 PUBLISHED = {"pairs": "select", "matches": "match"}
@@ -44,8 +49,11 @@ class Toy:
 
     inputs: tuple[str, ...]
     out: str
+    engine: Literal["local", "ray", "slurm"] = "local"
     workers: int = 0
     open_units: int = 1
+    gpus: int = 0
+    slurm: dict[str, Any] = field(default_factory=dict)
     unit_rows: int = 10
     min_score: int = 2
     words: int = 3
@@ -90,6 +98,9 @@ def read(documents: Iterable[Document]) -> Iterator[Document | Rejection]:
 def meet_fate(text: str) -> None:
     if "KILL" in text:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "TASK" in text:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)  # the worker dies with its parent
     if "FULL" in text:
         Path("/dev/full").write_text("x")
     if "RAISE" in text:
@@ -107,6 +118,8 @@ class ToyModels:
     def close(self) -> None:
         with self.closed.open("a") as file:
             file.write(f"{os.getpid()}\n")
+        with self.closed.with_suffix(".gpus").open("a") as file:
+            file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "-") + "\n")
 
 
 def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:
@@ -197,18 +210,48 @@ def build_and_die(toy: Toy) -> ToyModels:
     os._exit(3)
 
 
-def run_toy(toy: Toy, build: Callable[[Toy], ToyModels] = build_models) -> list[Outcome]:
+def engine_of(toy: Toy, run: RunFolder) -> Engine:
+    """The engine that the settings name, over real Slurm or Ray where they name it."""
+    slurm = SlurmConfig(**{"poll_seconds": 0.1, "time_minutes": 5, **toy.slurm})
+    launch = LaunchConfig(kind=toy.engine, workers=toy.workers, open_units=toy.open_units, slurm=slurm)
+    return open_engine(run, launch, [], note=print)
+
+
+def job_of(
+    toy: Toy, run: RunFolder, phase: str, build: Callable[[Toy], ToyModels] | None = None
+) -> Job[ToyModels, Toy]:
+    """One of the two phases that have workers."""
+    work = {"matches": find_matches, "pairs": make_pairs}[phase]
+    return Job(run, phase, work, build or build_models, toy, toy.open_units, Resources(gpus=toy.gpus), reopen=reopen)
+
+
+def lease_of(run: RunFolder) -> str:
+    return lease_token(run.lease_file)
+
+
+def settings_file(root: Path) -> Path:
+    return root.with_suffix(".toy.json")
+
+
+def reopen(root: Path) -> Toy:
+    """The settings of a run, for tasks of Slurm."""
+    return from_argument(settings_file(root).read_text(encoding="utf-8"))
+
+
+def run_toy(
+    toy: Toy, build: Callable[[Toy], ToyModels] | None = None, between: Callable[[], None] = lambda: None
+) -> list[Outcome]:
     """Run all phases and publish; returns the outcome of the two phases that have workers."""
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
-    with run.lease(), Staff() as staff:
+    settings_file(run.root).write_text(as_argument(toy), encoding="utf-8")
+    outcomes = []
+    with run.lease(), engine_of(toy, run) as engine:
         specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
-        outcomes = []
-        for phase, work in (("matches", find_matches), ("pairs", make_pairs)):
+        for phase in ("matches", "pairs"):
             todo = run.todo(phase, specs, retry_failed=toy.retry_failed)
-            outcomes.append(
-                run_units(work, todo, run=run, phase=phase, build_models=build, config=toy, workers=toy.workers,
-                          open_units=toy.open_units, staff=staff)
-            )  # fmt: skip
+            outcomes.append(engine.run_units(job_of(toy, run, phase, build), todo))
+            if phase == "matches":
+                between()
         assemble(run, toy)
     return outcomes
 
@@ -241,16 +284,28 @@ def content(out: str | Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for f in folders for p in sorted(f.rglob("*")) if p.is_file()}
 
 
-if __name__ == "__main__":
-    settings = json.loads(sys.argv[1])
-    try:
-        run_toy(replace(Toy(inputs=(), out=""), **{**settings, "inputs": tuple(settings["inputs"])}))
-    except FineInstructionsError as trouble:
-        sys.exit(f"{type(trouble).__name__}: {trouble}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+def command_of(toy: Toy) -> list[str]:
+    """Command line of a driver; its functions are those of this module, which tasks of Slurm can import."""
+    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import toy_run; toy_run.main()"
+    return [sys.executable, "-c", start, as_argument(toy)]
 
 
 def as_argument(toy: Toy) -> str:
     """The settings as the argument of this script."""
     return json.dumps(asdict(toy))
+
+
+def from_argument(text: str) -> Toy:
+    """Inverse of `as_argument`."""
+    settings = json.loads(text)
+    return replace(Toy(inputs=(), out=""), **{**settings, "inputs": tuple(settings["inputs"])})
+
+
+def main() -> None:
+    """Be a driver: the settings are the argument."""
+    try:
+        run_toy(from_argument(sys.argv[1]))
+    except FineInstructionsError as trouble:
+        sys.exit(f"{type(trouble).__name__}: {trouble}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

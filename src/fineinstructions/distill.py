@@ -68,7 +68,7 @@ def distill(
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
     driver = _Distilling(config, Path(out), redo, retry_failed, progress or Silent())
-    with driver.folder.lease(), driver.staff:
+    with driver.folder.lease(), driver.engine:
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)

@@ -157,7 +157,7 @@ def forecast(
 
 
 def _sample_config(config: RunConfig, documents: Path, folder: Path) -> RunConfig:
-    """The recipe over the sample, all models embedded; what has to be made for it goes to a folder."""
+    """The recipe over the sample, on this machine, all models embedded; what has to be made for it goes to a folder."""
     sections: dict[str, Any] = {
         name: getattr(config, name).model_copy(update={"model": "embedded"})
         for name in ("genericize", "instantiate", "judge")
@@ -171,6 +171,8 @@ def _sample_config(config: RunConfig, documents: Path, folder: Path) -> RunConfi
         if config.templates.index:
             sections["templates"] = _as_bank(Path(config.templates.index), folder / "bank.parquet")
     sections["documents"] = DocumentsConfig(path=str(documents), id_column="document_id")
+    if config.engine.kind != "local":
+        sections["engine"] = config.engine.model_copy(update={"kind": "local", "workers": None, "resources": {}})
     return config.model_copy(update=sections)
 
 

@@ -22,9 +22,10 @@ from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
 from fineinstructions.endpoints import asked_models, batch_round, record_endpoints, runs_here
-from fineinstructions.engines.local import Progress as EngineProgress
-from fineinstructions.engines.local import SetAside, run_units
-from fineinstructions.engines.staff import Staff
+from fineinstructions.engines.engine import open_engine
+from fineinstructions.engines.tally import Progress as EngineProgress
+from fineinstructions.engines.tally import SetAside
+from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
 from fineinstructions.phases import Models, build_models
 from fineinstructions.progress import Progress, Silent
@@ -47,7 +48,7 @@ from fineinstructions.runs import (
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
-from fineinstructions.setup import Setup
+from fineinstructions.setup import Setup, open_setup
 from fineinstructions.silver import rows as silver
 from fineinstructions.staleness import bank_phases, pair_phases
 
@@ -150,7 +151,7 @@ def run(
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
     driver = Driver(config, Path(out), redo, retry_failed, progress or Silent())
-    with driver.folder.lease(), driver.staff:
+    with driver.folder.lease(), driver.engine:
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
@@ -173,7 +174,7 @@ def build_templates(
     """
     config = as_config(recipe, overrides)
     driver = Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
-    with driver.folder.lease(), driver.staff:
+    with driver.folder.lease(), driver.engine:
         driver.make_bank()
         driver.publish_bank_rejections()
     return driver.result
@@ -225,7 +226,7 @@ def explain(path: str | Path, pair_id: str) -> Lineage:
 
 def _reader(folder: RunFolder) -> DocumentReader:
     """Reads the documents of a unit, as the run's own recipe says."""
-    setup = Setup(from_mapping(folder.config, RunConfig, where=str(folder.recipe_file)), folder.root)
+    setup = open_setup(folder.root)
     return lambda spec: (d for d in documents_of(spec, setup) if not isinstance(d, Rejection))
 
 
@@ -249,7 +250,7 @@ class Driver:
         phases = bank_phases(config, models) if bank_only else self.phases(models)
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
-        self.staff = Staff()
+        self.engine = open_engine(self.folder, config.engine, config.engine.resources.values(), progress.note)
         if config.encoder.engine == "endpoint" and not bank_only:
             progress.note(
                 "encoder: a server gives one vector for a whole document, so there are no coverage chunks in this run; "
@@ -347,20 +348,20 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
-        workers = engine.num_workers()
+        resources = engine.resources_of(phase)
+        job = Job(
+            self.folder,
+            phase,
+            function,
+            build_searching if asks_a_server and phase == "candidates" else build,
+            config=self._setup,
+            open_units=engine.open_units if asks_a_server else 1,
+            resources=resources,
+            max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
+            reopen=open_setup,
+        )
         with batch_round(self._setup, phase, self._progress.note, retry_failed=self._retry_failed):
-            outcome = run_units(
-                function,
-                todo,
-                run=self.folder,
-                phase=phase,
-                build_models=_build_searching if asks_a_server and phase == "candidates" else build,
-                config=self._setup,
-                workers=min(workers, 1) if runs_here(self._config, phase) else workers,
-                open_units=engine.open_units if asks_a_server else 1,
-                staff=self.staff,
-                on_progress=tell,
-            )
+            outcome = self.engine.run_units(job, todo, tell)
         self._progress.finish(phase)
         self.result.num_units_done += outcome.num_done
         self.result.set_aside += outcome.set_aside
@@ -379,7 +380,7 @@ def _asks_a_server(config: RunConfig, phase: str) -> bool:
     return bool(asked_models(config, phase))
 
 
-def _build_searching(setup: Setup) -> Models:
+def build_searching(setup: Setup) -> Models:
     """The models of a worker that searches in several threads: what is made on demand is made before there are any."""
     models = build_models(setup)
     models.retrieve  # noqa: B018 -- two encoders would be two request windows

@@ -3,13 +3,15 @@
 The smallest recipe is two lines, ``queries: {path: ...}`` and ``documents: {path: ...}``.
 """
 
-import os
+from typing import Literal
 
 from pydantic import Field
 
 from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.config import Config
+from fineinstructions.engines.engine import LaunchConfig
+from fineinstructions.engines.resources import Resources
 from fineinstructions.matches.chunk import ChunkConfig
 from fineinstructions.matches.retrieve import RetrieveConfig
 from fineinstructions.matches.sample import SampleConfig
@@ -25,19 +27,31 @@ from fineinstructions.templates.index import IndexConfig
 from fineinstructions.templates.merge import MergeConfig
 from fineinstructions.templates.queries import QueriesConfig
 
+PhaseName = Literal[
+    "queries",
+    "genericize",
+    "templates",
+    "index",
+    "candidates",
+    "popularity",
+    "matches",
+    "pairs",
+    "assemble",
+    "compatibility",
+    "silver",
+]
 
-class EngineConfig(Config):
-    """How the work is cut and spread; changes no result, except that units decide which documents share a batch.
+
+class EngineConfig(LaunchConfig):
+    """Where the work is done, and how it is cut and spread; changes no result, except that units decide which documents
+    share a batch.
 
     Another cut makes other units: those are made again, with ``--redo``. `query_unit_rows` stands in what makes
     ``genericize`` and everything after it stale.
     """
 
-    workers: int | None = Field(default=None, ge=0)
-    """Worker processes; ``None`` for one per processor, 0 to work in this process. Ours."""
-    open_units: int = Field(default=3, ge=1)
-    """Units that a worker keeps open at once where a model server does the work, so that no unit border drains its
-    request window; the embedded tier uses 1. Ours."""
+    resources: dict[PhaseName, Resources] = Field(default={})
+    """What each worker of a phase is given, by the phase's name."""
     unit_bytes: int = Field(default=1 << 20, ge=1)
     """Uncompressed bytes of documents in a work unit, about. Ours."""
     unit_rows: int = Field(default=1000, ge=1)
@@ -45,9 +59,9 @@ class EngineConfig(Config):
     query_unit_rows: int = Field(default=10_000, ge=1)
     """Most queries in a work unit; another number makes templates, and all that follows, again. Ours."""
 
-    def num_workers(self) -> int:
-        """Worker processes to start."""
-        return len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+    def resources_of(self, phase: str) -> Resources:
+        """What a worker of a phase is given."""
+        return {str(name): given for name, given in self.resources.items()}.get(phase, Resources())
 
 
 class OutputConfig(Config):

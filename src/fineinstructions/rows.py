@@ -21,8 +21,10 @@ from fineinstructions import __version__
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.config import digest, to_plain
 from fineinstructions.endpoints import asked_models, require_answers_now, runs_here
-from fineinstructions.engines.local import Progress as EngineProgress
-from fineinstructions.engines.local import SetAside, run_units
+from fineinstructions.engines.engine import open_engine
+from fineinstructions.engines.tally import Progress as EngineProgress
+from fineinstructions.engines.tally import SetAside
+from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
 from fineinstructions.given_rows import STAGE, GivenRow, find_columns, lone_template, read_given_rows
 from fineinstructions.markup import slot_names
@@ -51,7 +53,7 @@ from fineinstructions.records import (
 from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_parquet, plan_units
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file
 from fineinstructions.sense import check_sense
-from fineinstructions.setup import Setup
+from fineinstructions.setup import Setup, open_setup
 from fineinstructions.templates.genericize import genericize
 
 R = TypeVar("R")
@@ -136,8 +138,6 @@ def _model_names(models: Models) -> dict[str, str]:
 def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress) -> list[SetAside]:
     todo = run.todo(STAGE, specs, retry_failed=True)
     engine = setup.config.engine
-    workers = engine.num_workers() if len(todo) > 1 else 0
-    in_process = any(runs_here(setup.config, phase) for phase in PHASES)
     progress.start(STAGE, len(specs), len(specs) - len(todo))
     told = 0
 
@@ -146,17 +146,20 @@ def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress)
         progress.advance(STAGE, state.num_rows_done - told)
         told = state.num_rows_done
 
-    outcome = run_units(
+    job = Job(
+        run,
+        STAGE,
         work_off,
-        todo,
-        run=run,
-        phase=STAGE,
-        build_models=build_models,
+        build_models,
         config=setup,
-        workers=min(workers, 1) if in_process else workers,
         open_units=engine.open_units if asked_models(setup.config, *PHASES) else 1,
-        on_progress=tell,
+        max_local_workers=1 if any(runs_here(setup.config, phase) for phase in PHASES) else None,
+        reopen=open_setup,
     )
+    few = engine.kind == "local" and len(todo) <= 1
+    launch = engine.model_copy(update={"workers": 0}) if few else engine
+    with open_engine(run, launch, [], progress.note) as place:
+        outcome = place.run_units(job, todo, tell)
     progress.finish(STAGE)
     return outcome.set_aside
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fineinstructions.config import from_mapping
 from fineinstructions.recipe import RunConfig
-from fineinstructions.runs import single_unit
+from fineinstructions.runs import RunFolder, single_unit
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,13 @@ class Setup:
     def popularity_dir(self) -> Path:
         """How many documents found each template, and what sampling makes of it."""
         return self.root / "units" / "popularity" / single_unit().folder_name
+
+
+def open_setup(root: Path) -> Setup:
+    """The setup of a run as its folder tells it, for workers that can be sent no objects.
+
+    Raises:
+        ConfigError: If there is no run in the folder.
+    """
+    folder = RunFolder.open(root)
+    return Setup(from_mapping(folder.config, RunConfig, where=str(folder.recipe_file)), folder.root)

@@ -16,19 +16,21 @@ import pytest
 import toy_run
 from toy_run import (
     Toy,
-    as_argument,
     build_and_die,
     build_nothing,
     check,
+    command_of,
     content,
-    find_matches,
     run_toy,
     some_texts,
     write_documents,
 )
 
-from fineinstructions.engines.local import Outcome, Progress, run_units
+from fineinstructions.engines.local import LocalEngine
+from fineinstructions.engines.resources import visible_gpus
 from fineinstructions.engines.staff import Staff
+from fineinstructions.engines.tally import Progress
+from fineinstructions.engines.worker import Report
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
 
@@ -64,10 +66,9 @@ def test_the_same_bytes_for_any_number_of_workers(toy: Toy, tmp_path: Path, work
 def test_progress_counts_up_to_the_end(toy: Toy) -> None:
     run = RunFolder.create_or_open(toy.out, {}, toy.phases())
     seen: list[Progress] = []
-    with run.lease():
+    with run.lease(), LocalEngine(0) as engine:
         specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
-        run_units(find_matches, run.todo("matches", specs), run=run, phase="matches", config=toy, workers=0,
-                  build_models=toy_run.build_models, on_progress=seen.append)  # fmt: skip
+        engine.run_units(toy_run.job_of(toy, run, "matches"), run.todo("matches", specs), seen.append)
     assert [p.num_done for p in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1].num_rows_done == seen[-1].num_rows == 60
 
@@ -166,23 +167,6 @@ def test_a_worker_goes_from_phase_to_phase(toy: Toy) -> None:
     assert not Path(f"/proc/{first}").exists(), "it ends with the run"
 
 
-def two_phases(toy: Toy, between: Callable[[], None], build: Callable[[Toy], Any]) -> list[Outcome]:
-    """Both phases over one staff, with something in between."""
-    run = RunFolder.create_or_open(toy.out, {}, toy.phases())
-    specs = plan_units([describe_parquet(toy.inputs[0])], 1 << 20, 10)
-    outcomes = []
-    with run.lease(), Staff() as staff:
-        for phase, work in (("matches", find_matches), ("pairs", toy_run.make_pairs)):
-            outcomes.append(
-                run_units(work, run.todo(phase, specs), run=run, phase=phase, config=toy, workers=toy.workers,
-                          build_models=build, staff=staff)
-            )  # fmt: skip
-            if phase == "matches":
-                between()
-        toy_run.assemble(run, toy)
-    return outcomes
-
-
 def test_workers_that_die_between_two_phases_are_replaced(toy: Toy, tmp_path: Path) -> None:
     toy = replace(toy, workers=3)
     killed = []
@@ -192,7 +176,7 @@ def test_workers_that_die_between_two_phases_are_replaced(toy: Toy, tmp_path: Pa
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
 
-    outcomes = two_phases(toy, kill_all, toy_run.build_models)
+    outcomes = run_toy(toy, between=kill_all)
     assert killed
     assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
     assert workers_of(os.getpid()) == []
@@ -204,12 +188,46 @@ def test_models_that_do_not_close_stop_nothing(
     toy: Toy, tmp_path: Path, build: Callable[[Toy], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fineinstructions.engines.staff.SHUTDOWN_SECONDS", 0.5)
-    outcomes = two_phases(replace(toy, workers=3), lambda: None, build)
+    outcomes = run_toy(replace(toy, workers=3), build)
     assert [(o.num_done, o.set_aside, o.num_deaths) for o in outcomes] == [(6, [], 0), (6, [], 0)]
     assert workers_of(os.getpid()) == []
     assert content(toy.out) == expected(toy, tmp_path)
     if build is toy_run.build_what_cannot_be_closed:
         assert "TimeoutError: no answer" in (tmp_path / "run" / "logs" / "matches-close.log").read_text()
+
+
+def test_every_worker_sees_its_own_gpus(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of them allow one worker of two, which the next phase's worker takes over; one per worker allows three."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    assert visible_gpus() == ["3", "5", "7"]
+    run_toy(replace(toy, workers=3, gpus=2, seconds=0.01))
+    assert seen_gpus(toy) == {"3,5"}
+    run_toy(replace(toy, workers=8, gpus=1, out=f"{toy.out}-2", seconds=0.05, unit_rows=2))
+    assert seen_gpus(replace(toy, out=f"{toy.out}-2")) == {"3", "5", "7"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5,7"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
+    assert visible_gpus() == ["0"]
+    with pytest.raises(ConfigError, match=r"^engine\.resources: a worker is to have 2 GPUs, but this machine shows 1;"):
+        run_toy(replace(toy, workers=1, gpus=2, redo=True, words=2))
+
+
+def seen_gpus(toy: Toy) -> set[str]:
+    """What workers found in their environment when they closed their models."""
+    return set(Path(toy.out).with_suffix(".gpus").read_text().split())
+
+
+def test_a_worker_with_other_resources_is_another_one(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with Staff() as staff:
+        run = RunFolder(Path(toy.out), phases=tuple(toy.phases()))
+        first = staff.hire(toy_run.job_of(toy, run, "matches"))
+        assert list(staff.listen([first])) == [(first, Report(None, "ready"))]
+        first.ready = True
+        staff.take_back([first])
+        second = staff.hire(toy_run.job_of(replace(toy, gpus=1), run, "matches"))
+        assert (second.gpus, second.process.pid == first.process.pid) == (("0",), False)
+        assert not first.process.is_alive()
+        staff.end([second])
 
 
 def test_models_that_cannot_be_built(toy: Toy) -> None:
@@ -251,8 +269,9 @@ def workers_of(driver: int) -> list[int]:
 
 
 def start_driver(toy: Toy) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(Path(toy_run.__file__)), as_argument(toy)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command_of(toy), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def finish(driver: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -348,7 +367,7 @@ def test_ctrl_c_waits_until_a_worker_is_started() -> None:
     """Another thread of the driver may take the signal; a start that is cut in half leaves a traceback."""
     script = (
         "import os, signal, threading, time\n"
-        "from fineinstructions.engines.staff import interrupts_held_back\n"
+        "from fineinstructions.engines.interrupts import interrupts_held_back\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "try:\n"
         "    with interrupts_held_back():\n"

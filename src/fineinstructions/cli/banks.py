@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Json, Out, Recipe, Redo, Retry, Sets, Workers, report
+from fineinstructions.cli.runs import Engine, Json, Out, Recipe, Redo, Retry, Sets, Workers, report, run_flags
 
 app = typer.Typer(help="Make template banks that other runs can use.", no_args_is_help=True)
 
@@ -22,6 +22,7 @@ def build(
     out: Out,
     set_: Sets = None,
     workers: Workers = None,
+    engine: Engine = None,
     redo: Redo = False,
     retry_failed: Retry = False,
     as_json: Json = False,
@@ -30,7 +31,7 @@ def build(
     from fineinstructions import pipeline
     from fineinstructions.cli.reporters import reporter
 
-    overrides = [*(set_ or ()), *([f"engine.workers={workers}"] if workers is not None else [])]
+    overrides = [*(set_ or ()), *run_flags(workers=workers, engine=engine)]
     with reporter(as_json) as progress:
         result = pipeline.build_templates(
             recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress

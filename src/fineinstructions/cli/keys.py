@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 
 GENERATED = "<!-- Written by `make docs`; change the code, not this page. -->"
@@ -33,7 +33,7 @@ def _section_lines(key: str, field: FieldInfo) -> Iterator[str]:
     section = _section(field.annotation)
     if section is None:
         return
-    key += "[]" if typing.get_origin(field.annotation) is list else ""
+    key += {list: "[]", dict: ".NAME"}.get(typing.get_origin(field.annotation) or str, "")
     yield from ("", f"## {key}", "", *paragraphs(field.description or section.__doc__), "")
     plain = [(name, inner) for name, inner in section.model_fields.items() if _section(inner.annotation) is None]
     yield from _key_table(f"{key}.", plain)
@@ -61,7 +61,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     """The config class of a section, or of the entries of a list; ``None`` for a plain key."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    is_wrapper = typing.get_origin(annotation) in (types.UnionType, typing.Union, list)
+    is_wrapper = typing.get_origin(annotation) in (types.UnionType, typing.Union, list, dict)
     arguments = typing.get_args(annotation) if is_wrapper else ()
     return next((found for found in map(_section, arguments) if found is not None), None)
 
@@ -79,7 +79,15 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
         return f"mapping of {_type_name(arguments[0])} to {_type_name(arguments[1])}"
-    plain = {type(None): "null", str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    plain = {
+        type(None): "null",
+        str: "text",
+        int: "whole number",
+        float: "number",
+        ByteSize: "size",
+        bool: "true or false",
+        Path: "path",
+    }
     if annotation is Any:
         return "anything"
     return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))

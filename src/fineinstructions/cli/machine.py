@@ -27,6 +27,7 @@ CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fss
 OPTIONAL = {
     "huggingface_hub": "hf",
     "s3fs": "s3",
+    "ray": "ray",
     "torch": "hf",
     "transformers": "hf",
     "sentence-transformers": "embed",

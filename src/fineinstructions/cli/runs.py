@@ -26,6 +26,9 @@ Retry = Annotated[bool, typer.Option("--retry-failed", help="Try again what an e
 Workers = Annotated[
     int | None, typer.Option("--workers", "-w", min=0, help="Worker processes; 0 works in this one.", metavar="N")
 ]
+Engine = Annotated[
+    str | None, typer.Option("--engine", help="Where the work is done: local, ray or slurm.", metavar="NAME")
+]
 
 NUM_SHOWN_PAIRS = 3
 SHOWN_SEED = 0
@@ -70,6 +73,7 @@ def run(
         typer.Option(min=1, help="Only the first N documents; run again without for the rest.", metavar="N"),
     ] = None,
     workers: Workers = None,
+    engine: Engine = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Forecast counts, calls, tokens, time and disk from a sample.")
     ] = False,
@@ -82,7 +86,7 @@ def run(
     Ends with exit code 1 as long as records or whole units failed, until --retry-failed has made them good; with 3
     where batch files were written, as soon as every unit had its turn.
     """
-    overrides = [*(set_ or ()), *run_flags(limit, workers)]
+    overrides = [*(set_ or ()), *run_flags(limit, workers, engine)]
     if dry_run:
         print_forecast(recipe, overrides, as_json)
         return
@@ -94,9 +98,9 @@ def run(
     report(result, as_json)
 
 
-def run_flags(limit: int | None, workers: int | None) -> list[str]:
+def run_flags(limit: int | None = None, workers: int | None = None, engine: str | None = None) -> list[str]:
     """Options as overrides of the recipe."""
-    flags = {"documents.limit": limit, "engine.workers": workers}
+    flags = {"documents.limit": limit, "engine.workers": workers, "engine.kind": engine}
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
 
 

@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Json, Out, Recipe, Redo, Retry, Sets, Workers, print_forecast, report, run_flags
+from fineinstructions.cli.runs import (
+    Engine,
+    Json,
+    Out,
+    Recipe,
+    Redo,
+    Retry,
+    Sets,
+    Workers,
+    print_forecast,
+    report,
+    run_flags,
+)
 
 
 def distill(
@@ -13,6 +25,7 @@ def distill(
     set_: Sets = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N documents.", metavar="N")] = None,
     workers: Workers = None,
+    engine: Engine = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Forecast counts, calls, tokens and time from a sample.")
     ] = False,
@@ -29,7 +42,7 @@ def distill(
     from fineinstructions.cli.reporters import reporter
     from fineinstructions.silver.rows import PUBLISHED, REJECTED
 
-    overrides = [*(set_ or ()), *run_flags(limit, workers)]
+    overrides = [*(set_ or ()), *run_flags(limit, workers, engine)]
     if dry_run:
         print_forecast(recipe, overrides, as_json, distilling=True)
         return

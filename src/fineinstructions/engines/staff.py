@@ -2,48 +2,47 @@
 
 In: jobs. Out: processes that build the models of a job and wait for its units.
 
-The decision a reader would question: processes stay for the whole run although every phase has models of its own.
-Starting one costs about a second of processor time, most of it imports, and a run has ten phases: on small inputs that
-was half of the run.
+The decisions a reader would question: plain spawned processes with one pipe each instead of `ProcessPoolExecutor`.
+There, the death of one worker breaks the whole pool, takes the other workers' units (and their paid model calls) with
+it, and does not say which unit was to blame; and a worker can hold only one unit, which drains the request window at
+every unit's end. Here a death costs one worker's open units and is pinned on them. And processes stay for the whole run
+although every phase has models of its own: starting one costs about a second of processor time, most of it imports, and
+a run has ten phases; on small inputs that was half of the run.
 """
 
 import multiprocessing
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
-from fineinstructions.engines.worker import serve
+from fineinstructions.engines.crew import Death, Hand
+from fineinstructions.engines.resources import Resources, thread_environment, visible_gpus
+from fineinstructions.engines.worker import Job, Report, serve
+from fineinstructions.errors import ConfigError
 from fineinstructions.runs.plan import UnitSpec
 
 SHUTDOWN_SECONDS = 5.0
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
-@dataclass
-class Worker:
+@dataclass(eq=False, kw_only=True)
+class Worker(Hand):
     """A worker process as the driver sees it."""
 
     process: SpawnProcess
     pipe: Connection
-    ready: bool = False
-    open: dict[int, UnitSpec] = field(default_factory=dict)
-    alone: bool = False
-    """Whether its only unit is a suspect, run by itself so that a death is pinned on it."""
+    resources: Resources
+    gpus: tuple[str, ...] = ()
+    """GPUs that it has for itself, as CUDA names them."""
 
 
 class Staff:
-    """Worker processes that outlive a phase: each costs about a second of processor time to start.
+    """Worker processes that outlive a phase; a `Workforce`.
 
     A context: what is idle at its end is ended.
     """
@@ -55,22 +54,79 @@ class Staff:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end_workers(self._idle)
+        self.end(self._idle)
+        self._idle = []
 
-    def hire(self) -> Worker:
-        """A worker that waits for a job: an idle one, or else a new one.
+    def room(self, resources: Resources) -> int | None:
+        """How many workers have room beside each other; ``None`` where nothing limits them.
 
-        One that died while it was idle, or does not come to an end with the models of its last job, is let go; no unit
-        is lost by that.
+        Raises:
+            ConfigError: If there are not even the GPUs for one.
+        """
+        if not resources.gpus:
+            return None
+        if len(self._gpus) < resources.gpus:
+            raise ConfigError(
+                f"engine.resources: a worker is to have {resources.gpus} GPUs, but this machine shows"
+                f" {len(self._gpus)}; lower `gpus`, or look at CUDA_VISIBLE_DEVICES and nvidia-smi"
+            )
+        return len(self._gpus) // resources.gpus
+
+    @cached_property
+    def _gpus(self) -> tuple[str, ...]:
+        return tuple(visible_gpus())
+
+    @cached_property
+    def _free_gpus(self) -> list[str]:
+        return list(self._gpus)
+
+    def hire(self, job: Job[Any, Any]) -> Worker:
+        """A worker that builds the models of a job: an idle one, or else a new one.
+
+        One that died while it was idle, does not come to an end with the models of its last job, or has other resources
+        than the job wants, is let go; no unit is lost by that.
         """
         while self._idle:
             worker = self._idle.pop()
-            if _has_closed(worker):
+            has_closed = _has_closed(worker)
+            if has_closed and worker.resources == job.resources:
                 worker.ready = False
-                return worker
-            worker.process.kill()
-            end_workers([worker])
-        return _start()
+                break
+            if not has_closed:
+                worker.process.kill()
+            self.end([worker])
+        else:
+            worker = self._start(job.resources)
+        with suppress(OSError):  # It is dead; its pipe tells so when it is read next.
+            worker.pipe.send(job)
+        return worker
+
+    def _start(self, resources: Resources) -> Worker:
+        gpus = tuple(self._free_gpus.pop(0) for _ in range(resources.gpus))
+        context = multiprocessing.get_context("spawn")
+        mine, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
+        with _environment(thread_environment(resources.cpus) | _sees(gpus)):
+            process.start()
+        theirs.close()
+        return Worker(process=process, pipe=mine, resources=resources, gpus=gpus)
+
+    def give(self, worker: Worker, spec: UnitSpec) -> None:
+        """Send a unit down a worker's pipe."""
+        with suppress(OSError):  # It is dead; its pipe tells so when it is read next, and the unit is open till then.
+            worker.pipe.send(spec)
+
+    def listen(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Report | Death]]:
+        """Wait for the pipes of workers, and read each that has something."""
+        ready = wait([worker.pipe for worker in workers])
+        for worker in [w for w in workers if w.pipe in ready]:
+            try:
+                yield worker, worker.pipe.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                worker.pipe.close()
+                self._free_gpus.extend(worker.gpus)
+                yield worker, Death(f"exit code {worker.process.exitcode}")
 
     def take_back(self, workers: Sequence[Worker]) -> None:
         """Have workers close their models and wait for the next job; they have nothing open."""
@@ -78,6 +134,20 @@ class Staff:
         for worker in workers:
             with suppress(OSError):  # It is dead; `hire` finds out.
                 worker.pipe.send(None)
+
+    def end(self, workers: Sequence[Worker]) -> None:
+        """End processes: politely where they are idle, else by SIGKILL."""
+        for worker in workers:
+            if worker.open or not worker.ready:
+                worker.process.kill()
+            worker.pipe.close()
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        for worker in workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            self._free_gpus.extend(worker.gpus)
 
 
 def _has_closed(worker: Worker) -> bool:
@@ -88,36 +158,15 @@ def _has_closed(worker: Worker) -> bool:
         return False
 
 
-def _start() -> Worker:
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
-    with _one_thread_each():
-        process.start()
-    theirs.close()
-    return Worker(process, mine)
-
-
-def end_workers(workers: list[Worker]) -> None:
-    """End processes: politely where they are idle, else by SIGKILL."""
-    for worker in workers:
-        if worker.open or not worker.ready:
-            worker.process.kill()
-        worker.pipe.close()
-    deadline = time.monotonic() + SHUTDOWN_SECONDS
-    for worker in workers:
-        worker.process.join(max(0.0, deadline - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-    workers.clear()
+def _sees(gpus: Sequence[str]) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start now use one numeric thread each: there is a process per core already."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """What processes that start now find in their environment."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -126,25 +175,3 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Start processes with Ctrl-C blocked, so that it reaches the driver only, and the driver once they are started.
-
-    Blocking the signal is what the new process inherits. It does not protect the driver: another of its threads takes
-    the signal, and Python then interrupts the main thread all the same, half-way through the start. So the signal is
-    also caught and sent again at the end.
-    """
-    caught: list[int] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number)) if in_main_thread else None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-        if caught:
-            signal.raise_signal(signal.SIGINT)

@@ -10,21 +10,24 @@ import errno
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import pyarrow as pa
 
+from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.runs.folder import RunFolder
+from fineinstructions.runs.lease import lease_token
 from fineinstructions.runs.plan import UnitSpec
 from fineinstructions.runs.unit import Unit
 
@@ -53,10 +56,20 @@ class Job(Generic[M, C]):
     run: RunFolder
     phase: str
     work: Callable[[Unit, M, C], None]
+    """Module-level function that reads, works and writes one unit; the commit follows it."""
     build_models: Callable[[C], M]
+    """Module-level function, called once in every worker; what it gives is closed after the last unit."""
     config: C
+    """Goes to both functions; can be pickled."""
     open_units: int = 1
     """Units that a worker has open at once, in threads."""
+    resources: Resources = field(default_factory=Resources)
+    max_local_workers: int | None = None
+    """Most workers on this machine, where each would hold a large model."""
+    lease: str = ""
+    """Token of the lease under which units may be committed; empty for workers that die with the lease's holder."""
+    reopen: Callable[[Path], C] | None = None
+    """Module-level function that makes the config anew from the run folder, for workers that can be sent no objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +94,17 @@ def serve(pipe: Connection, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         while _serve_phase(pipe, pipe.recv()):
-            _give_memory_back()
+            give_memory_back()
             pipe.send(Report(None, "idle"))
     os._exit(0)
 
 
 def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
     """Do the units of one phase; false where its models could not be built or closed, which ends the process."""
-    try:
-        models = job.build_models(job.config)
-    except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
-        pipe.send(_report(job, None, error, job.run.logs / f"{job.phase}-models.log"))
+    models, report = build(job)
+    pipe.send(report)
+    if models is None:
         return False
-    pipe.send(Report(None, "ready"))
     lock = threading.Lock()
     under_way: set[int] = set()
 
@@ -114,6 +125,19 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
             with lock:
                 under_way.add(spec.ordinal)
             threads.submit(do, spec)
+    return close(job, models)
+
+
+def build(job: Job[M, C]) -> tuple[M | None, Report]:
+    """The models of a job, and a report; none where they could not be built."""
+    try:
+        return job.build_models(job.config), Report(None, "ready")
+    except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
+        return None, _report(job, None, error, job.run.logs / f"{job.phase}-models.log")
+
+
+def close(job: Job[M, C], models: M) -> bool:
+    """Close models; false where they could not be, which is logged."""
     try:
         models.close()
     except Exception as error:  # noqa: BLE001 - a third party's; the units are committed, and the driver starts another
@@ -122,7 +146,7 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
     return True
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Return what the last phase freed: the allocators would keep it through every later one.
 
     On a GPU the context stays, some hundred megabytes, until the run ends.
@@ -150,12 +174,27 @@ def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
     try:
         with job.run.unit(job.phase, spec) as unit:
             job.work(unit, models, job.config)
+            require_lease(job)
             unit.commit()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the process boundary: its trouble must not end other units.
         return _report(job, spec, error, crash_log(job.run, job.phase, spec))
     return Report(spec.ordinal, "done", seconds=time.monotonic() - began)
+
+
+def require_lease(job: Job[Any, Any]) -> None:
+    """Refuse to go on where another run has taken over the folder since this job was handed out.
+
+    Raises:
+        BackendError: If it has, or this machine does not see the folder.
+    """
+    if job.lease and lease_token(job.run.lease_file) != job.lease:
+        where = socket.gethostname()
+        raise BackendError(
+            f"{job.run.root}: a worker on {where} finds another run there, or none",
+            hint="choose an --out on storage that every machine sees, and start one run at a time",
+        )
 
 
 def crash_log(run: RunFolder, phase: str, spec: UnitSpec) -> Path:

@@ -14,7 +14,7 @@ The journey of one phase:
     run = RunFolder.create_or_open(path, resolved_config, phases, redo=False)
     with run.lease():
         specs = plan_units([describe_parquet(p) for p in paths], unit_bytes, unit_rows)
-        run_units(work, run.todo("matches", specs), run=run, phase="matches", ...)   # engines/local.py
+        engine.run_units(Job(run, "matches", work, ...), run.todo("matches", specs))         # engines/engine.py
 
     def work(unit: Unit, models: Models, config: RunConfig) -> None:
         chunked = unit.through("chunk", documents, lambda docs: chunk(docs, models.encoder, config.chunk))

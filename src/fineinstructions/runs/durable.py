@@ -3,10 +3,16 @@
 import hashlib
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 TEMPORARY_PREFIX = "tmp-"
 """Prefix of every name that is not yet in place; leftovers of a killed run are removed by the next one."""
+
+
+def beside(path: Path) -> Path:
+    """A temporary name next to a path that no other process or machine uses."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
 
 
 def sync_file(path: Path) -> None:
@@ -27,7 +33,7 @@ def sync_tree(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is there with all of its content, or not at all."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = beside(path)
     with temporary.open("w", encoding="utf-8") as handle:
         handle.write(text)
         handle.flush()
@@ -39,8 +45,7 @@ def write_text(path: Path, text: str) -> None:
 def replace_folder(new: Path, target: Path) -> None:
     """Put a finished folder in the place of another; the old one is gone only after the new one is there."""
     sync_tree(new)
-    old = target.with_name(f"{TEMPORARY_PREFIX}old-{target.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    old = beside(target)
     if target.exists():
         target.rename(old)
     new.rename(target)

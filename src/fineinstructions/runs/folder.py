@@ -121,7 +121,7 @@ class RunFolder(Layout):
             self.state_file.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self.root}: cannot be made ({error.strerror}); choose another --out") from None
-        with hold_lease(self.root / "lease"):
+        with hold_lease(self.lease_file):
             stale = self._check()
             self._drop(stale)
             self._clear()

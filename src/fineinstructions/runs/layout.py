@@ -40,6 +40,11 @@ class Layout:
         return self.root / "plan" / "run.json"
 
     @property
+    def lease_file(self) -> Path:
+        """The lock that keeps two runs apart; says who holds it."""
+        return self.root / "lease"
+
+    @property
     def logs(self) -> Path:
         """Tracebacks and rates."""
         return self.root / "logs"

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +39,9 @@ def hold_lease(path: Path) -> Iterator[None]:
             raise ConfigError(f"{path}: this file system cannot lock files ({error}); choose another --out") from None
         handle.seek(0)
         handle.truncate()
-        handle.write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+        handle.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "token": uuid.uuid4().hex}))
         handle.flush()
+        os.fsync(handle.fileno())  # other machines read the token
         try:
             yield
         finally:
@@ -77,6 +79,14 @@ def lease_holder(path: Path) -> str:
         except OSError:
             return ""
     return ""
+
+
+def lease_token(path: Path) -> str:
+    """What tells this holding of a lock file from every other; empty where it cannot be read or nobody holds it."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _holder(handle: IO[str]) -> str:

@@ -75,7 +75,7 @@ def status(run: RunFolder) -> RunStatus:
         if manifest:
             published[path.name] = manifest.counts["rows"]
     return RunStatus(
-        holder=lease_holder(run.root / "lease"),
+        holder=lease_holder(run.lease_file),
         phases=tuple(_phase_status(run, phase.name) for phase in run.phases),
         funnel=tuple(funnel(run)),
         published=published,

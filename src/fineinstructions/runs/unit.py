@@ -5,7 +5,6 @@ and then the manifest; a unit without manifest does not exist. Rejections go to 
 that ask a model run ahead of each other and one common file would depend on timing.
 """
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from fineinstructions.errors import DataError, PendingError
 from fineinstructions.records import PENDING, Rejection
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, replace_folder
+from fineinstructions.runs.durable import beside, replace_folder
 from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
 from fineinstructions.runs.ledger import Manifest, StageAccount, list_files
 from fineinstructions.runs.plan import UnitSpec
@@ -42,14 +41,13 @@ class Unit:
         self.layout = layout
         self.phase = phase
         self.spec = spec
-        self.folder = layout.units(phase) / f"{TEMPORARY_PREFIX}{os.getpid()}-{spec.folder_name}"
+        self.folder = beside(layout.unit_folder(phase, spec))
         """Where the unit's files lie until the commit; a work function may write files and folders of its own here."""
         self._digest, self._inputs = digest, inputs
         self._stages: dict[str, StageAccount] = {}
         self._unfinished: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._writers: dict[str, TableWriter[Any]] = {}
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
     def __enter__(self) -> Self:
