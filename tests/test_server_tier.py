@@ -151,7 +151,7 @@ def test_one_question_is_asked_once(finished: tuple[Path, ScriptedServer]) -> No
 
 
 def test_faults_change_no_byte(tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]) -> None:
-    with server_of(faults=seeded_faults(FAULTS, seed=3)) as server:
+    with server_of(faults=seeded_faults(FAULTS, seed=4)) as server:
         done = start(recipe, tmp_path / "run", server, "--workers", "2")
         assert done.returncode == 0, done.stderr
         assert set(server.faults_sent) == set(FAULTS)
