@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -186,3 +187,14 @@ def test_a_node_that_does_not_see_the_run_says_so(toy: Toy, tmp_path: Path) -> N
 def test_settings_that_make_no_sense_with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"^engine\.workers: 0 works in this process"):
         RayEngine(0, 1, RayConfig(), [Resources()], print)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(
+            ConfigError, match=r"^engine\.kind: ray is not installed; pip install 'fineinstructions\[ray\]'$"
+        ),
+        RayEngine(1, 1, RayConfig(), [Resources()], print),
+    ):
+        raise AssertionError("it started")
