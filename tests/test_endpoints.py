@@ -64,15 +64,35 @@ def test_a_run_keeps_to_what_it_found_out_wherever_the_server_moves(tmp_path: Pa
         assert (entry["structured"], entry["logprobs"], entry["context_tokens"]) == ("guided_json", True, 4096)
     setup = Setup(load(recipe, RunConfig), run)
     assert [context_tokens(setup, stage) for stage in ("genericize", "instantiate", "judge")] == [4096, 4096, None]
-    with ScriptedServer(structured="schema", max_model_len=99, keep_bodies=True) as moved:
+    with ScriptedServer(structured="schema", max_model_len=5000, keep_bodies=True) as moved:
         start(recipe, run, moved, "--set", "instantiate.max_document_chars=250", "--redo")
         assert ways(moved) == {"guided_json"}
         assert entries(run) == found
         assert set(moved.requests) == {CHAT}
         start(recipe, run, moved, "--set", "llm.model=another", "--redo")
         assert ways(moved) == {"guided_json", "response_format"}
-        assert entries(run)["instantiate"]["context_tokens"] == 99
+        assert entries(run)["instantiate"]["context_tokens"] == 5000
         assert entries(run)["genericize"] == found["genericize"]
+
+
+def test_a_stage_that_is_held_to_nothing_says_nothing_of_the_others(tmp_path: Path) -> None:
+    """Two stages ask one model; one of them is set to ask without a schema."""
+    recipe, run = recipe_for(tmp_path), tmp_path / "run"
+    with ScriptedServer(structured="schema", keep_bodies=True) as server:
+        words = ["--set", "genericize.llm={model: large, structured: none}"]
+        start(recipe, run, server, *words)
+        assert {stage: entry["structured"] for stage, entry in entries(run).items()} == {
+            "genericize": "none",
+            "instantiate": "schema",
+        }
+        own = [body for body in server.bodies if "single word ready" not in str(body)]
+        assert {"response_format" in body for body in own} == {False, True}
+        (run / "endpoints.json").unlink()
+    with ScriptedServer(
+        structured="ignore", keep_bodies=True
+    ) as changed:  # and who removes the file has it found out anew
+        start(recipe, run, changed, *words, "--set", "instantiate.max_document_chars=250", "--redo")
+    assert entries(run)["instantiate"]["structured"] == "none"
 
 
 @pytest.mark.slow

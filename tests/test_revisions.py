@@ -14,8 +14,9 @@ from pipeline_inputs import command, in_process, rows, take_documents
 
 from fineinstructions.artefacts import artefacts
 from fineinstructions.backends.hub import NONE_DECLARED, folder_licence
+from fineinstructions.backends.llm import LlmConfig, with_overrides
 from fineinstructions.backends.scripted_server import ScriptedServer
-from fineinstructions.config import filled_in, load
+from fineinstructions.config import filled_in, from_mapping, load
 from fineinstructions.errors import ConfigError
 from fineinstructions.recipe import RunConfig
 from fineinstructions.templates.bank import TemplatesConfig
@@ -190,3 +191,16 @@ def test_a_folder_tells_its_licence(tmp_path: Path) -> None:
     assert folder_licence(tmp_path) == "cc-by-4.0"
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
     assert folder_licence(tmp_path) == NONE_DECLARED
+
+
+def test_a_stage_with_a_model_of_its_own_does_not_take_over_the_shared_ones_revision() -> None:
+    shared = LlmConfig(model="a/b", revision="commit-a", context_tokens=4096)
+    assert with_overrides(shared, {"model": "c/d"}).revision is None
+    assert with_overrides(shared, {"model": "c/d"}).context_tokens is None
+    assert with_overrides(shared, {"model": "c/d", "revision": "commit-c"}).revision == "commit-c"
+    assert with_overrides(shared, {"max_tokens": 9}).revision == "commit-a"
+    assert with_overrides(shared, {"model": "a/b"}).revision == "commit-a"
+    config = from_mapping(
+        {"llm": {"model": "a/b", "revision": ""}, "judge": {"model": "openai", "llm": {"model": "c/d"}}}, RunConfig
+    )
+    assert {a.role: a.revision for a in artefacts(config)}["judge"] is None

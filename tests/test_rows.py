@@ -281,3 +281,23 @@ def test_a_unit_that_was_given_up_still_has_its_rows(tmp_path: Path) -> None:
     out = pa.concat_tables(tables).to_pylist()
     check(out, given)
     assert {(row["rejected_stage"], row["reason"], row["failed"]) for row in out} == {("rows", "worker_died", True)}
+
+
+def test_a_title_tells_the_embedded_tier_what_a_document_is_about(tmp_path: Path) -> None:
+    table = pq.read_table(EXAMPLES / "documents.parquet", columns=["text", "title", "source"]).to_pylist()
+    named = [row for row in table if row["source"].startswith("nih") and row["title"]][:12]
+    kept = {}
+    for titled in (False, True):
+        given = [
+            {"id": str(i), "document": row["text"], "query": f"What causes {row['title']}?"}
+            | ({"title": row["title"]} if titled else {})
+            for i, row in enumerate(named)
+        ]
+        code, _, errors = in_process(
+            "instantiate", write_rows(tmp_path / "r.parquet", given), "--out", tmp_path / "o.parquet"
+        )
+        assert code == 0, errors
+        out = read(tmp_path / "o.parquet")
+        check(out, given)
+        kept[titled] = sum(row["answer"] is not None for row in out)
+    assert kept[True] > kept[False]

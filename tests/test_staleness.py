@@ -80,3 +80,16 @@ def test_matches_depend_on_the_corpus_only_where_sampling_looks_at_it(tmp_path: 
     assert upstream(config) == ("candidates",)
     sampled = config.sample.model_copy(update={"hubness_damping": 1.0})
     assert upstream(config.model_copy(update={"sample": sampled})) == ("candidates", "popularity")
+
+
+def test_a_server_may_move_and_a_window_change(tmp_path: Path, config: RunConfig) -> None:
+    def asking(**llm: object) -> RunConfig:
+        stages = {
+            name: {"model": "openai", "llm": {"model": "m", **llm}} for name in ("genericize", "instantiate", "judge")
+        }
+        return from_mapping(config.model_dump(mode="json") | stages, RunConfig)
+
+    before = digests(asking(base_url="http://one/v1"), tmp_path)
+    assert digests(asking(base_url="http://two/v1", max_in_flight=3), tmp_path) == before
+    after = digests(asking(base_url="http://one/v1", max_tokens=99), tmp_path)
+    assert {phase for phase in before if before[phase] != after[phase]} == {"genericize", "pairs"}

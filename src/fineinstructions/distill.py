@@ -47,7 +47,7 @@ from fineinstructions.runs import Phase, Unit, UnitSpec, read_table, single_unit
 from fineinstructions.setup import Setup
 from fineinstructions.silver import embedder, genericizer, instantiator
 from fineinstructions.silver.rows import PHASES, REJECTED, TABLES, TRAIN, VALIDATION, InstantiatorRow
-from fineinstructions.staleness import UNITS_TELL
+from fineinstructions.staleness import UNITS_TELL, without
 from fineinstructions.templates import genericize as genericizing
 
 
@@ -103,7 +103,7 @@ def silver_phases(config: RunConfig, models: Models) -> list[Phase]:
     made, documents = to_plain(config.distill), to_plain(config.documents) if config.documents else {}
     mining = {name: made.pop(name) for name in ("candidates_per_vector", "min_cosine")}
     read = {name: value for name, value in documents.items() if name not in UNITS_TELL}
-    judge = (to_plain(config.compatibility), _teacher(config, models).model)
+    judge = (without(config.compatibility, "llm"), _teacher(config, models).model)
     prompts = [genericizing.published_messages(""), instantiating.published_messages("", "")]
     thresholds = (config.judge.min_score, config.judge.min_expected_score)
     student = (thresholds, config.instantiate.max_document_chars, prompts)

@@ -16,6 +16,7 @@ from typing import Any
 from fineinstructions.backends.batch_files import finish_round, start_round
 from fineinstructions.backends.cache import ResponseCache
 from fineinstructions.backends.capabilities import Capabilities, model_key
+from fineinstructions.backends.chat import model_name
 from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.errors import ConfigError, PendingError
 from fineinstructions.recipe import RunConfig
@@ -100,7 +101,13 @@ def context_tokens(setup: Setup, stage: str) -> int | None:
 
 def _entry(llm: LlmConfig, found: Capabilities) -> dict[str, Any]:
     address = {"address": llm.address} if llm.engine == "server" else {}
-    return {"engine": llm.engine, "model": llm.model, "llm.structured": llm.structured, **address, **asdict(found)}
+    return {**_meant(llm), **address, **asdict(found)}
+
+
+def _meant(llm: LlmConfig) -> dict[str, Any]:
+    """What an entry is about: another model, another revision or files, another way to hold it to a schema."""
+    named = {"engine": llm.engine, "model": model_name(llm), "revision": llm.revision}
+    return {**named, "llm.structured": llm.structured}
 
 
 def _read(root: Path) -> dict[str, Any]:
@@ -116,8 +123,7 @@ def _read(root: Path) -> dict[str, Any]:
 
 def _recorded(known: dict[str, Any], stage: str, llm: LlmConfig) -> Capabilities | None:
     entry = known.get(stage)
-    meant = {"engine": llm.engine, "model": llm.model, "llm.structured": llm.structured}
-    if not isinstance(entry, dict) or not meant.items() <= entry.items():
+    if not isinstance(entry, dict) or not _meant(llm).items() <= entry.items():
         return None
     try:
         return Capabilities(**{field.name: entry[field.name] for field in fields(Capabilities)})

@@ -24,8 +24,10 @@ COLUMNS = {
     "document": ("document", "text", "context"),
     "query": ("query", "question"),
     "template": ("template", "instruction_template"),
+    "title": ("title", "document_title"),
 }
-"""Names of each column; of several, the first that the file has."""
+"""Names of each column; of several, the first that the file has. A title is not needed, but helps the embedded tier to
+know what a document is about."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ def find_columns(schema: pa.Schema, name: str) -> dict[str, str | None]:
         ConfigError: If one that is needed is missing or of another type.
     """
     chosen = {role: next((n for n in names if n in schema.names), None) for role, names in COLUMNS.items()}
+    if chosen["title"] and not is_text_type(schema.field(chosen["title"]).type):
+        chosen["title"] = None
     roles = [("id",), ("document",), ("query", "template")]
     lacking = next((group for group in roles if not any(chosen[role] for role in group)), None)
     if lacking is not None:
@@ -95,7 +99,8 @@ def _checked(row: Row, columns: dict[str, str | None], file: str) -> GivenRow:
     made = None
 
     def found() -> GivenRow:
-        return GivenRow(row.number, values["id"], Document(record_id, document or ""), query, made)
+        given = Document(record_id, document or "", title=(values["title"] or "").strip())
+        return GivenRow(row.number, values["id"], given, query, made)
 
     def turned_away(stage: str, reason: str, detail: str = "") -> GivenRow:
         kept = {"file": file, "row": row.number, "detail": detail}

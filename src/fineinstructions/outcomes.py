@@ -18,6 +18,7 @@ from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.config import from_mapping
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
+from fineinstructions.pairs.judge import too_low_score
 from fineinstructions.parquet import open_parquet
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, Rejection, RowOutcome, Template, schema_of
@@ -76,13 +77,13 @@ def _attempts_of_unit(
 ) -> Iterator[Attempt]:
     documents = documents_of(spec, setup)
     lengths = _Lengths({d.document_id: len(d.text) for d in documents if not isinstance(d, Rejection)})
-    min_score = setup.config.judge.min_score
     for pair in run.unit_records("pairs", spec, Pair):
+        too_low = too_low_score(pair, setup.config.judge)
         yield Attempt(
             template_id=pair.template_id,
             num_slots=slots(pair.template_id),
             document_chars=lengths[pair.document_id],
-            reason="" if pair.judge_score >= min_score else "select: low_score",
+            reason=f"select: {too_low[0]}" if too_low else "",
             excerpt_ratio=pair.excerpt_ratio,
             judge_score=pair.judge_score,
             generated_tokens=pair.generated_tokens,

@@ -54,6 +54,7 @@ from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_par
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file
 from fineinstructions.sense import check_sense
 from fineinstructions.setup import Setup, open_setup
+from fineinstructions.staleness import without
 from fineinstructions.templates.genericize import genericize
 
 R = TypeVar("R")
@@ -122,7 +123,8 @@ def instantiate_rows(
 def _phase(setup: Setup) -> Phase:
     """The one phase, with what decides its bytes."""
     config = setup.config
-    decides = [config.genericize, config.instantiate, config.excerpts, config.judge, _model_names(build_models(setup))]
+    stages = [without(section, "llm") for section in (config.genericize, config.instantiate, config.judge)]
+    decides = [*stages, config.excerpts, _model_names(build_models(setup))]
     return Phase(STAGE, digest(__version__, *decides), entry=STAGE)
 
 

@@ -29,29 +29,30 @@ def _decides(*values: Any) -> str:
     return digest(__version__, *values)
 
 
-def _without(config: Config | None, *names: str) -> dict[str, Any]:
+def without(config: Config | None, *names: str) -> dict[str, Any]:
+    """Settings of a section, some keys left out: those that decide nothing, or that a model's own name tells."""
     return {name: value for name, value in to_plain(config).items() if name not in names} if config else {}
 
 
 def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases that make the template index, each with what decides its bytes."""
-    built_by = _without(config.index, "batch_size", "nprobe", "online", "products")
+    built_by = without(config.index, "batch_size", "nprobe", "online", "products")
     index = Phase("index", _decides(built_by, models.encoder.encoder_id), upstream=("templates",))
     if config.templates.index:
         made_before = _decides(index_fingerprint(Path(config.templates.index), models.encoder.encoder_id))
         return [Phase("templates", made_before), Phase("index", made_before, upstream=("templates",))]
     if config.templates.bank:
         decides = _decides(
-            _without(config.templates, "bank", "index", "revision"), _bank_contents(config.templates.location)
+            without(config.templates, "bank", "index", "revision"), _bank_contents(config.templates.location)
         )
         return [Phase("templates", decides), index]
     if config.queries is None:
         raise ConfigError("queries.path: missing; name the file with the queries, or a bank in templates.bank")
     return [
-        Phase("queries", _decides(_without(config.queries, "path"), _query_inputs(config.queries)), entry="queries"),
+        Phase("queries", _decides(without(config.queries, "path"), _query_inputs(config.queries)), entry="queries"),
         Phase(
             "genericize",
-            _decides(config.genericize, models.genericizer.model, config.engine.query_unit_rows),
+            _decides(without(config.genericize, "llm"), models.genericizer.model, config.engine.query_unit_rows),
             upstream=("queries",),
             entry="genericize",
         ),
@@ -100,7 +101,7 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
         Phase(
             "candidates",
             _decides(
-                _without(config.documents, *UNITS_TELL),
+                without(config.documents, *UNITS_TELL),
                 config.chunk,
                 models.retrieve,
                 config.index.nprobe,
@@ -119,7 +120,12 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
         ),
         Phase(
             "pairs",
-            _decides(config.instantiate, config.excerpts, _without(config.judge, *late), decides_replies),
+            _decides(
+                without(config.instantiate, "llm"),
+                config.excerpts,
+                without(config.judge, "llm", *late),
+                decides_replies,
+            ),
             upstream=("candidates", "matches"),
             entry="instantiate",
             entry_figure="sampled",

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from chat_requests import error_of, request, settings, upper, user_text
@@ -238,3 +240,24 @@ def test_the_request_of_a_reply_is_not_mixed_with_that_of_another():
         for text, future in zip(texts, futures, strict=True):
             reply = future.result(20)
             assert "".join(token.token for token in reply.logprobs) == reply.text == f"{text}: {len(text) % 5 + 1}"
+
+
+def test_a_server_that_falls_over_the_question_has_no_probabilities() -> None:
+    """It answers without the question, so that is what it can do, and none of it counts as a failure."""
+
+    def fault(body: Any, times: int) -> str | None:
+        return "server_error" if "logprobs" in body else None
+
+    with ScriptedServer(faults=fault) as server:
+        llm = settings(server, max_retries=1, max_failures_in_a_row=1)
+        with ChatClient(llm) as client:
+            found = client.capabilities(llm).result()
+            assert not found.logprobs
+            assert client.submit(replace(request("Go."), logprobs=True)).result().text
+
+
+def test_questions_that_find_out_never_end_a_run() -> None:
+    with ScriptedServer(logprobs="reject") as server:
+        llm = settings(server, max_failures_in_a_row=1)
+        with ChatClient(llm) as client:
+            assert not client.capabilities(llm).result().logprobs

@@ -16,8 +16,8 @@ from fineinstructions.backends.logprobs import REQUEST_FIELDS
 from fineinstructions.backends.prompt import Message
 from fineinstructions.backends.structured import WAYS, structured_fields
 
-Ask = Callable[[Sequence[Message], Mapping[str, Any], bool], Awaitable[Completion]]
-"""Asks the model: messages, further fields of the body, and whether a stored reply will do."""
+Ask = Callable[[Sequence[Message], Mapping[str, Any]], Awaitable[Completion]]
+"""Asks the model itself, never a store of replies: messages, and further fields of the body."""
 
 FORCED = {"probe": "zyxt"}
 """What no model says of itself."""
@@ -55,8 +55,8 @@ class Capabilities:
 
 
 def model_key(llm: LlmConfig) -> str:
-    """Which model is meant: two stages with the same key ask the same one."""
-    return f"{llm.engine} {llm.address if llm.engine == 'server' else llm.revision} {llm.model}"
+    """Which model is meant, and how it is held to a schema: two stages with the same key ask the same one alike."""
+    return f"{llm.engine} {llm.address if llm.engine == 'server' else llm.revision} {llm.model} {llm.structured}"
 
 
 async def find_structured(ask: Ask) -> Structured:
@@ -67,39 +67,40 @@ async def find_structured(ask: Ask) -> Structured:
     """
     for way in WAYS[:-1]:
         try:
-            reply = json.loads((await ask(_PLAIN_WORD, structured_fields(way, PROBE_SCHEMA), True)).text)
+            reply = json.loads((await ask(_PLAIN_WORD, structured_fields(way, PROBE_SCHEMA))).text)
         except ValueError:
             continue
         except ChatError as error:
             if error.kind == "transport":
-                await _require_answer(ask, error)
+                await _require_answer(
+                    ask, error, "; asked whether it holds replies to a schema; llm.structured: none skips the question"
+                )
             continue
         if isinstance(reply, dict) and (way == "object" or reply == FORCED):
             return way
     return "none"
 
 
-async def _require_answer(ask: Ask, error: ChatError) -> None:
+async def _require_answer(ask: Ask, error: ChatError, hint: str = "") -> None:
     """Servers exist that fall over a demand they do not know; one that answers without it is such a server."""
     try:
-        await ask(_PLAIN_WORD, {}, False)
+        await ask(_PLAIN_WORD, {})
     except ChatError as again:
         if again.kind == "transport":
-            hint = "asked whether it holds replies to a schema; llm.structured: none skips the question"
-            raise ChatError("transport", f"{error}; {hint}") from None
+            raise ChatError("transport", f"{error}{hint}") from None
 
 
 async def find_logprobs(ask: Ask) -> bool:
-    """Whether a server gives log-probabilities; one that refuses or ignores the question does not.
+    """Whether a server gives log-probabilities; one that refuses, ignores or falls over the question does not.
 
     Raises:
         ChatError: If no reply came through.
     """
     try:
-        completion = await ask(_PLAIN_WORD, REQUEST_FIELDS, True)
+        completion = await ask(_PLAIN_WORD, REQUEST_FIELDS)
     except ChatError as error:
         if error.kind == "transport":
-            raise
+            await _require_answer(ask, error)
         return False
     return completion.logprobs is not None
 

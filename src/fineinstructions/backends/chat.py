@@ -106,7 +106,8 @@ class ChatEngine(Protocol):
         Args:
             body: The whole request.
             llm: Whom to ask, and the limits of asking.
-            key: SHA-256 of the body.
+            key: SHA-256 of the body; empty for a question that finds out what a model can do, whose failure tells just
+                that and counts for nothing.
 
         Raises:
             ChatError: If this request cannot be completed.

@@ -72,17 +72,18 @@ class Endpoint:
         """Close the connections."""
         await self._server.close()
 
-    async def complete(self, body: Mapping[str, Any]) -> Completion:
+    async def complete(self, body: Mapping[str, Any], *, counts: bool = True) -> Completion:
         """Send one chat request, retrying transport errors.
 
         Args:
             body: The whole request body.
+            counts: Whether its failure is one of the failures in a row that end a run.
 
         Raises:
             ChatError: If this request cannot be answered.
             BackendError: If no request to this server will be.
         """
-        return await self._retried(body, self._send_chat, _completion)
+        return await self._retried(body, self._send_chat, _completion, counts=counts)
 
     async def embed(self, body: Mapping[str, Any]) -> list[list[float]]:
         """Send one embeddings request, retrying transport errors; a vector for each text of ``input``, in order.
@@ -108,7 +109,9 @@ class Endpoint:
                 raise
             return None
 
-    async def _retried(self, body: Mapping[str, Any], send: Send, read: Read[R], most: int | None = None) -> R:
+    async def _retried(
+        self, body: Mapping[str, Any], send: Send, read: Read[R], most: int | None = None, counts: bool = True
+    ) -> R:
         retries = self._llm.max_retries if most is None else min(most, self._llm.max_retries)
         for attempt in range(retries + 1):
             try:
@@ -122,12 +125,13 @@ class Endpoint:
                         hint="start the server, or set llm.base_url or OPENAI_BASE_URL",
                     ) from None
                 if attempt == retries:
-                    self._count_failure(str(trouble))
+                    if counts:
+                        self._count_failure(str(trouble))
                     raise ChatError("transport", f"{trouble} ({attempt + 1} attempts)") from None
                 self.retries += 1
                 await asyncio.sleep(self._wait_before_retry(body, attempt, trouble.retry_after_seconds))
             except ChatError as error:
-                if error.kind == "request":
+                if error.kind == "request" and counts:
                     self._count_failure(str(error))
                 raise
             else:
@@ -223,8 +227,7 @@ class Servers:
 
     async def complete(self, body: Mapping[str, Any], llm: LlmConfig, key: str) -> Completion:
         """Send one chat request to its server; errors are those of `Endpoint.complete`."""
-        del key
-        return await self._endpoint(llm).complete(body)
+        return await self._endpoint(llm).complete(body, counts=bool(key))
 
     async def facts(self, llm: LlmConfig) -> ModelFacts:
         """What the server's list of models says of one.

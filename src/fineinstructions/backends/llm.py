@@ -285,11 +285,8 @@ class ChatClient:
             raise
 
     def _asking(self, llm: LlmConfig) -> Ask:
-        async def ask(messages: Sequence[Message], fields: Mapping[str, Any], stored_will_do: bool) -> Completion:
-            body = _body(messages, llm) | dict(fields)
-            if stored_will_do:
-                return (await self._complete(body, llm))[0]
-            return await self._engine(llm).complete(body, llm, "")
+        async def ask(messages: Sequence[Message], fields: Mapping[str, Any]) -> Completion:
+            return await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
 
         return ask
 

@@ -158,13 +158,22 @@ def key_of(variable: str) -> str:
     return key
 
 
+_OF_THE_MODEL = ("revision", "context_tokens", "tokenizer")
+"""Keys that belong to one model, so that a stage with another one does not take them over."""
+
+
 def with_overrides(shared: LlmConfig, overrides: Mapping[str, Any]) -> LlmConfig:
     """The shared ``llm:`` section with one stage's own keys laid over it.
+
+    What belongs to the shared model (revision, context, tokenizer) does not go to a stage that names another.
 
     Raises:
         ConfigError: If an override is unknown or has a wrong value.
     """
-    return from_mapping(to_plain(shared) | dict(overrides), LlmConfig, where="llm")
+    plain = to_plain(shared)
+    if overrides.get("model", shared.model) != shared.model:
+        plain = {key: value for key, value in plain.items() if key not in _OF_THE_MODEL}
+    return from_mapping(plain | dict(overrides), LlmConfig, where="llm")
 
 
 def _known_overrides(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -362,8 +362,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(server.base_url, flush=True)
         await asyncio.Event().wait()
 
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve())
+    except OSError as error:
+        parser.error(f"port {options.port} of {options.host} cannot be used: {error.strerror or error}; name another")
 
 
 if __name__ == "__main__":

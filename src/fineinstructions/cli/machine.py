@@ -87,7 +87,9 @@ def _resolved(recipe: Path | None) -> list[tuple[str, bool, str]]:
     if keys:
         write_text(recipe.resolve(), text)
     done = ", ".join(".".join(key) for key in sorted(keys))
-    return [*told, ("resolve", True, f"filled in: {done}" if keys else f"{recipe}: nothing to fill in")]
+    found_all = all(ok for _, ok, _ in told)
+    nothing = f"{recipe}: nothing to fill in" if found_all else f"{recipe}: not filled in, as the hub did not tell"
+    return [*told, ("resolve", found_all, f"filled in: {done}" if keys else nothing)]
 
 
 def _checks(recipe: Path | None, out: Path) -> Iterator[tuple[str, bool, str]]:

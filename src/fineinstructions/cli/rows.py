@@ -19,7 +19,7 @@ def instantiate(
         Path,
         typer.Argument(
             help="Parquet with the columns id, document (or text, context), and query (or question) or template (or "
-            "instruction_template).",
+            "instruction_template); a title helps the embedded tier.",
             metavar="ROWS.parquet",
         ),
     ],

@@ -37,7 +37,9 @@ def yields_rows(keys: Sequence[str], groups: "dict[tuple[str, ...], Figures]") -
 
 def yields_table(keys: Sequence[str], rows: Iterable[dict[str, Any]]) -> Table:
     """The same as a table; figures that nothing is known of stay empty."""
-    legend = "quoted: mean excerpt ratio; tokens: generated tokens per token of the answer"
+    legend = (
+        "kept: before the template cap; quoted: mean excerpt ratio; tokens: generated tokens per token of the answer"
+    )
     table = Table(box=None, pad_edge=False, header_style="bold", caption=legend, caption_justify="left")
     for key in keys:
         table.add_column(key)
