@@ -39,3 +39,14 @@ def test_a_sample_of_bad_rows_falls_back_on_good_ones(tmp_path: Path) -> None:
     found = forecast(str(recipe))
     assert found.num_documents == 4000
     assert found.sample_documents == 1
+
+
+def test_calls_of_language_models_are_counted_at_their_limit(tmp_path: Path) -> None:
+    documents = take_documents(tmp_path / "documents.parquet", 8, every=16)
+    recipe = write_recipe(tmp_path, documents, queries=QUERIES, engine={"workers": 0}, llm={"model": "m"})
+    asks = ["genericize.model=openai", "instantiate.model=openai", "judge.model=openai"]
+    calls = {c.stage: (c.num_calls, c.is_limit) for c in forecast(str(recipe), overrides=asks).calls}
+    assert calls == {"genericize": (3000, False), "instantiate": (8 * 6, True), "judge": (8 * 6, True)}
+    found = forecast(str(recipe), overrides=["judge.model=openai"])  # the embedded tier decides what is judged
+    assert [(c.stage, c.is_limit) for c in found.calls] == [("judge", False)]
+    assert found.calls[0].num_calls < 8 * 6

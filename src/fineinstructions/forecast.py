@@ -55,6 +55,8 @@ class Calls:
     num_calls: int
     prompt_tokens: int
     completion_tokens: int
+    is_limit: bool = False
+    """Whether there are that many at most."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Forecast:
     num_templates: int
     """Templates of the sample's bank; grows more slowly than the queries do."""
     num_matches: int
+    """As the embedded models choose, which find few compatible."""
     num_pairs: int
+    """As the embedded models make them; language models make more."""
     seconds: float
     """On this machine with these workers; model servers and encoders other than the embedded one not counted."""
     bytes_on_disk: int
@@ -137,6 +141,8 @@ def forecast(
         num_bytes = _size(root / "input") + _run_bytes(root / "run", query_scale, scale)
     instantiated = accounts["instantiate"].num_in if "instantiate" in accounts else 0
     judged = accounts["judge"].num_in if "judge" in accounts else 0
+    judged_here = round(judged * scale)
+    most = num_documents * config.sample.templates_per_document if config.instantiate.model == "openai" else 0
     num_embedded = num_templates.counts["rows"] if num_templates and not config.templates.index else 0
     return Forecast(
         num_queries=num_queries,
@@ -150,8 +156,12 @@ def forecast(
         bytes_on_disk=num_bytes,
         calls=(
             *_encoder_calls(config, num_embedded, num_documents, documents),
-            *_calls(config, num_queries, round(instantiated * scale), round(judged * scale), documents, pairs),
-            *(_verdict_calls(config, num_documents, round(instantiated * scale), documents) if distilling else ()),
+            *_calls(config, num_queries, most or round(instantiated * scale), most or judged_here, documents, pairs),
+            *(
+                _verdict_calls(config, num_documents, most or round(instantiated * scale), documents)
+                if distilling
+                else ()
+            ),
         ),
     )
 
@@ -248,7 +258,11 @@ def _calls(
     documents: Sequence[Document],
     pairs: Sequence[Pair],
 ) -> Iterator[Calls]:
-    """Calls of the stages that ask a server; lengths are those of the sample."""
+    """Calls of the stages that ask a language model; lengths are those of the sample.
+
+    Behind a language model matches and drafts are counted at their limit: the gate of the embedded models, which made
+    the sample, lets few through that a language model would be asked about.
+    """
     document_chars = min(_mean([len(d.text) for d in documents]), config.instantiate.max_document_chars)
     pair_chars = _mean([len(p.text) for p in pairs]) or 800.0
     plans = (
@@ -260,9 +274,9 @@ def _calls(
         if section.model == "openai":
             prompt_tokens = PROMPT_OVERHEAD_TOKENS + prompt_chars / CHARS_PER_TOKEN
             model = str(section.llm.get("model") or config.llm.model)
-            yield Calls(
-                stage, model, number, round(number * prompt_tokens), round(number * reply_chars / CHARS_PER_TOKEN)
-            )
+            tokens = round(number * prompt_tokens), round(number * reply_chars / CHARS_PER_TOKEN)
+            is_limit = stage != "genericize" and config.instantiate.model == "openai"
+            yield Calls(stage, model, number, *tokens, is_limit)
 
 
 def _verdict_calls(
@@ -277,7 +291,7 @@ def _verdict_calls(
         prompt_tokens = PROMPT_OVERHEAD_TOKENS + chars / CHARS_PER_TOKEN
         model = str(section.llm.get("model") or config.llm.model)
         reply_tokens = round(number * VERDICT_CHARS / CHARS_PER_TOKEN)
-        yield Calls("compatibility", model, number, round(number * prompt_tokens), reply_tokens)
+        yield Calls("compatibility", model, number, round(number * prompt_tokens), reply_tokens, is_limit=True)
 
 
 def _mean(values: Sequence[int]) -> float:

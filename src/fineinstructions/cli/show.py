@@ -208,10 +208,13 @@ def forecast_view(figures: "Forecast") -> Group:
     for name, number in rows.items():
         table.add_row(name, f"{number:,}")
     for calls in figures.calls:
-        table.add_row(f"calls of {calls.model} to {calls.stage}", f"{calls.num_calls:,}")
+        limit = ", at most" if calls.is_limit else ""
+        table.add_row(f"calls of {calls.model} to {calls.stage}{limit}", f"{calls.num_calls:,}")
         table.add_row("  prompt tokens", f"{calls.prompt_tokens:,}")
         table.add_row("  reply tokens", f"{calls.completion_tokens:,}")
     sample = f"from a sample of {figures.sample_queries:,} queries and {figures.sample_documents:,} documents"
+    if any(calls.is_limit for calls in figures.calls):
+        sample += ", with the embedded models: a language model makes more templates, matches and pairs"
     return Group(table, Text(sample, style="dim italic"))
 
 
