@@ -122,4 +122,4 @@ def test_a_server_stage_without_a_model_is_refused_at_once(tmp_path: Path) -> No
     recipe = write_recipe(tmp_path, EXAMPLES / "documents.parquet", judge={"model": "openai"})
     code, _, err = in_process("run", recipe, "--out", tmp_path / "run")
     assert code == 2
-    assert "llm.model: missing, but judge asks a server" in err
+    assert "llm.model: missing, but judge asks a model" in err
