@@ -19,6 +19,7 @@ from typing import Any
 
 from fineinstructions.backends.capabilities import ModelFacts
 from fineinstructions.backends.causal_model import CausalModel, Sampling, context_limit, load_causal_model
+from fineinstructions.backends.chat import precision
 from fineinstructions.backends.completion import ChatError, Completion
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.backends.model_folder import ModelFolder
@@ -163,11 +164,11 @@ def _load(llm: LlmConfig) -> CausalModel:
 
     device = llm.device if llm.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        torch.device(device)
     except RuntimeError:
         raise ConfigError(f"llm.device: there is no device {llm.device!r}; give cpu or cuda") from None
-    dtype = llm.dtype if llm.dtype != "auto" else "float32" if kind == "cpu" else "bfloat16"
-    return load_causal_model(ModelFolder.of(llm.model, llm.revision, section="llm"), device, dtype)
+    folder = ModelFolder.of(llm.model, llm.revision, section="llm")
+    return load_causal_model(folder, device, precision(llm.dtype, device))
 
 
 def _job(body: Mapping[str, Any], model: CausalModel, llm: LlmConfig, key: str) -> _Job:
