@@ -323,12 +323,8 @@ def _instantiator_items(unit: Unit, spec: UnitSpec, models: Teachers, setup: Set
 def _make_embedder(unit: Unit, models: Teachers, setup: Setup) -> None:
     config, seed = setup.config.distill, setup.config.seed
     specs = unit.layout.planned("compatibility") or []
-    numbers = Counter(
-        verdict.document_id
-        for spec in specs
-        for verdict in unit.layout.unit_records("compatibility", spec, Compatibility)
-    )
-    last = embedder.last_drawn(numbers, config, seed)
+    verdicts = (v for spec in specs for v in unit.layout.unit_records("compatibility", spec, Compatibility))
+    last = embedder.last_drawn((verdict.document_id for verdict in verdicts), config, seed)
 
     def items() -> Iterator[embedder.Judged]:
         for spec in specs:

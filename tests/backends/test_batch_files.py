@@ -84,6 +84,7 @@ def test_requests_of_several_processes_are_written_once(tmp_path: Path) -> None:
         (None, {"code": "batch_expired", "message": "expired"}, "pending"),
         ({"status_code": 200, "body": {"choices": []}}, None, "pending"),
         ({"status_code": 200, "body": "text"}, None, "pending"),
+        (reply("hi", usage={"prompt_tokens": float("inf")}), None, "pending"),
         (
             reply("cut") | {"body": {"choices": [{"message": {"content": "cut"}, "finish_reason": "length"}]}},
             None,

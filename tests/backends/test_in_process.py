@@ -173,6 +173,15 @@ def test_another_model_template_or_precision_is_another_cache_entry_and_another_
         assert client.usage().cached == 1
 
 
+def test_lineage_names_the_precision_that_a_device_decides(folder: Path) -> None:
+    def lineage(**changes: object) -> str:
+        return model_json(settings(folder, **changes), Prompt("", "{{input}}"))
+
+    assert lineage(device="cpu") == lineage(device="cpu", dtype="float32") != lineage(device="cuda")
+    assert lineage(device="cuda") == lineage(device="cuda:1", dtype="bfloat16")
+    assert json.loads(lineage(device="auto"))["dtype"] == "auto"
+
+
 def folder_copy(source: Path, target: Path) -> None:
     target.mkdir()
     for path in source.iterdir():

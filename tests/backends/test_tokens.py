@@ -32,11 +32,19 @@ def test_a_models_own_tokenizer_counts(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     count = token_counter(str(tmp_path))
     assert [count(text) for text in ("red apples", "red, red apples!", "")] == [2, 5, 0]
-    with pytest.raises(ConfigError, match=r"llm\.tokenizer: .*nowhere"):
-        token_counter(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"llm\.tokenizer: .*empty"):
+        token_counter(str(tmp_path / "empty"))
 
 
-def test_a_tokenizer_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["org/model", "./nowhere"])
+def test_a_tokenizer_is_a_folder_and_the_hub_is_never_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=rf"llm\.tokenizer: there is no folder {name}; .*hf download"):
+        token_counter(name)
+
+
+def test_a_tokenizer_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match="pip install"):
-        token_counter("any")
+        token_counter(str(tmp_path))

@@ -207,7 +207,7 @@ def test_the_relevant_chunk_is_the_one_that_the_judge_quotes(compatible, quote, 
 def test_whole_documents_are_drawn_for_the_embedder_and_contradictions_are_not():
     items = [judged(f"d-{n // 4}", True) for n in range(80)]
     config = DistillConfig(embedder_rows=30)
-    last = embedder.last_drawn(Counter(i.document.document_id for i in items), config, 0)
+    last = embedder.last_drawn((i.document.document_id for i in items), config, 0)
     made = list(embedder.embedder_rows(items, last, config, 0))
     taken = Counter(r.document_id for r in made if not isinstance(r, Rejection))
     assert set(taken.values()) == {4}

@@ -7,7 +7,8 @@ transformers would make it up. The sampling defaults of a model's own files are 
 The decision to question: transformers only ever takes the most probable token here. A row that samples draws its token
 from a generator of its own, and all other tokens are made impossible, so that a reply depends on its request and not on
 who shares the batch. What remains is rounding: a batch of another shape may round the last bits otherwise, and where
-two tokens are as good as equal another one may win. ``max_in_flight: 1`` keeps every request to itself.
+two tokens are as good as equal another one may win. ``max_in_flight: 1`` keeps every request to itself. Models whose
+positions depend on the longest row of a batch, or end somewhere, are told apart by `CausalModel.may_share`.
 
 Shapes: B rows of a batch, T tokens, V vocabulary.
 """
@@ -66,6 +67,7 @@ class CausalModel:
     Attributes:
         ends: Ids of the tokens that end a reply.
         context_tokens: Longest prompt and reply together; ``None`` where the model names no limit.
+        shared_tokens: Length at which positions change or end, see `shared_limit`; ``None`` where they go on for ever.
     """
 
     model: Any
@@ -73,6 +75,21 @@ class CausalModel:
     padding: int
     ends: frozenset[int]
     context_tokens: int | None
+    shared_tokens: int | None = None
+
+    def may_share(self, prompt_tokens: Sequence[int], most_tokens: int) -> bool:
+        """Whether prompts may lie in one batch: each must be answered as it would be alone.
+
+        A row that is done goes on until the last one is, so its positions go as far as the longest reply.
+
+        Args:
+            prompt_tokens: Length of every prompt.
+            most_tokens: Longest reply.
+        """
+        limit = self.shared_tokens
+        if limit is None or len(prompt_tokens) == 1:
+            return True
+        return max(prompt_tokens) + most_tokens <= limit or min(prompt_tokens) > limit
 
     def prompt_ids(self, messages: Sequence[dict[str, str]], template_values: dict[str, Any]) -> list[int]:
         """Token ids of a conversation in the model's chat template, up to where the reply begins.
@@ -129,7 +146,7 @@ class CausalModel:
         """Replies to a batch of prompts.
 
         Args:
-            prompts: Token ids of every prompt.
+            prompts: Token ids of every prompt; `may_share` says which may be given at once.
             samplings: How each reply is chosen.
             is_over: Whether nobody waits for a row's reply any more; it ends at the next token.
 
@@ -290,13 +307,16 @@ def load_causal_model(folder: ModelFolder, device: str, dtype: str) -> CausalMod
     ends = _ends(model, tokenizer)
     if not ends:
         raise ConfigError(f"llm.model: {folder.name} names no token that ends a reply (eos_token_id); save it with one")
+    config = model.config.to_dict()
+    context_tokens = context_limit(config, {"model_max_length": tokenizer.model_max_length})
     model.generation_config = type(model.generation_config)()  # the recipe decides, not the model's own habits
     return CausalModel(
         model=model,
         tokenizer=tokenizer,
         padding=next(i for i in (tokenizer.pad_token_id, model.config.pad_token_id, min(ends)) if isinstance(i, int)),
         ends=ends,
-        context_tokens=context_limit(model.config.to_dict(), {"model_max_length": tokenizer.model_max_length}),
+        context_tokens=context_tokens,
+        shared_tokens=shared_limit(config, context_tokens),
     )
 
 
@@ -318,10 +338,36 @@ def context_limit(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]
         >>> context_limit({"max_position_embeddings": 8192}, {"model_max_length": 4096})
         4096
     """
-    inner = config.get("text_config") or {}
-    limits = [
-        config.get("max_position_embeddings") or inner.get("max_position_embeddings"),
-        tokenizer_config.get("model_max_length"),
-    ]
+    inner = {**config, **(config.get("text_config") or {})}
+    limits = [*map(inner.get, ("max_position_embeddings", "n_positions")), tokenizer_config.get("model_max_length")]
     known = (limit for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT)
     return min((int(limit) for limit in known), default=None)
+
+
+def shared_limit(config: Mapping[str, Any], context_tokens: int | None) -> int | None:
+    """Length at which a model's positions change for a whole batch, or end; ``None`` where neither happens.
+
+    Transformers turns all rows of a batch by its longest one: with ``longrope`` by other factors beyond the length of
+    the pretraining, with ``dynamic`` by ever other ones beyond the context. Positions that are learned end with it.
+
+    Args:
+        config: Content of ``config.json``.
+        context_tokens: What `context_limit` says.
+
+    Example:
+        >>> rope = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
+        >>> shared_limit({"max_position_embeddings": 131_072, "rope_parameters": rope}, 131_072)
+        4096
+    """
+    inner = {**config, **(config.get("text_config") or {})}
+    rope = inner.get("rope_parameters") or inner.get("rope_scaling")
+    if not rope:
+        return None if inner.get("rope_theta") else context_tokens
+    limits = list[int | None]()
+    for part in (part for part in (rope, *rope.values()) if isinstance(part, Mapping)):  # some have one for each layer
+        kind, pretrained = str(part.get("rope_type") or part.get("type")), "original_max_position_embeddings"
+        if kind == "longrope":
+            limits.append(part.get(pretrained) or inner.get(pretrained) or context_tokens)
+        elif "dynamic" in kind:
+            limits.append(context_tokens)
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -160,12 +160,33 @@ def _identity(model: str, revision: str | None) -> str:
     return ModelFolder.of(model, revision, section="llm").identity
 
 
+def precision(dtype: str, device: str) -> str:
+    """Precision of a model's weights in this process, as far as the recipe settles it.
+
+    Args:
+        dtype: ``llm.dtype``.
+        device: ``llm.device``, or the one that was found.
+
+    Returns:
+        ``auto`` where both are: to name a model, no device is looked for, as that would load torch, and the driver may
+        have another one than its workers.
+
+    Example:
+        >>> precision("auto", "cpu"), precision("auto", "cuda:1"), precision("auto", "auto")
+        ('float32', 'bfloat16', 'auto')
+    """
+    if dtype != "auto" or device == "auto":
+        return dtype
+    return "float32" if device.partition(":")[0] == "cpu" else "bfloat16"
+
+
 def model_json(llm: LlmConfig, prompt: Prompt) -> str:
     """What decides a model's replies, as a JSON object for lineage: no address, no key, no window."""
     decisive = ("temperature", "top_p", "max_tokens", "seed", "structured", "max_reasks", "extra_body")
     plain = to_plain(llm)
     revision = {"revision": llm.revision} if llm.revision and llm.engine != "transformers" else {}
-    of_this_machine = {"engine": llm.engine, "dtype": llm.dtype} if llm.engine == "transformers" else {}
+    in_process = {"engine": llm.engine, "dtype": precision(llm.dtype, llm.device)}
+    of_this_machine = in_process if llm.engine == "transformers" else {}
     return to_json(
         {
             "tier": "openai",

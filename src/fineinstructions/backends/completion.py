@@ -84,7 +84,7 @@ class Completion:
             usage = body.get("usage") or {}
             asked, said = (int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
             finish_reason = str(choice.get("finish_reason") or "")
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
             raise ValueError("the body is no chat completion") from None
         if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
             raise ValueError("the reply has no text")

@@ -1,7 +1,8 @@
 """A causal language model in this process, with the extra ``[hf]``: requests of all stages, answered in batches.
 
 In: request bodies as a server would get them. Out: completions. A thread takes what waits, first come, first served,
-at most ``max_in_flight`` requests; sorts it by length, so that a batch is padded little; and generates batch by batch.
+at most ``max_in_flight`` requests; sorts it by length, so that a batch is padded little; and generates batch by batch,
+none of which holds rows that would change each other's replies, or more tokens than ``batch_tokens``.
 
 The decision to question: batches are made of what happens to wait, because waiting for full ones would idle the device.
 So who shares a batch depends on the moment. A reply does not, but for rounding (see `causal_model`).
@@ -18,6 +19,7 @@ from typing import Any
 
 from fineinstructions.backends.capabilities import ModelFacts
 from fineinstructions.backends.causal_model import CausalModel, Sampling, context_limit, load_causal_model
+from fineinstructions.backends.chat import precision
 from fineinstructions.backends.completion import ChatError, Completion
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.backends.model_folder import ModelFolder
@@ -162,11 +164,11 @@ def _load(llm: LlmConfig) -> CausalModel:
 
     device = llm.device if llm.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        torch.device(device)
     except RuntimeError:
         raise ConfigError(f"llm.device: there is no device {llm.device!r}; give cpu or cuda") from None
-    dtype = llm.dtype if llm.dtype != "auto" else "float32" if kind == "cpu" else "bfloat16"
-    return load_causal_model(ModelFolder.of(llm.model, llm.revision, section="llm"), device, dtype)
+    folder = ModelFolder.of(llm.model, llm.revision, section="llm")
+    return load_causal_model(folder, device, precision(llm.dtype, device))
 
 
 def _job(body: Mapping[str, Any], model: CausalModel, llm: LlmConfig, key: str) -> _Job:
@@ -196,13 +198,21 @@ def _job(body: Mapping[str, Any], model: CausalModel, llm: LlmConfig, key: str) 
 def _batches(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
     """Jobs of one model and about one length each, longest first, so that too much for the memory is found early."""
     batch: list[_Job] = []
-    for job in sorted(jobs, key=lambda job: (id(job.model), -job.size)):
-        if batch and (job.model is not batch[0].model or (len(batch) + 1) * batch[0].size > batch[0].llm.batch_tokens):
+    for job in sorted(jobs, key=lambda job: (id(job.model), -job.size, -len(job.prompt))):
+        if batch and not _is_batch([*batch, job]):
             yield batch
             batch = []
         batch.append(job)
     if batch:
         yield batch
+
+
+def _is_batch(jobs: Sequence[_Job]) -> bool:
+    """Whether jobs may be answered together: every row is as long as the longest prompt and the longest reply."""
+    model, prompts = jobs[0].model, [len(job.prompt) for job in jobs]
+    most = max(job.sampling.max_tokens for job in jobs)
+    fits = len(jobs) * (max(prompts) + most) <= jobs[0].llm.batch_tokens
+    return fits and all(job.model is model for job in jobs) and model.may_share(prompts, most)
 
 
 def _settle(job: _Job, outcome: Completion | BackendError) -> None:

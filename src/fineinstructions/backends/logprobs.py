@@ -42,7 +42,7 @@ def read_logprobs(part: Any) -> tuple[TokenLogprob, ...] | None:
     """
     try:
         return tuple(_tokens(part["content"])) or None
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
@@ -118,7 +118,10 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    """A log-probability to six decimals."""
+    """A log-probability to six decimals; rounding in a server may put a certain token a hair above 0."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError("a log-probability is a finite number")
-    return round(float(value), 6)
+    rounded = round(float(value), 6)
+    if rounded > 0:
+        raise ValueError("a log-probability is 0 at most")
+    return rounded

@@ -6,6 +6,7 @@ comes out; what must fit into a context is counted by bytes, so that it is hardl
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from fineinstructions.errors import ConfigError
 
@@ -45,19 +46,25 @@ def token_counter(tokenizer: str | None) -> CountTokens:
     """What counts the tokens that must fit into a context.
 
     Args:
-        tokenizer: Folder or hub name of a Hugging Face tokenizer; ``None`` for the estimate by bytes.
+        tokenizer: Folder of a Hugging Face tokenizer; ``None`` for the estimate by bytes. A name on the hub is refused:
+            what it means can change, and every worker would ask.
 
     Raises:
-        ConfigError: If the tokenizer cannot be loaded.
+        ConfigError: If there is no such folder or the tokenizer cannot be loaded.
     """
     if tokenizer is None:
         return most_tokens
+    if not Path(tokenizer).is_dir():
+        raise ConfigError(
+            f"llm.tokenizer: there is no folder {tokenizer}; get a tokenizer from the hub with "
+            "'hf download MODEL --exclude \"*.safetensors\" --local-dir FOLDER' and name that folder"
+        )
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise ConfigError("llm.tokenizer: needs the extra: pip install 'fineinstructions[embed]'") from None
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"llm.tokenizer: {tokenizer}: {' '.join(str(error).split())[:300]}") from None
     return lambda text: len(loaded.encode(text, add_special_tokens=False))

@@ -5,7 +5,7 @@ question: negatives are not drawn at random. They are templates that the present
 the judge turned down, because only those teach the encoder something.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,18 +30,18 @@ class Judged:
     """Whether the run made a pair of what was turned down, one that the judge of pairs keeps."""
 
 
-def last_drawn(verdicts_per_document: Mapping[str, int], config: DistillConfig, seed: int) -> int:
+def last_drawn(document_ids: Iterable[str], config: DistillConfig, seed: int) -> int:
     """Highest luck of a document that is still drawn; whole documents are taken, as many as give the wanted rows.
 
     Args:
-        verdicts_per_document: How many verdicts there are on each document.
+        document_ids: Document of every verdict; eight bytes are kept of each.
         config: How many rows are wanted.
         seed: Seed of the run.
     """
-    drawn = sorted((luck(seed, STAGE, name), number) for name, number in verdicts_per_document.items())
-    within = np.cumsum([number for _, number in drawn]) <= config.embedder_rows
-    count = int(np.count_nonzero(within))
-    return drawn[count - 1][0] if count else -1
+    luck_n = np.fromiter((luck(seed, STAGE, document_id) for document_id in document_ids), np.uint64)
+    drawn, verdicts = np.unique(luck_n, return_counts=True)
+    count = int(np.count_nonzero(np.cumsum(verdicts) <= config.embedder_rows))
+    return int(drawn[count - 1]) if count else -1
 
 
 def embedder_rows(

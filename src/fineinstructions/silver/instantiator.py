@@ -9,6 +9,7 @@ say whether its second hundred thousand were made anew.
 """
 
 import json
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -143,14 +144,14 @@ def choose_round(
         arXiv:2601.22146, section 3.3: two rounds of 100,000, the second filtered and stratified, about 5 % refusals.
     """
     choice = RoundChoice(number, {}, -1)
-    found: dict[Stratum, list[int]] = defaultdict(list)
+    found: dict[Stratum, array[int]] = defaultdict(lambda: array("Q"))  # eight bytes a pair
     for facts in pairs:
         if facts.kept or number == 1:
             found[choice.stratum(facts)].append(luck(seed, stage(number), facts.pair_id))
     refusals_wanted = round(config.instantiator_rows * config.refusal_share)
     wanted = config.instantiator_rows - refusals_wanted
     shares = even_shares({stratum: len(numbers) for stratum, numbers in found.items()}, wanted)
-    last = {stratum: lowest(np.array(n, np.uint64), shares[stratum]) for stratum, n in found.items()}
+    last = {stratum: lowest(np.frombuffer(n, np.uint64), shares[stratum]) for stratum, n in found.items()}
     num_refusals = round(refusals_wanted * sum(shares.values()) / wanted) if wanted else 0
     draw = np.fromiter((luck(seed, stage(number), record_id) for record_id in refusals), np.uint64)
     return RoundChoice(number, last, lowest(draw, num_refusals))
