@@ -43,7 +43,8 @@ class LlmConfig(Config):
     """With ``transformers``: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one. On a CPU a
     worker process uses one thread, ``--workers 0`` all."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """With ``transformers``: precision of the model; ``auto`` is bfloat16 on a GPU and float32 elsewhere. Ours."""
+    """With ``transformers``: precision of the model; ``auto`` is bfloat16 on a GPU and float32 elsewhere, so name it
+    where a run may be continued on another device. Ours."""
     batch_tokens: int = Field(default=65_536, ge=1)
     """With ``transformers``: most tokens of a batch, each row counted as long as the longest prompt and reply; a batch
     holds one request at least. Ours."""
@@ -57,8 +58,9 @@ class LlmConfig(Config):
     """Longest prompt and reply together, in tokens; decides how much of a long document an instantiator is shown. None
     takes what the server or the model's own settings say; where they say nothing, only `max_document_chars` counts."""
     tokenizer: str | None = None
-    """Folder or hub name of the model's tokenizer, to count what fits into the context (needs the extra ``[embed]``);
-    None estimates 3 bytes of UTF-8 a token, which is more than nearly any text has. Ours."""
+    """Folder of the model's tokenizer, to count what fits into the context (needs the extra ``[hf]``); None estimates 3
+    bytes of UTF-8 a token, which is more than nearly any text has. A run never asks the hub: download it first. Ours.
+    """
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls that limit; OpenAI's reasoning models want the second."""
     seed: int | None = None
