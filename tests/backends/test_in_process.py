@@ -137,7 +137,7 @@ def test_the_context_of_the_model_ends_a_reply(tmp_path: Path) -> None:
     with ChatClient(settings(folder, max_tokens=500)) as client:
         assert client.context_tokens() == 64
         error = error_of(client.submit(request("x" * 30)))
-        assert error.kind == "too_long"
+        assert error.kind == "length"
         assert client.usage().completion_tokens == 64 - 32 - 1
         error = error_of(client.submit(request("x" * 62)))
         assert (error.kind, str(error)) == ("too_long", "the prompt has 65 tokens, the context of the model 64")

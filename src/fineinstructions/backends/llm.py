@@ -35,6 +35,7 @@ from fineinstructions.backends.chat import (
     chat_rejection,
     model_json,
     model_name,
+    precision,
 )
 from fineinstructions.backends.completion import ChatError, Completion
 from fineinstructions.backends.endpoint import Servers
@@ -315,7 +316,7 @@ def _fitting_fields(way: Structured, schema: Mapping[str, Any]) -> dict[str, Any
 
 def _body(messages: Sequence[Message], llm: LlmConfig) -> dict[str, Any]:
     sampling = {"temperature": llm.temperature, "top_p": llm.top_p, "seed": llm.seed}
-    of_this_machine = {"dtype": llm.dtype} if llm.engine == "transformers" else {}
+    of_this_machine = {"dtype": precision(llm.dtype, llm.device)} if llm.engine == "transformers" else {}
     return {
         "model": model_name(llm),
         "messages": [{"role": role, "content": content} for role, content in messages],

@@ -43,8 +43,9 @@ class LlmConfig(Config):
     """With ``transformers``: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one. On a CPU a
     worker process uses one thread, ``--workers 0`` all."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """With ``transformers``: precision of the model; ``auto`` is bfloat16 on a GPU and float32 elsewhere, so name it
-    where a run may be continued on another device. Ours."""
+    """With ``transformers``: precision of the model; ``auto`` is bfloat16 on a GPU and float32 elsewhere. Lineage and
+    cache name it where this or `device` is set; with both ``auto`` they do not, so name one where a run may go on with
+    another device. Ours."""
     batch_tokens: int = Field(default=65_536, ge=1)
     """With ``transformers``: most tokens of a batch, each row counted as long as the longest prompt and reply; a batch
     holds one request at least. Ours."""
