@@ -76,6 +76,18 @@ def mined_high(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return recipe, folder / "run"
 
 
+def test_matches_are_asked_about_even_where_nothing_near_was_mined(mined_high: tuple[Path, Path]) -> None:
+    _, run = mined_high
+    sampled = {(m["document_id"], m["template_id"]) for m in rows(run, "matches") if m["sampled"]}
+    found = pq.read_table(sorted((run / "units" / "compatibility").glob("*/compatibility.parquet"))).to_pylist()
+    judged = [(verdict["document_id"], verdict["template_id"]) for verdict in found]
+    without = {row["record_id"] for row in rows(run, REJECTED) if row["stage"] == "mine"}
+    assert {document for document, _ in sampled} & without
+    assert sampled <= set(judged)
+    assert len(judged) == len(set(judged))
+    assert in_process("verify", run)[0] == 0
+
+
 @pytest.mark.parametrize("again", ["--redo", "--retry-failed"])
 def test_a_moved_threshold_tells_every_rejection_once(
     mined_high: tuple[Path, Path], tmp_path: Path, again: str
