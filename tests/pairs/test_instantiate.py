@@ -352,6 +352,11 @@ def test_a_window_is_a_part_of_the_document_that_holds_the_middle_of_the_focus(t
     middle = (focus[0] + focus[1]) // 2
     if text:
         assert start <= min(middle, len(text) - 1) < end
+    reach = min(max(0, min(middle, len(text) - 1) - max_chars // 2), max(0, len(text) - max_chars))
+    assert start <= max(focus[0], reach), "no border inside the focus cuts its beginning off"
+    assert end >= min(focus[1], reach + max_chars), "nor its end"
+    if focus[1] - focus[0] <= max_chars:
+        assert start <= focus[0] <= focus[1] <= end
 
 
 @pytest.mark.parametrize(
