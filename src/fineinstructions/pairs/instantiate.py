@@ -233,7 +233,6 @@ class PromptedInstantiator:
 
     def _send(self, messages: tuple[Message, ...], before: "Filled | None" = None) -> "Asked":
         """Ask for a reply, in the place of one that came before."""
-
         spent, repairs = (before.spent, before.repairs + 1) if before else (Spent(), 0)
 
         def parse(reply: ChatReply) -> Filled | None:
