@@ -84,6 +84,7 @@ def test_licences_are_told_with_their_rows(made: Path) -> None:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over documents that name a source and a licence each of their own, written to be taken for Markdown."""
     folder = tmp_path_factory.mktemp("hostile")
+    run = folder / "a [/b] :smile: [red]c"
     documents = pq.read_table(take_documents(folder / "d.parquet", 110, every=4)).drop(["source", "licence"])
     numbers = range(documents.num_rows)
     columns = {
@@ -97,9 +98,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = write_recipe(
         folder, folder / "d.parquet", queries=None, templates={"bank": str(EMBEDDED_BANK)}, engine={"workers": 0}
     )
-    code, _, errors = in_process("run", recipe, "--out", folder / "run")
-    assert code == 0, errors
-    return folder / "run"
+    for told in ("pairs", "complete already"):
+        code, out, errors = in_process("run", recipe, "--out", run)
+        assert code == 0, errors
+        assert told in out
+        assert f"next: fineinstructions inspect {run} " in out
+    return run
 
 
 HOSTILE = ("<!-- x", "<img src=https://a.b/c.png>", "[l](https://a.b)", "![p](https://a.b)", "`a", "a | b", "\\[l](x)")
