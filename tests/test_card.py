@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pipeline_inputs import in_process, rows, take_documents, write_recipe
 
 from fineinstructions.records import Pair, schema_of
-from fineinstructions.review.card import hub_licence
+from fineinstructions.review.card import Tally, hub_licence
 from fineinstructions.review.columns import PAIR_COLUMNS
 from fineinstructions.trial import EMBEDDED_BANK
 
@@ -55,7 +58,7 @@ def table(body: str, heading: str) -> list[list[str]]:
 def test_the_front_matter_says_what_the_rows_are(made: Path) -> None:
     front, _ = card_of(made / "run")
     pairs = rows(made / "run", "pairs")
-    assert front["language"] == ["en"]
+    assert "language" not in front, "the documents do not say"
     assert front["size_categories"] == ["n<1K"]
     default = [config for config in front["configs"] if config.get("default")]
     assert [config["data_files"] for config in default] == ["pairs/*.parquet"]
@@ -75,6 +78,74 @@ def test_licences_are_told_with_their_rows(made: Path) -> None:
     told = {name: int(number.replace(",", "")) for name, _, number in table(body, "(`template_licence`")}
     behind = [{part.strip() for part in p["template_licence"].split(";")} for p in pairs]
     assert told == {name: sum(name in names for names in behind) for name in set().union(*behind)}
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over documents that name a source and a licence each of their own, written to be taken for Markdown."""
+    folder = tmp_path_factory.mktemp("hostile")
+    run = folder / "a [/b] :smile: [red]c"
+    documents = pq.read_table(take_documents(folder / "d.parquet", 110, every=4)).drop(["source", "licence"])
+    numbers = range(documents.num_rows)
+    columns = {
+        "source": [f"{HOSTILE[number % len(HOSTILE)]} {number}" for number in numbers],
+        "licence": [f"{HOSTILE[number % len(HOSTILE)]} {number}" for number in numbers],
+        "lang": [("de", "en-GB", "no language at all")[number % 3] for number in numbers],
+    }
+    for name, values in columns.items():
+        documents = documents.append_column(name, [values])
+    pq.write_table(documents, folder / "d.parquet")
+    recipe = write_recipe(
+        folder, folder / "d.parquet", queries=None, templates={"bank": str(EMBEDDED_BANK)}, engine={"workers": 0}
+    )
+    for told in ("pairs", "complete already"):
+        code, out, errors = in_process("run", recipe, "--out", run)
+        assert code == 0, errors
+        assert told in out
+        assert f"next: fineinstructions inspect {run} " in out
+    return run
+
+
+HOSTILE = ("<!-- x", "<img src=https://a.b/c.png>", "[l](https://a.b)", "![p](https://a.b)", "`a", "a | b", "\\[l](x)")
+
+
+def test_names_of_sources_and_licences_do_nothing_in_it(hostile: Path) -> None:
+    _, body = card_of(hostile)
+    named = body.split("## Licences")[1].split("## Judge's scores")[0]
+    told = "\n".join(line for line in named.splitlines() if line.startswith("| ") and line[-3].isdigit())
+    assert told.count("x ") > 5
+    assert not re.search(r"(?<!\\)(?:\\\\)*(<|!?\[)", told)
+    assert "https://" not in told
+    for line in table(body, "## Sources of the documents"):
+        assert len(line) == 2
+    assert "## Columns" in body
+
+
+def test_the_most_frequent_names_are_told_and_the_rest_counted_together(hostile: Path) -> None:
+    front, body = card_of(hostile)
+    pairs = rows(hostile, "pairs")
+    counts = Counter(pair["source"] for pair in pairs)
+    assert len(counts) > 50
+    for heading in ("## Sources of the documents", "(`licence`)"):
+        told = table(body, heading)
+        assert len(told) == 51
+        assert told[-1][0] == "others"
+        numbers = [int(line[-1]) for line in told]
+        assert numbers[:-1] == sorted(counts.values(), reverse=True)[:50]
+        assert sum(numbers) == len(pairs)
+    assert front["language"] == ["de", "en"]
+    assert "other" in front["license"]
+
+
+@given(st.lists(st.integers(0, 30), max_size=200))
+def test_a_tally_forgets_values_but_no_rows(values: list[int]) -> None:
+    tally = Tally(max_held=8)
+    for value in values:
+        tally.add(value, 1)
+    held = tally.items()
+    assert len(held) <= 8
+    assert tally.num_rows == len(values)
+    assert all(number <= values.count(value) for value, number in held)
 
 
 def test_it_tells_what_made_the_pairs_and_where_records_went(made: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pipeline_inputs import EXAMPLES, call, command, content, in_process, rows, take_documents, write_recipe
+from pipeline_inputs import EXAMPLES, call, command, content, in_process, reasons, rows, take_documents, write_recipe
 
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.config import load
@@ -60,6 +60,52 @@ def test_the_embedded_tier_is_a_teacher_too_and_needs_nothing(tmp_path: Path) ->
     assert (code, "nothing to do" in again) == (0, True), errors
     assert {name: content(run / name) for name in before} == before
     check_another_draw(recipe, run)
+
+
+@pytest.fixture(scope="module")
+def mined_high(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Recipe and run in which most documents have no near miss, so that `mine` turns them away."""
+    folder = tmp_path_factory.mktemp("mined-high")
+    documents = take_documents(folder / "d.parquet", 12, every=16)
+    recipe = write_recipe(
+        folder, documents, queries=None, templates={"bank": str(EMBEDDED_BANK)}, engine={"workers": 0},
+        distill={**SIZES, "min_cosine": 0.6},
+    )  # fmt: skip
+    code, _, errors = in_process("distill", recipe, "--out", folder / "run")
+    assert code == 0, errors
+    return recipe, folder / "run"
+
+
+def test_matches_are_asked_about_even_where_nothing_near_was_mined(mined_high: tuple[Path, Path]) -> None:
+    _, run = mined_high
+    sampled = {(m["document_id"], m["template_id"]) for m in rows(run, "matches") if m["sampled"]}
+    found = pq.read_table(sorted((run / "units" / "compatibility").glob("*/compatibility.parquet"))).to_pylist()
+    judged = [(verdict["document_id"], verdict["template_id"]) for verdict in found]
+    without = {row["record_id"] for row in rows(run, REJECTED) if row["stage"] == "mine"}
+    assert {document for document, _ in sampled} & without
+    assert sampled <= set(judged)
+    assert len(judged) == len(set(judged))
+    assert in_process("verify", run)[0] == 0
+
+
+@pytest.mark.parametrize("again", ["--redo", "--retry-failed"])
+def test_a_moved_threshold_tells_every_rejection_once(
+    mined_high: tuple[Path, Path], tmp_path: Path, again: str
+) -> None:
+    recipe, made = mined_high
+    run = tmp_path / "run"
+    shutil.copytree(made, run)
+    if again == "--redo":
+        words = ("--redo", "--set", "judge.min_score=5")
+    else:
+        shutil.rmtree(run / "rejected")
+        words = ("--retry-failed",)
+    code, _, errors = in_process("distill", recipe, "--out", run, *words)
+    assert code == 0, errors
+    assert not [line for line in errors.splitlines() if line.startswith("compatibility")]
+    code, out, _ = in_process("verify", run)
+    assert code == 0, out
+    assert not {stage for stage, _ in reasons(run)} & {"mine", "compatibility"}
 
 
 def test_a_dry_run_counts_what_the_judge_would_be_asked_at_most(tmp_path: Path) -> None:

@@ -17,9 +17,20 @@ PACKAGE = "fineinstructions"
 
 VOCABULARY = {"records", "errors"}
 TOOLS = {
-    *("config", "decontamination", "filters", "formats", "inputs", "json_window", "judging", "markup", "moderation"),
-    *("parquet", "pii", "pooling", "progress", "readers", "staging", "statistics", "backends", "embedded", "engines"),
-    "runs",
+    *("config", "decontamination", "filters", "formats", "inputs", "json_window", "judging", "markdown", "markup"),
+    *(
+        "moderation",
+        "parquet",
+        "pii",
+        "pooling",
+        "progress",
+        "readers",
+        "staging",
+        "statistics",
+        "backends",
+        "embedded",
+    ),
+    *("engines", "runs"),
 }
 ROOMS = {"templates", "matches", "pairs", "silver", "review"}
 HALLWAYS = {

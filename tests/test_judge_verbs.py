@@ -77,6 +77,23 @@ def test_the_embedded_judge_and_what_is_written(pairs: Path, tmp_path: Path) -> 
     ]
 
 
+def test_names_of_subsets_are_text_and_nothing_else(pairs: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(pairs).to_pylist()
+    names = {"odd": "a [/b] :smile: [red]c[/]", "even": "d | e <!-- f"}
+    table = pa.Table.from_pylist([row | {"subset": names[row["subset"]]} for row in rows])
+    path = tmp_path / "set [bold].parquet"
+    pq.write_table(table, path)
+    out_folder = tmp_path / "out [/bold]"
+    code, out, errors = in_process("judge", "calibrate", path, "--out", out_folder)
+    assert code == 0, errors
+    assert all(name in out for name in names.values())
+    assert "set [bold]" in out
+    page = (out_folder / "judge-calibration.md").read_text(encoding="utf-8")
+    assert "| a \\[/b] :smile: \\[red]c\\[/] | 1.000 |" in page
+    assert "| d \\| e \\<\\!-- f | 1.000 |" in page
+    assert "## set \\[bold]" in page
+
+
 def test_a_person_sees_tables(pairs: Path, tmp_path: Path) -> None:
     code, out, errors = in_process("judge", "calibrate", pairs, "--limit", "10")
     assert code == 0, errors

@@ -61,12 +61,13 @@ def test_one_empty_revision_is_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.extra
-def test_the_doctor_fills_in_what_the_hub_says_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_doctor_fills_in_what_the_hub_says_and_nothing_else(tmp_path: Path, line_end: str) -> None:
     if find_spec("huggingface_hub") is None:
         pytest.skip("huggingface_hub is not installed")
     recipe = tmp_path / "paper.yaml"
-    before = PAPER.read_text(encoding="utf-8")
-    recipe.write_text(before, encoding="utf-8")
+    before = PAPER.read_text(encoding="utf-8").replace("\n", line_end)
+    recipe.write_bytes(before.encode())
     with serve_hub(NAMES) as server:
         done = asked_of(server, "doctor", recipe, "--resolve")
         again = asked_of(server, "doctor", recipe, "--resolve")
@@ -77,8 +78,9 @@ def test_the_doctor_fills_in_what_the_hub_says_and_nothing_else(tmp_path: Path) 
     assert f"fineinstructions/template_instantiator at {COMMIT}, licence: other (llama3.2)" in done.stdout
     assert f"fineinstructions/finetemplates at {COMMIT}, licence: mit; cc0-1.0" in done.stdout
     assert "nothing to fill in" in again.stdout
-    after = recipe.read_text(encoding="utf-8")
-    lines = list(zip(before.splitlines(), after.splitlines(), strict=True))
+    after = recipe.read_bytes().decode()
+    lines = list(zip(before.split(line_end), after.split(line_end), strict=True))
+    assert "\n" not in after.replace(line_end, "")
     changed = [(old, new) for old, new in lines if old != new]
     assert len(changed) == 10
     assert all(new.replace(f'revision: "{COMMIT}"', 'revision: ""') == old for old, new in changed[:5])

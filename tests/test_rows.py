@@ -110,9 +110,10 @@ def test_no_row_in_no_row_out(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(source).slice(0, 0), source)
     assert instantiate_rows(source, tmp_path / "out.parquet").num_rows == 0
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
-    code, out, _ = in_process("instantiate", source, "--out", tmp_path / "out.parquet")
+    code, out, _ = in_process("instantiate", source, "--out", tmp_path / "out [x] :smile:.parquet")
     assert code == 0
     assert "0 rows, 0 kept" in out
+    assert out.endswith("out [x] :smile:.parquet\n")
 
 
 @pytest.mark.parametrize(

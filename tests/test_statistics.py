@@ -1,13 +1,14 @@
 """Figures of agreement, against cases worked out by hand."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fineinstructions.statistics import auc, average_ranks, bootstrap_interval, quadratic_kappa, spearman
+from fineinstructions.statistics import auc, average_ranks, bootstrap_interval, numbered, quadratic_kappa, spearman
 
 SCALE = (1, 2, 3, 4, 5)
 GRADES = st.lists(st.tuples(st.sampled_from(SCALE), st.sampled_from(SCALE)), min_size=2, max_size=40)
@@ -102,9 +103,20 @@ def test_rows_of_one_group_are_drawn_together():
     assert grouped[1] - grouped[0] > 3 * (alone[1] - alone[0])
 
 
+def test_groups_with_long_names_cost_what_their_names_cost():
+    names = ["x" * 50_000, *(f"instruction {number % 1000}" for number in range(3000))]
+    tracemalloc.start()
+    numbers = numbered(names)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2_000_000
+    _, as_before = np.unique(np.asarray(names), return_inverse=True)
+    assert numbers.tolist() == as_before.tolist()
+
+
 def test_no_interval_where_the_figure_has_none():
     assert bootstrap_interval(lambda rows: math.nan, range(50), seed=0) is None
-    assert bootstrap_interval(lambda rows: 1.0, ["one group"] * 50, seed=0) is None
+    assert bootstrap_interval(lambda rows: 1.0, numbered(["one group"] * 50), seed=0) is None
     assert bootstrap_interval(lambda rows: 1.0, [], seed=0) is None
     # One row in twenty is positive; the resamples without any do not count.
     labels = np.arange(20) == 7

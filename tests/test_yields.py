@@ -197,7 +197,9 @@ def test_a_share_can_be_asked_for(runs: dict[str, Path], tmp_path: Path) -> None
     everything = prune([runs["small"]], tmp_path / "bank", min_tries=1, max_yield=1.0)
     assert len(everything.pruned) == everything.num_tried
     assert pq.read_table(tmp_path / "bank" / PRUNED_FILE).num_rows == len(everything.pruned)
-    code, out, _ = in_process("templates", "prune", runs["large"], "--out", tmp_path / "other", "--min-tries", "2")
+    other = tmp_path / "other [/b] :smile:"
+    code, out, _ = in_process("templates", "prune", runs["large"], "--out", other, "--min-tries", "2")
+    assert f"templates.bank={other}\n" in out
     assert code == 0
     assert "taken out" in out
     with pytest.raises(ConfigError, match="no run here"):

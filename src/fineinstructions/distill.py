@@ -10,7 +10,7 @@ whole run with its judge; there is no second pipeline for silver data, only anot
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -186,15 +186,18 @@ def _requests(
     models: Teachers,
     documents: dict[str, tuple[Document, tuple[tuple[int, int], ...]]],
 ) -> Iterator[instantiating.Request]:
-    """What the judge is asked: every template once per document, by the vector that found it best."""
+    """What the judge is asked: every template once per document, by the vector that found it best.
+
+    A document that `mine` turned away for want of a near template still has the matches of the run.
+    """
     sampled: dict[str, list[Match]] = defaultdict(list)
     for table in unit.groups("matches", "match"):
         for match in from_table(table.filter(table["sampled"]), Match):
             sampled[match.document_id].append(match)
-    for candidates in mined:
-        document, spans = documents.pop(candidates.document_id)
+    for name, near in _with_those_passed_over(mined, documents):
+        document, spans = documents.pop(name)
         best: dict[str, Match] = {}
-        for match in (*candidates.matches(models.index), *sampled[document.document_id]):
+        for match in (*(near.matches(models.index) if near else ()), *sampled[name]):
             known = best.get(match.template_id)
             if known is None or match.cosine > known.cosine:
                 best[match.template_id] = match
@@ -202,6 +205,22 @@ def _requests(
         for match in best.values():
             focus = chunk_span(spans, document, match.chunk)
             yield instantiating.Request(match, models.index.template(match.template_id), document, focus)
+
+
+def _with_those_passed_over(
+    mined: Iterable[Candidates], documents: Mapping[str, Any]
+) -> Iterator[tuple[str, Candidates | None]]:
+    """All documents in order of entering, each with its candidates, or None where it has none.
+
+    Args:
+        mined: Candidates, in the order of their documents.
+        documents: What has entered, in order, by id; the caller takes out every document that it is given.
+    """
+    for candidates in mined:
+        while (name := next(iter(documents))) != candidates.document_id:
+            yield name, None
+        yield name, candidates
+    yield from ((name, None) for name in tuple(documents))
 
 
 def make_silver(unit: Unit, models: Teachers, setup: Setup) -> None:

@@ -303,7 +303,9 @@ class Driver:
             self._publish("rejected", Rejection, self._rejections(), "index")
 
     def _rejections(self) -> Iterator[Rejection]:
-        return self.folder.rejections(*(phase.name for phase in self.folder.phases))
+        """What the phases of the bank and the pairs turned away; the phases behind them have a table of their own."""
+        names = (phase.name for phase in self.folder.phases)
+        return self.folder.rejections(*(name for name in names if name not in silver.PHASES))
 
     def _require_templates(self) -> None:
         """Refuse to go on without a single template, saying where they were lost."""

@@ -6,8 +6,7 @@ question, are drawn together by the bootstrap, so that many answers to few quest
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,14 +113,32 @@ def auc(scores: Sequence[float] | NDArray[np.float64], is_positive: Sequence[boo
     return above / (num_positive * num_negative)
 
 
+def numbered(groups: Iterable[str]) -> NDArray[np.int64]:
+    """Number of every row's group, from 0 in the order of the groups' names.
+
+    Example:
+        >>> numbered(["sea", "air", "sea"]).tolist()
+        [1, 0, 1]
+    """
+    names = list(groups)
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.fromiter((numbers[name] for name in names), np.int64, len(names))
+
+
 def bootstrap_interval(
-    figure: Callable[[Rows], float], groups: Sequence[Any], seed: int, *, resamples: int = 1000, level: float = 0.95
+    figure: Callable[[Rows], float],
+    group_of: Sequence[int] | NDArray[np.int64],
+    seed: int,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
 ) -> tuple[float, float] | None:
     """Percentile interval of a figure over resampled groups of rows.
 
     Args:
         figure: From row numbers, with repetitions, to the figure; NaN where it has no meaning for them.
-        groups: Group of every row; rows of one group are drawn together. Give every row its own for independent rows.
+        group_of: Number of every row's group, none left out from 0 on, see `numbered`; rows of one group are drawn
+            together. Give every row its own for independent rows.
         seed: Decides what is drawn.
         resamples: How often.
         level: Share of the resamples that lie inside.
@@ -132,9 +149,9 @@ def bootstrap_interval(
     Source:
         Efron and Tibshirani 1993, chapter 13; drawing groups is the cluster bootstrap.
     """
-    _, group_of = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
-    order = np.argsort(group_of, kind="stable")
-    sizes = np.bincount(group_of)
+    numbers = np.asarray(group_of, np.int64)
+    order = np.argsort(numbers, kind="stable")
+    sizes = np.bincount(numbers)
     if len(sizes) < 2:
         return None
     starts = np.cumsum(sizes) - sizes

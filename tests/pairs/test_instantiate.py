@@ -23,7 +23,6 @@ from fineinstructions.pairs.instantiate import (
     published_reply,
 )
 from fineinstructions.pairs.slots import align_slots
-from fineinstructions.pairs.window import document_window, fitting_window
 from fineinstructions.records import Document, Draft, ExpandedDraft, Match, Rejection, Slot, Template, content_id
 
 TEMPLATE = Template(
@@ -293,6 +292,13 @@ def test_generated_tokens_are_what_the_server_counted():
     assert draft.repairs == 0
 
 
+def test_a_reply_that_is_asked_for_again_counts_too():
+    unread = "{this is no JSON at all"
+    replies = [as_reply(), unread]
+    (draft,), _ = prompted_outcomes(lambda body: replies.pop(), [request_for()])
+    assert draft.generated_tokens == len(f"{unread} {as_reply()}".split())
+
+
 def mending(good=ANSWER):
     """A model whose first answer is faulty, and whose second is what it is given here."""
 
@@ -323,35 +329,17 @@ def test_faulty_excerpts_are_sent_back_only_where_that_is_asked_for():
 def test_a_repair_that_fails_ends_and_the_draft_is_turned_down_for_its_excerpt(second):
     request = request_for()
     config = InstantiateConfig(max_repairs=2)
-    (draft,), server = prompted_outcomes(mending(second), [request], config, max_reasks=0)
+    brain, replies = mending(second), []
+
+    def noted(body):
+        replies.append(brain(body))
+        return replies[-1]
+
+    (draft,), server = prompted_outcomes(noted, [request], config, max_reasks=0)
     assert len(server.bodies) <= 3
+    assert draft.generated_tokens == sum(len(reply.split()) for reply in replies)
     (item,) = expand([(draft, request.document)], ExcerptsConfig())
     assert item.reason in ("excerpt_not_found", "low_excerpt_ratio")
-
-
-@given(st.text(alphabet='ab. \n"é', max_size=1000), st.integers(0, 1000), st.integers(0, 400), st.integers(200, 900))
-def test_a_fitting_window_keeps_to_both_limits(text, place, max_tokens, max_chars):
-    focus = (min(place, len(text)), min(place + 20, len(text)))
-    window = fitting_window(text, focus, max_chars, max_tokens, most_tokens)
-    whole = most_tokens(json.dumps(text, ensure_ascii=False))
-    if window is None:
-        assert whole > max_tokens or not text
-    else:
-        start, end = window
-        assert 0 <= start <= end <= len(text)
-        assert end - start <= max_chars
-        assert most_tokens(json.dumps(text[start:end], ensure_ascii=False)) <= max_tokens
-
-
-@given(st.text(alphabet="ab. \n", max_size=80), st.integers(0, 80), st.integers(0, 80), st.integers(1, 90))
-def test_a_window_is_a_part_of_the_document_that_holds_the_middle_of_the_focus(text, one, two, max_chars):
-    focus = (min(one, two, len(text)), min(max(one, two), len(text)))
-    start, end = document_window(text, focus, max_chars)
-    assert 0 <= start <= end <= len(text)
-    assert end - start <= max_chars
-    middle = (focus[0] + focus[1]) // 2
-    if text:
-        assert start <= min(middle, len(text) - 1) < end
 
 
 @pytest.mark.parametrize(

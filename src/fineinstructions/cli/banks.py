@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fineinstructions.cli.runs import Engine, Json, Out, Recipe, Redo, Retry, Sets, Workers, report, run_flags
+from fineinstructions.errors import printable
 
 app = typer.Typer(help="Make template banks that other runs can use.", no_args_is_help=True)
 
@@ -64,12 +65,8 @@ def prune(
 
     from fineinstructions.cli.yields_view import pruned_table
 
-    console = Console()
     if done.pruned:
-        console.print(pruned_table(done.pruned))
-    console.print(
-        f"{done.num_templates:,} templates, {done.num_tried:,} tried {min_tries} times or more, "
-        f"{len(done.pruned):,} taken out ({out / PRUNED_FILE})",
-        soft_wrap=True,
-    )
-    console.print(f"use the rest with --set templates.bank={out}", soft_wrap=True)
+        Console().print(pruned_table(done.pruned))
+    told = f"{done.num_templates:,} templates, {done.num_tried:,} tried {min_tries} times or more, "
+    print(printable(f"{told}{len(done.pruned):,} taken out ({out / PRUNED_FILE})"))
+    print(printable(f"use the rest with --set templates.bank={out}"))

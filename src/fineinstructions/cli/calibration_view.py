@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fineinstructions.errors import printable
 from fineinstructions.matches.calibrate import Calibration
 
 _BAR_CHARS = 30
@@ -22,11 +23,11 @@ def calibration_view(found: Calibration, encoder_id: str, stored: Path | None) -
     chosen = found.chosen
     by_hand = f"not stored; say --set retrieve.min_cosine={chosen.min_cosine:.6f}, or give --write"
     lines: list[RenderableType] = [
-        Text(f"{found.num_good:,} good and {found.num_bad:,} bad pairs, encoder {encoder_id}"),
+        Text(f"{found.num_good:,} good and {found.num_bad:,} bad pairs, encoder {printable(encoder_id)}"),
         _bars(found),
         _thresholds(found),
         Text(f"min_cosine {chosen.min_cosine:.4f}: {found.rule}", style="bold"),
-        Text(f"stored in {stored}" if stored else by_hand),
+        Text(printable(f"stored in {stored}") if stored else by_hand),
     ]
     spaced: list[RenderableType] = [part for line in lines for part in (line, Text(""))]
     return Group(*spaced)

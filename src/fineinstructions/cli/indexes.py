@@ -292,4 +292,4 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
             shown = ", ".join(f"{key} {number}" for key, number in value.items()) or "none"
         else:
             shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{name.replace('_', ' '):<20} {shown}")
+        print(printable(f"{name.replace('_', ' '):<20} {shown}"))

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fineinstructions.errors import printable
 from fineinstructions.judge_calibration import JudgeCalibration
 from fineinstructions.pairs.calibrate import MAIN_FIGURES, Agreement
 from fineinstructions.pairs.calibration_page import MEANINGS, summary, value_cells
@@ -13,10 +14,10 @@ _BAR_CHARS = 30
 
 def judge_view(found: JudgeCalibration) -> Group:
     """Every set with its figures, the spread of scores and, where the file names some, its subsets."""
-    lines: list[RenderableType] = [Text(f"judge {found.judge}")]
+    lines: list[RenderableType] = [Text(printable(f"judge {found.judge}"))]
     for agreement in found.sets:
         lines += [
-            Text(f"{agreement.name}  ({agreement.layout})", style="bold"),
+            Text(printable(f"{agreement.name}  ({agreement.layout})"), style="bold"),
             Text(summary(agreement)),
             _figures(agreement),
             _bars(agreement),
@@ -24,7 +25,7 @@ def judge_view(found: JudgeCalibration) -> Group:
         lines += [_subsets(agreement)] if agreement.subsets else []
     if any(agreement.layout == "pairwise" for agreement in found.sets):
         lines.append(Text(f"position bias: {MEANINGS['position bias']}.", style="dim"))
-    lines.append(Text(f"written to {found.folder}" if found.folder else "not written; give --out"))
+    lines.append(Text(printable(f"written to {found.folder}") if found.folder else "not written; give --out"))
     return Group(*(part for line in lines for part in (line, Text(""))))
 
 
@@ -55,5 +56,5 @@ def _bars(found: Agreement) -> Table:
 def _subsets(found: Agreement) -> Table:
     table = _table("subset", "value", "95 % interval", "rows")
     for figure in found.subsets:
-        table.add_row(figure.name or "(none)", *value_cells(figure))
+        table.add_row(Text(printable(figure.name or "(none)")), *value_cells(figure))
     return table

@@ -83,7 +83,8 @@ def _resolved(recipe: Path | None) -> list[tuple[str, bool, str]]:
                 continue
             values |= {artefact.revision_key: facts.commit, artefact.licence_key: facts.licence}
             told.append(("hub", True, f"{artefact.name} at {facts.commit}, licence: {facts.licence}"))
-    text, keys = filled_in(recipe.read_text(encoding="utf-8"), values)
+    with recipe.open(encoding="utf-8", newline="") as handle:  # line ends stay as they are
+        text, keys = filled_in(handle.read(), values)
     if keys:
         write_text(recipe.resolve(), text)
     done = ", ".join(".".join(key) for key in sorted(keys))

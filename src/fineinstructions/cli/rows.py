@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fineinstructions.cli.runs import Json, Sets, Workers
+from fineinstructions.errors import printable
 
 if TYPE_CHECKING:
     from fineinstructions.rows import RowsResult
@@ -45,7 +46,7 @@ def instantiate(
         result = instantiate_rows(rows, out, config, overrides=overrides, progress=progress)
     _report(result, as_json)
     for unit in result.set_aside:
-        print(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}", file=sys.stderr)
+        print(printable(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}"), file=sys.stderr)
     if result.num_failed:
         what = f"{result.num_failed:,} {'row' if result.num_failed == 1 else 'rows'} failed"
         print(f"{what}; run the same command again to try again", file=sys.stderr)
@@ -74,6 +75,7 @@ def _report(result: "RowsResult", as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     console.print(f"{result.num_rows:,} rows, {kept:,} kept\n")
@@ -82,10 +84,10 @@ def _report(result: "RowsResult", as_json: bool) -> None:
     table.add_column("reason")
     table.add_column("rows", justify="right")
     for (stage, reason), number in reasons.most_common():
-        table.add_row(stage, reason, f"{number:,}")
+        table.add_row(Text(printable(stage)), Text(printable(reason)), f"{number:,}")
     for part in ([table, ""] if reasons else []) + ([yields_table(("slots",), slots), ""] if slots else []):
         console.print(part)
-    console.print(f"{result.path}", soft_wrap=True)
+    print(printable(str(result.path)))
 
 
 def yields(

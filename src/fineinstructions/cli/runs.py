@@ -142,24 +142,24 @@ def report(result: "RunResult", as_json: bool, tables: "Sequence[str]" = TABLES)
 
 def _print_result(result: "RunResult", rows: list[dict[str, Any]], figures: dict[str, int]) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     from fineinstructions.cli.show import funnel_table, print_pairs
     from fineinstructions.review.samples import draw_pairs
 
     console = Console(highlight=False)
-    path = escape(str(result.path))
+    path = printable(str(result.path))
     if result.num_units_done == 0 and not result.set_aside:
-        console.print(f"[bold]{path}[/]: complete already, nothing to do.\n", soft_wrap=True)
+        console.print(Text.assemble((path, "bold"), ": complete already, nothing to do.\n"), soft_wrap=True)
     console.print(funnel_table(rows))
     console.print()
     if figures.get("pairs"):
         print_pairs(console, _to_show(draw_pairs(result.path, NUM_DRAWN_PAIRS, SHOWN_SEED)), PAIR_PREVIEW_CHARS)
     for name, number in figures.items():
-        console.print(f"{number:>9,} {name:<{max(map(len, figures))}} {path}/{name}/", soft_wrap=True)
+        print(f"{number:>9,} {name:<{max(map(len, figures))}} {path}/{name}/")
     if "pairs" in figures:
-        console.print(f"\nnext: fineinstructions inspect {path}   (more pairs and rejections)", soft_wrap=True)
-        console.print(f"      fineinstructions verify {path}    (check that nothing is lost)", soft_wrap=True)
+        print(f"\nnext: fineinstructions inspect {path}   (more pairs and rejections)")
+        print(f"      fineinstructions verify {path}    (check that nothing is lost)")
 
 
 def _to_show(pairs: "list[Pair]") -> "list[Pair]":
@@ -237,6 +237,6 @@ def verify(folder: Folder, as_json: Json = False) -> None:
         for finding in findings:
             print(printable(str(finding)))
         number = f"{len(findings)} {'problem' if len(findings) == 1 else 'problems'}"
-        print(f"{folder}: {number}" if findings else f"{folder}: clean, nothing lost")
+        print(printable(f"{folder}: {number}" if findings else f"{folder}: clean, nothing lost"))
     if findings:
         raise typer.Exit(1)

@@ -94,7 +94,8 @@ def rejection_panel(rejection: Rejection) -> Panel:
     value = "" if rejection.value is None else f" · value {rejection.value:.3f}"
     word = "failed" if rejection.failed else "rejected"
     record = json.loads(rejection.record)
-    lines: list[RenderableType] = [Text(f"{word} at {rejection.stage}: {rejection.reason}{value}", style="yellow")]
+    why = printable(f"{word} at {rejection.stage}: {rejection.reason}{value}")
+    lines: list[RenderableType] = [Text(why, style="yellow")]
     if isinstance(record, dict):
         for key in ("text", "template", "instruction", "answer", "raw", "judge_feedback"):
             if record.get(key):
@@ -122,7 +123,8 @@ def funnel_table(rows: Sequence[dict[str, Any]]) -> Table:
     table.add_column("rejected, by reason", overflow="fold")
     for row in rows:
         reasons = _reasons(row["rejected"], "") + _reasons(row["failed"], " (failed)")
-        table.add_row(row["stage"], f"{row['in']:,}", f"{row['out']:,}", row["unit"], ", ".join(reasons))
+        why = Text(printable(", ".join(reasons)))
+        table.add_row(row["stage"], f"{row['in']:,}", f"{row['out']:,}", row["unit"], why)
     return table
 
 
@@ -138,7 +140,8 @@ def print_pairs(console: Console, pairs: Iterable[Pair], max_chars: int | None =
 
 def status_table(state: "RunStatus") -> Table:
     """Units, rates and time left, one row per phase."""
-    working = f"{state.holder} is working on it" if state.holder else "nobody is working on it"
+    holder = printable(state.holder) if state.holder else "nobody"
+    working = Text(f"{holder} is working on it", style="table.caption")
     table = Table(box=None, pad_edge=False, header_style="bold", caption=working, caption_justify="left")
     for name in ("phase", "units", "rows", "units/s", "left", "set aside"):
         table.add_column(name, justify="left" if name == "phase" else "right")
@@ -209,7 +212,8 @@ def forecast_view(figures: "Forecast") -> Group:
         table.add_row(name, f"{number:,}")
     for calls in figures.calls:
         limit = ", at most" if calls.is_limit else ""
-        table.add_row(f"calls of {calls.model} to {calls.stage}{limit}", f"{calls.num_calls:,}")
+        told = Text(printable(f"calls of {calls.model} to {calls.stage}{limit}"))
+        table.add_row(told, f"{calls.num_calls:,}")
         table.add_row("  prompt tokens", f"{calls.prompt_tokens:,}")
         table.add_row("  reply tokens", f"{calls.completion_tokens:,}")
     sample = f"from a sample of {figures.sample_queries:,} queries and {figures.sample_documents:,} documents"

@@ -52,7 +52,8 @@ def yields_table(keys: Sequence[str], rows: Iterable[dict[str, Any]]) -> Table:
         failed = [f"failed {row['failed']:,}"] if row["failed"] else []
         counts = f"{row['tries']:,}", f"{row['kept']:,}", f"{row['yield']:.1%}"
         names = [Text(flowing(row[key])) for key in keys]
-        table.add_row(*names, *counts, *told, ", ".join([*_reasons(row["reasons"]), *failed]))
+        why = Text(flowing(", ".join([*_reasons(row["reasons"]), *failed])))
+        table.add_row(*names, *counts, *told, why)
     return table
 
 
@@ -73,7 +74,7 @@ def pruned_table(pruned: "Sequence[PrunedTemplate]") -> Table:
     for name in ("template", "rejected, by reason"):
         table.add_column(name, overflow="fold")
     for template in pruned[:_MAX_PRUNED]:
-        why = ", ".join(_reasons(json.loads(template.reasons)))
+        why = Text(flowing(", ".join(_reasons(json.loads(template.reasons)))))
         table.add_row(f"{template.num_tries:,}", f"{template.num_kept:,}", Text(flowing(template.template)), why)
     if len(pruned) > _MAX_PRUNED:
         table.add_row("", "", f"... and {len(pruned) - _MAX_PRUNED:,} more", "")

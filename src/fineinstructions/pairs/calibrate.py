@@ -19,7 +19,7 @@ from fineinstructions.judging import SCORES
 from fineinstructions.pairs.judge import Judge, Judged, judge
 from fineinstructions.pairs.labelled import LabelledRow, LabelledSet, Layout
 from fineinstructions.records import Document, ExpandedDraft, Pair, Rejection, Template, content_id
-from fineinstructions.statistics import Rows, auc, bootstrap_interval, quadratic_kappa, spearman
+from fineinstructions.statistics import Rows, auc, bootstrap_interval, numbered, quadratic_kappa, spearman
 
 MAIN_FIGURES: dict[Layout, str] = {"pairwise": "accuracy", "scores": "spearman", "correctness": "auc"}
 MAX_SUBSETS = 30
@@ -151,6 +151,7 @@ class _Measured:
 
     def __init__(self, judged: Sequence[JudgedRow], seed: int) -> None:
         self.judged, self.seed = judged, seed
+        self.group_of = numbered(row.row.instruction for row in judged)
         pairs = [[o for o in row.outcomes if isinstance(o, Pair)] for row in judged]
         self.labels_r = np.array([row.row.label for row in judged], np.float64)
         self.scores_ra = np.array([[float(pair.judge_score) for pair in row] for row in pairs], np.float64)
@@ -171,7 +172,7 @@ class _Measured:
         value = of(np.arange(number)) if number else math.nan
         if math.isnan(value):
             return Figure(name, None, None, None, number)
-        interval = bootstrap_interval(of, [row.row.instruction for row in self.judged], self.seed)
+        interval = bootstrap_interval(of, self.group_of, self.seed)
         low, high = interval or (None, None)
         return Figure(name, value, low, high, number)
 

@@ -6,6 +6,7 @@ rarely.
 
 from collections.abc import Mapping, Sequence
 
+from fineinstructions.markdown import Markdown, code, inert, table
 from fineinstructions.pairs.calibrate import MAIN_FIGURES, Agreement, Figure
 
 MEANINGS = {
@@ -55,20 +56,14 @@ def page(judge_model: str, sets: Sequence[Agreement]) -> str:
         judge_model: The judge, as a JSON object.
         sets: Its agreement with every set.
     """
-    lines = ["# Judge calibration", "", f"Judge: `{judge_model}`", ""]
+    lines = ["# Judge calibration", "", f"Judge: {code(judge_model)}", ""]
     lines += ["Intervals are 95 % of 1,000 bootstrap resamples of the instructions; every figure is about judged rows."]
     for found in sets:
-        lines += ["", f"## {found.name} ({found.layout})", "", f"{summary(found)}.", ""]
-        lines += ["| figure | value | 95 % interval | rows | meaning |", "| --- | --- | --- | --- | --- |"]
-        lines += [f"| {' | '.join((f.name, *value_cells(f), meaning(f.name)))} |" for f in found.figures]
-        lines += ["", "| score | " + " | ".join(map(str, found.histogram)) + " |"]
-        lines += ["| --- |" + " --- |" * len(found.histogram)]
-        lines += ["| answers | " + " | ".join(f"{number:,}" for number in found.histogram.values()) + " |"]
+        lines += ["", f"## {inert(found.name)} ({found.layout})", "", f"{summary(found)}.", ""]
+        figures = ((f.name, *value_cells(f), Markdown(meaning(f.name))) for f in found.figures)
+        lines += table(("figure", "value", "95 % interval", "rows", "meaning"), figures)
+        lines += ["", *table(("score", *map(str, found.histogram)), [("answers", *found.histogram.values())])]
         if found.subsets:
-            lines += [
-                "",
-                f"| subset | {MAIN_FIGURES[found.layout]} | 95 % interval | rows |",
-                "| --- | --- | --- | --- |",
-            ]
-            lines += [f"| {' | '.join((f.name or '(none)', *value_cells(f)))} |" for f in found.subsets]
+            subsets = ((f.name or "(none)", *value_cells(f)) for f in found.subsets)
+            lines += ["", *table(("subset", MAIN_FIGURES[found.layout], "95 % interval", "rows"), subsets)]
     return "\n".join(lines) + "\n"

@@ -23,7 +23,8 @@ def document_window(text: str, focus: tuple[int, int], max_chars: int) -> tuple[
 
     Args:
         text: The document.
-        focus: Half-open character span that must be in the middle of the window.
+        focus: Half-open character span that must be in the middle of the window; where it is not longer than
+            `max_chars`, the window holds all of it.
         max_chars: Longest window in characters.
 
     Returns:
@@ -42,7 +43,8 @@ def document_window(text: str, focus: tuple[int, int], max_chars: int) -> tuple[
     end = start + max_chars
     borders = [found.end() for found in _SENTENCE_END.finditer(text, start, end)]
     first = next((border for border in borders if border <= min(focus[0], middle)), start) if start else 0
-    last = next((border for border in reversed(borders) if border > middle), end) if end < len(text) else end
+    behind = max(focus[1], middle + 1)
+    last = next((border for border in reversed(borders) if border >= behind), end) if end < len(text) else end
     return first, last
 
 

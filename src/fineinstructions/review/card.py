@@ -7,17 +7,21 @@ The decision a reader would question: no single licence is chosen for the whole.
 and of the queries behind its template; the front matter lists all that occur, and the tables say how often.
 """
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
 from fineinstructions import __version__
 from fineinstructions.config import digest
+from fineinstructions.markdown import Markdown, code, inert, table
 from fineinstructions.records import Pair, schema_of
 from fineinstructions.review.columns import PAIR_COLUMNS
 from fineinstructions.review.samples import parts
@@ -36,6 +40,16 @@ _HUB_LICENCE = re.compile(
     r"|mpl-2\.0|gfdl"
 )
 """Identifiers of licences that the hub knows and that documents and queries are likely to have."""
+_LANGUAGE = re.compile(r"([a-z]{2,3})(?:[-_].*)?")
+"""A language's code, and a country or script that is left out."""
+_LICENCES = ("licence", "template_licence")
+_COUNTED = (*_LICENCES, "source", "models", "judge_score")
+MAX_ROWS = 50
+"""Most values that a table tells by themselves. Ours."""
+MAX_HELD = 100_000
+"""Most different values of a column in memory. Ours."""
+MAX_NAME_CHARS = 200
+"""Longest source or licence that is shown whole. Ours."""
 
 
 class MadeWith(NamedTuple):
@@ -71,10 +85,10 @@ def write_card(
 
 
 def _card(run: RunFolder, made_with: Sequence[MadeWith], more_tables: Mapping[str, Mapping[str, str]]) -> str:
-    counts = _counts(run, ("licence", "template_licence", "source", "models", "judge_score"))
-    number = sum(counts["licence"].values())
-    licences = _apart(counts["licence"]) + _apart(counts["template_licence"])
-    front = yaml.safe_dump(_front_matter(licences, number, more_tables), sort_keys=False, allow_unicode=True)
+    found = _count(run)
+    scores = found.tallies["judge_score"]
+    number = scores.num_rows
+    front = yaml.safe_dump(_front_matter(found, number, more_tables), sort_keys=False, allow_unicode=True)
     sections = [
         f"---\n{front}---\n",
         "# Instruction-answer pairs grounded in documents\n",
@@ -83,10 +97,10 @@ def _card(run: RunFolder, made_with: Sequence[MadeWith], more_tables: Mapping[st
         "documents, filled in, and answered by quoting the document; a judge keeps the good ones. Every row holds the "
         "offsets of its quotations, its lineage and its licences.\n",
         *_section("How to load", _loading(more_tables)),
-        *_section("What made them", _making(run, made_with, counts)),
-        *_section("Licences", _licences(counts)),
-        *_section("Sources of the documents", _table(("source", "pairs"), _ranked(counts["source"]))),
-        *_section("Judge's scores", _table(("score", "pairs"), sorted(counts["judge_score"].items(), reverse=True))),
+        *_section("What made them", _making(run, made_with, found.tallies["models"])),
+        *_section("Licences", _licences(found)),
+        *_section("Sources of the documents", table(("source", "pairs"), _rows(found.tallies["source"]))),
+        *_section("Judge's scores", table(("score", "pairs"), sorted(scores.items(), reverse=True))),
         *_section("From stage to stage", _stages(run)),
         *_section("Columns", _columns()),
     ]
@@ -97,24 +111,83 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
     yield from (f"## {title}\n", "\n".join(lines), "")
 
 
-def _counts(run: RunFolder, columns: Sequence[str]) -> dict[str, Counter[Any]]:
-    """How often every value of some columns occurs among the pairs."""
-    counts: dict[str, Counter[Any]] = {name: Counter() for name in columns}
+class Tally:
+    """Rows by value. Of very many values the rarer half is let go, as often as it must be, and only its rows are known.
+
+    Args:
+        max_held: Most values that are held at a time.
+
+    Example:
+        >>> tally = Tally(max_held=2)
+        >>> for value in ("often", "often", "once", "twice", "often"):
+        ...     tally.add(value, 1)
+        >>> tally.items(), tally.num_let_go, tally.num_rows
+        ([('often', 3)], 2, 5)
+    """
+
+    def __init__(self, max_held: int = MAX_HELD) -> None:
+        self._max_held = max_held
+        self._counts: Counter[Any] = Counter()
+        self.num_let_go = 0
+        """Rows whose values are not known any more."""
+
+    def add(self, value: Any, number: int) -> None:
+        """Count some rows of one value."""
+        self._counts[value] += number
+        if len(self._counts) > self._max_held:
+            held = Counter(dict(_ranked(self._counts)[: self._max_held // 2]))
+            self.num_let_go += self._counts.total() - held.total()
+            self._counts = held
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self._counts
+
+    def items(self) -> list[tuple[Any, int]]:
+        """Values and numbers, the most frequent first, equal ones by name."""
+        return _ranked(self._counts)
+
+    @property
+    def num_rows(self) -> int:
+        """All rows."""
+        return self._counts.total() + self.num_let_go
+
+
+@dataclass
+class _Found:
+    """What the pairs have."""
+
+    tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in _COUNTED})
+    """By column; of a row with several licences each of them is counted."""
+    hub_licences: set[str] = field(default_factory=set)
+    languages: set[str] = field(default_factory=set)
+
+
+def _count(run: RunFolder) -> _Found:
+    found = _Found()
     for file in parts(run.root, "pairs"):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=65_536, columns=list(columns)):
-            for name in columns:
-                for found in pc.value_counts(batch.column(name)).to_pylist():
-                    counts[name][found["values"]] += found["counts"]
-    return counts
-
-
-def _apart(counts: Counter[str]) -> Counter[str]:
-    """Rows per licence, where a row may name several."""
-    found: Counter[str] = Counter()
-    for names, number in counts.items():
-        for name in {part.strip() for part in names.split(";")}:
-            found[name] += number
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=65_536, columns=[*_COUNTED, "metadata"]):
+            found.languages.update(_languages(batch.column("metadata")))
+            for name, tally in found.tallies.items():
+                for counted in pc.value_counts(batch.column(name)).to_pylist():
+                    value, number = counted["values"], counted["counts"]
+                    if name not in _LICENCES:
+                        tally.add(value, number)
+                        continue
+                    for licence in sorted({part.strip() for part in value.split(";")}):
+                        if licence not in tally:
+                            found.hub_licences.add(hub_licence(licence))
+                        tally.add(licence, number)
     return found
+
+
+def _languages(metadata: pa.StringArray) -> Iterator[str]:
+    """Codes of the languages that documents name for themselves."""
+    named = metadata.filter(pc.match_substring_regex(metadata, '"lang(uage)?"'))
+    for facts in map(json.loads, pc.unique(named).to_pylist()):
+        told = [facts[key] for key in ("lang", "language") if isinstance(facts.get(key), str)]
+        code_found = _LANGUAGE.fullmatch(told[0].strip().lower()) if told else None
+        if code_found:
+            yield code_found[1]
 
 
 def hub_licence(licence: str) -> str:
@@ -130,8 +203,9 @@ def hub_licence(licence: str) -> str:
     return plain if _HUB_LICENCE.fullmatch(plain) else OTHER
 
 
-def _front_matter(licences: Counter[str], number: int, more_tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    names = sorted({hub_licence(name) for name in licences}) or [UNKNOWN]
+def _front_matter(found: _Found, number: int, more_tables: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    names = sorted(found.hub_licences) or [UNKNOWN]
+    language = {"language": sorted(found.languages)} if found.languages else {}
     other = {"license_name": "named-in-each-row"} if OTHER in names else {}
     configs = [{"config_name": "pairs", "data_files": "pairs/*.parquet", "default": True}]
     configs += [{"config_name": "templates", "data_files": "templates/*.parquet"}]
@@ -142,7 +216,7 @@ def _front_matter(licences: Counter[str], number: int, more_tables: Mapping[str,
     return {
         "license": names[0] if len(names) == 1 else names,
         **other,
-        "language": ["en"],
+        **language,
         "size_categories": [next((name for end, name in SIZES if number < end), LARGEST)],
         "task_categories": ["text-generation", "question-answering"],
         "tags": ["synthetic", "instruction-tuning", "grounded", "fineinstructions"],
@@ -158,15 +232,15 @@ def _loading(more_tables: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     yield "```\n\n`text` holds a pair in the paper's training format, `rejected/` what did not become a pair, and why."
 
 
-def _making(run: RunFolder, made_with: Sequence[MadeWith], counts: Mapping[str, Counter[Any]]) -> Iterator[str]:
+def _making(run: RunFolder, made_with: Sequence[MadeWith], models: Tally) -> Iterator[str]:
     rows = [(m.role, m.name, m.revision or "-", m.licence) for m in made_with]
-    yield from _table(("stage", "model or bank", "revision", "licence"), rows)
+    yield from table(("stage", "model or bank", "revision", "licence"), rows)
     yield "\nAs every pair's `models` names them, with the digests of their prompts:\n"
-    yield from _table(("models", "pairs"), [(f"`{models}`", n) for models, n in _ranked(counts["models"])])
+    yield from table(("models", "pairs"), _rows(models, code))
     keys = ("chunk.coverage_chunks", "chunk.sigma", "chunk.alpha", "retrieve.min_cosine", "excerpts.min_ratio",
             "judge.min_score", "judge.min_expected_score", "judge.protocol", "seed")  # fmt: skip
     yield "\nSettings that decide most; all of them stand in `recipe.resolved.yaml`:\n"
-    yield from _table(("key", "value"), [(f"`{key}`", _setting(run.config, key)) for key in keys])
+    yield from table(("key", "value"), [(code(key), _setting(run.config, key)) for key in keys])
 
 
 def _setting(config: Mapping[str, Any], key: str) -> str:
@@ -177,16 +251,32 @@ def _setting(config: Mapping[str, Any], key: str) -> str:
     return unset if value is None else str(value)
 
 
-def _licences(counts: Mapping[str, Counter[Any]]) -> Iterator[str]:
+def _licences(found: _Found) -> Iterator[str]:
     yield "Of the documents that answers are quoted from (`licence`):\n"
-    yield from _licence_table(_apart(counts["licence"]))
+    yield from _licence_table(found.tallies["licence"])
     yield "\nOf the queries behind the templates (`template_licence`; a template may have several):\n"
-    yield from _licence_table(_apart(counts["template_licence"]))
+    yield from _licence_table(found.tallies["template_licence"])
 
 
-def _licence_table(counts: Counter[str]) -> Iterator[str]:
-    rows = [(name or "none named", hub_licence(name), number) for name, number in _ranked(counts)]
-    return _table(("licence", "on the hub", "pairs"), rows)
+def _licence_table(tally: Tally) -> Iterator[str]:
+    names = dict(tally.items()[:MAX_ROWS])
+    on_hub = {_shown(name): hub_licence(name) for name in names}
+    rows = ((name, on_hub.get(name, ""), number) for name, number in _rows(tally))
+    return table(("licence", "on the hub", "pairs"), rows)
+
+
+def _shown(value: str) -> Markdown:
+    return inert(value or "none named", MAX_NAME_CHARS)
+
+
+def _rows(tally: Tally, show: Callable[[str], Markdown] = _shown) -> Iterator[tuple[Markdown, int]]:
+    """The most frequent values with their numbers, and one row for all others."""
+    items = tally.items()
+    yield from ((show(value), number) for value, number in items[:MAX_ROWS])
+    others = sum(number for _, number in items[MAX_ROWS:]) + tally.num_let_go
+    if others:
+        too_many = f" (there are more than {MAX_HELD:,} different ones, so numbers may be too low)"
+        yield Markdown(f"others{too_many if tally.num_let_go else ''}"), others
 
 
 def _stages(run: RunFolder) -> Iterator[str]:
@@ -197,24 +287,17 @@ def _stages(run: RunFolder) -> Iterator[str]:
         merged = [f"merged with another {account.num_merged:,}"] if account.num_merged else []
         why = ", ".join([*merged, *(f"{reason} {number:,}" for reason, number in _ranked(lost))])
         rows.append((figure.stage, f"{account.num_in:,}", f"{account.num_out:,}", why))
-    return _table(("stage", "in", "out", "turned away"), rows)
+    return table(("stage", "in", "out", "turned away"), rows)
 
 
 def _columns() -> Iterator[str]:
     schema = schema_of(Pair)
-    return _table(
-        ("column", "type", "meaning"), [(f.name, f"`{f.type}`", PAIR_COLUMNS.get(f.name, "")) for f in schema]
+    return table(
+        ("column", "type", "meaning"),
+        [(f.name, code(str(f.type)), Markdown(PAIR_COLUMNS.get(f.name, ""))) for f in schema],
     )
 
 
 def _ranked(counts: Counter[Any]) -> list[tuple[Any, int]]:
     """Values and numbers, the most frequent first, equal ones by name."""
     return sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    for row in rows:
-        cells = [f"{value:,}" if isinstance(value, int) else str(value) for value in row]
-        yield f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in cells)} |"
