@@ -39,6 +39,8 @@ DESCRIPTION_CHARS = 80
 """Length of a compatible document description, about."""
 BANK_PHASES = ("queries", "genericize", "templates", "index")
 """Phases whose work grows with the queries; that of the others grows with the documents."""
+STAGES_OF_PAIRS = ("instantiate", "judge")
+"""Stages that ask once for every match, or draft."""
 VERDICT_CHARS = 250
 """Length of a compatibility judge's reply, about."""
 PROMPT_OVERHEAD_TOKENS = 500
@@ -139,10 +141,8 @@ def forecast(
             clock.seconds.pop("index", None)
             shutil.rmtree(root / "run" / "units" / "index")
         num_bytes = _size(root / "input") + _run_bytes(root / "run", query_scale, scale)
-    instantiated = accounts["instantiate"].num_in if "instantiate" in accounts else 0
-    judged = accounts["judge"].num_in if "judge" in accounts else 0
-    judged_here = round(judged * scale)
-    most = num_documents * config.sample.templates_per_document if config.instantiate.model == "openai" else 0
+    num_matches, num_judged = (round(accounts[s].num_in * scale) if s in accounts else 0 for s in STAGES_OF_PAIRS)
+    num_asked, num_judged = _at_most(config, num_documents) or (num_matches, num_judged)
     num_embedded = num_templates.counts["rows"] if num_templates and not config.templates.index else 0
     return Forecast(
         num_queries=num_queries,
@@ -150,20 +150,22 @@ def forecast(
         sample_queries=min(num_queries, SAMPLE_QUERIES),
         sample_documents=len(documents),
         num_templates=num_templates.counts["rows"] if num_templates else 0,
-        num_matches=round(instantiated * scale),
+        num_matches=num_matches,
         num_pairs=round(len(pairs) * scale),
         seconds=sum(s * (query_scale if phase in BANK_PHASES else scale) for phase, s in clock.seconds.items()),
         bytes_on_disk=num_bytes,
         calls=(
             *_encoder_calls(config, num_embedded, num_documents, documents),
-            *_calls(config, num_queries, most or round(instantiated * scale), most or judged_here, documents, pairs),
-            *(
-                _verdict_calls(config, num_documents, most or round(instantiated * scale), documents)
-                if distilling
-                else ()
-            ),
+            *_calls(config, num_queries, num_asked, num_judged, documents, pairs),
+            *(_verdict_calls(config, num_documents, num_asked, documents) if distilling else ()),
         ),
     )
+
+
+def _at_most(config: RunConfig, num_documents: int) -> tuple[int, int] | None:
+    """Drafts and verdicts behind an instantiator that is a language model, at most: no gate stands before it."""
+    most = num_documents * config.sample.templates_per_document
+    return (most, most) if config.instantiate.model == "openai" else None
 
 
 def _sample_config(config: RunConfig, documents: Path, folder: Path) -> RunConfig:
