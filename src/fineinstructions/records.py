@@ -163,8 +163,8 @@ class Draft:
     raw: str = ""
     """The model's reply as it came; empty for models that do not reply in text."""
     generated_tokens: int = 0
-    """Tokens that were generated for this draft, as the server counted them, or an estimate where nobody did: of all
-    replies, those that did not parse or failed as repairs too; a repair that was cut off or declined is not counted."""
+    """Tokens that were generated for this draft, as the server counted them, or an estimate where nobody did; replies
+    that did not parse are not among them."""
     repairs: int = 0
     """How often the model was asked to mend an excerpt."""
 

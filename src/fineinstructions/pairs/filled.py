@@ -5,18 +5,11 @@ because what the published model writes is not known for certain; every other sh
 had.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fineinstructions.backends.prompt import Message
 from fineinstructions.backends.replies import json_reply
-
-
-@dataclass(slots=True)
-class Spent:
-    """What the replies to one request have cost so far, be they read, sent back or given up."""
-
-    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +21,8 @@ class Filled:
     values: tuple[str, ...]
     """Slot values as the model lists them; may be missing or wrong."""
     raw: str
-    spent: Spent = field(default_factory=Spent)
-    """Of this reply and all others to the same request."""
+    generated_tokens: int = 0
+    """Of this reply, and of those that were sent back for repair before it."""
     repairs: int = 0
     messages: tuple[Message, ...] = ()
     """What the model was asked."""

@@ -31,7 +31,7 @@ from fineinstructions.backends.tokens import estimated_tokens, token_counter
 from fineinstructions.config import Config
 from fineinstructions.markup import has_tag, slot_names
 from fineinstructions.pairs.excerpts import ExcerptsConfig, Fault, find_fault
-from fineinstructions.pairs.filled import SCHEMA, Filled, Spent, parse_reply
+from fineinstructions.pairs.filled import SCHEMA, Filled, parse_reply
 from fineinstructions.pairs.slots import align_slots
 from fineinstructions.pairs.window import MIN_WINDOW_CHARS, document_window, fitting_window, require_room, room_tokens
 from fineinstructions.records import (
@@ -233,12 +233,14 @@ class PromptedInstantiator:
 
     def _send(self, messages: tuple[Message, ...], before: "Filled | None" = None) -> "Asked":
         """Ask for a reply, in the place of one that came before."""
-        spent, repairs = (before.spent, before.repairs + 1) if before else (Spent(), 0)
 
         def parse(reply: ChatReply) -> Filled | None:
-            spent.tokens += reply.completion_tokens or estimated_tokens(reply.text)
             found = parse_reply(reply.text)
-            return found and replace(found, spent=spent, repairs=repairs, messages=messages)
+            if found is None:
+                return None
+            tokens, repairs = (before.generated_tokens, before.repairs + 1) if before else (0, 0)
+            counted = reply.completion_tokens or estimated_tokens(reply.text)
+            return replace(found, generated_tokens=tokens + counted, repairs=repairs, messages=messages)
 
         return self._client.ask_whole(ChatRequest(messages, self._schema, self._llm), parse)
 
@@ -328,6 +330,6 @@ def _draft(request: Request, reply: Filled, model: str) -> Draft:
         slots=tuple(Slot(name, value) for name, value in zip(names, listed, strict=False)),
         model=model,
         raw=reply.raw,
-        generated_tokens=reply.spent.tokens,
+        generated_tokens=reply.generated_tokens,
         repairs=reply.repairs,
     )

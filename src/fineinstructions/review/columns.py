@@ -28,6 +28,6 @@ PAIR_COLUMNS: Mapping[str, str] = MappingProxyType(
         "url": "address of the document",
         "metadata": "the document's other columns, as JSON",
         "text": "`Instruction: ...`, an empty line, `Answer: ...`: the paper's training format",
-        "generated_tokens": "tokens that the instantiator generated for the pair, replies that were sent back included",
+        "generated_tokens": "tokens that the instantiator generated for the pair",
     }
 )
