@@ -228,6 +228,7 @@ def test_invalid_utf8(tmp_path: Path) -> None:
     assert "is UTF-16; save it as UTF-8" in refused(tmp_path / "u.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_the_first_line_of_json_is_held_to_the_limit(tmp_path: Path, end: bytes) -> None:
     many = [{"id": str(number), "text": f"text {number} " + "x" * 80} for number in range(20_000)]
@@ -281,6 +282,7 @@ def test_a_hundred_thousand_words(tmp_path: Path) -> None:
     assert [len(r) for r in find_repeated_ids([staged], config)] == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -335,6 +337,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["d.jsonl.gz", "d.csv", "d.json"])
 def test_a_huge_document_is_never_held_whole(tmp_path: Path, name: str) -> None:
     huge = b"long " * 40_000_000

@@ -108,6 +108,7 @@ def test_a_moved_threshold_tells_every_rejection_once(
     assert not {stage for stage, _ in reasons(run)} & {"mine", "compatibility"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_what_the_judge_would_be_asked_at_most(tmp_path: Path) -> None:
     documents = take_documents(tmp_path / "d.parquet", 8, every=16)
     templates = {"bank": str(EMBEDDED_BANK)}

@@ -41,6 +41,7 @@ def test_a_sample_of_bad_rows_falls_back_on_good_ones(tmp_path: Path) -> None:
     assert found.sample_documents == 1
 
 
+@pytest.mark.slow
 def test_calls_of_language_models_are_counted_at_their_limit(tmp_path: Path) -> None:
     documents = take_documents(tmp_path / "documents.parquet", 8, every=16)
     recipe = write_recipe(tmp_path, documents, queries=QUERIES, engine={"workers": 0}, llm={"model": "m"})

@@ -106,6 +106,7 @@ def test_two_changes_at_once_are_kept_apart(folder: Path, tmp_path: Path) -> Non
     assert content(index) == before
 
 
+@pytest.mark.slow
 def test_an_index_of_a_run_and_a_foreign_encoders_are_left_alone(folder: Path, tmp_path: Path) -> None:
     documents = {"path": str(take_documents(tmp_path / "documents.parquet", 4, every=10))}
     path = recipe(tmp_path, templates={"bank": str(EMBEDDED_BANK)}, documents=documents)
@@ -127,6 +128,7 @@ def test_an_index_of_a_run_and_a_foreign_encoders_are_left_alone(folder: Path, t
         assert "built with encoder 'other-1'" in refused.stderr
 
 
+@pytest.mark.slow
 def test_removed_templates_are_dead_to_the_gate_too(folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     shutil.copytree(folder / "index", index)

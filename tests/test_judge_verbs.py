@@ -112,7 +112,8 @@ def test_a_served_judge_is_asked_once_whatever_happens_in_between(pairs: Path, t
         asked = server.requests[CHAT]
         again = in_process(*words)
         assert (again[0], again[1]) == (0, out)
-        assert server.requests[CHAT] == asked == 48 + 1  # and one to find out about log-probabilities
+        assert asked == 48 + 1  # and one to find out about log-probabilities, which every call does anew
+        assert server.requests[CHAT] == asked + 1
     facts = json.loads(out)
     (found,) = facts["sets"]
     assert (facts["judge"]["protocol"], facts["judge"]["max_model_len"]) == ("prometheus", 4096)

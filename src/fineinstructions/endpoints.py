@@ -74,7 +74,8 @@ def record_endpoints(setup: Setup, phase: str) -> None:
     missing = {stage: llm for stage, llm in asked.items() if _recorded(known, stage, llm) is None}
     if not missing:
         return
-    with ChatClient(setup.config.llm, ResponseCache(setup.cache_dir), batches_dir=setup.batches_dir) as client:
+    cache, others = ResponseCache(setup.cache_dir), known_models(setup)  # of a model that another stage has, too
+    with ChatClient(setup.config.llm, cache, known=others, batches_dir=setup.batches_dir) as client:
         found = {stage: (llm, client.capabilities(llm)) for stage, llm in missing.items()}
         entries = {stage: _entry(llm, future.result()) for stage, (llm, future) in found.items()}
     write_text(setup.root / ENDPOINTS_FILE, json.dumps(known | entries, ensure_ascii=False, indent=1) + "\n")

@@ -196,6 +196,7 @@ def test_models_that_do_not_close_stop_nothing(
         assert "TimeoutError: no answer" in (tmp_path / "run" / "logs" / "matches-close.log").read_text()
 
 
+@pytest.mark.slow
 def test_every_worker_sees_its_own_gpus(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of them allow one worker of two, which the next phase's worker takes over; one per worker allows three."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
@@ -338,6 +339,7 @@ def test_killed_workers_cost_nothing_but_time(toy: Toy, tmp_path: Path) -> None:
     assert content(toy.out) == expected(toy, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_drivers_share_no_folder(toy: Toy, tmp_path: Path) -> None:
     slow = replace(toy, workers=1, seconds=0.015)
     first = start_driver(slow)
