@@ -13,7 +13,7 @@ from slurm_cluster import missing, slurm_cluster
 TABLES = ("pairs", "matches", "rejected")
 SOURCE = Path(__file__).parent.parent.parent / "src"
 
-pytestmark = [pytest.mark.slow, pytest.mark.extra]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,6 @@ def jobs(cluster: dict[str, str], toy: Toy) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 @pytest.mark.parametrize("slurm_keys", [{}, {"workers_per_task": 2}])
 def test_the_same_bytes_as_on_one_machine(toy: Toy, tmp_path: Path, slurm_keys: dict[str, int]) -> None:
     outcomes = run_toy(replace(toy, slurm=slurm_keys, open_units=2))
@@ -105,7 +104,6 @@ def test_the_same_bytes_as_on_one_machine(toy: Toy, tmp_path: Path, slurm_keys: 
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_arrays_larger_than_allowed_are_split(toy: Toy, tmp_path: Path, cluster: dict[str, str]) -> None:
     run_toy(replace(toy, slurm={"units_per_task": 1}))
     arrays = {job["ArrayJobId"]: job for job in jobs(cluster, toy) if job["Comment"] == "matches"}
@@ -114,7 +112,6 @@ def test_arrays_larger_than_allowed_are_split(toy: Toy, tmp_path: Path, cluster:
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_a_killed_task_loses_nothing(toy: Toy, tmp_path: Path) -> None:
     toy = replace(toy, seconds=0.05, open_units=2)
     driver = start_driver(toy)
@@ -128,7 +125,6 @@ def test_a_killed_task_loses_nothing(toy: Toy, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_a_unit_that_kills_its_worker_or_its_task_is_set_aside_alone(toy: Toy, tmp_path: Path) -> None:
     toy = replace(toy, inputs=(documents(tmp_path, {26: "KILL", 31: "TASK"}),), open_units=2)
     matches, pairs = run_toy(toy)
@@ -141,7 +137,6 @@ def test_a_unit_that_kills_its_worker_or_its_task_is_set_aside_alone(toy: Toy, t
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_a_task_back_in_the_queue_goes_on_and_no_unit_is_blamed(
     toy: Toy, tmp_path: Path, cluster: dict[str, str]
 ) -> None:
@@ -161,7 +156,6 @@ def test_a_task_back_in_the_queue_goes_on_and_no_unit_is_blamed(
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_begun_on_slurm_and_finished_elsewhere(toy: Toy, tmp_path: Path, cluster: dict[str, str]) -> None:
     """The driver is killed, its tasks live on; the next run ends them, or bars them from the folder."""
     toy = replace(toy, seconds=0.1)
@@ -183,7 +177,6 @@ def test_begun_on_slurm_and_finished_elsewhere(toy: Toy, tmp_path: Path, cluster
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_ctrl_c_ends_the_jobs_and_status_works_while_they_run(
     toy: Toy, tmp_path: Path, cluster: dict[str, str]
 ) -> None:
@@ -202,7 +195,6 @@ def test_ctrl_c_ends_the_jobs_and_status_works_while_they_run(
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_trouble_is_one_line(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"engine\.slurm: the array was refused \(.*[Ii]nvalid partition"):
         run_toy(replace(toy, slurm={"partition": "nowhere"}))
@@ -223,7 +215,6 @@ def no_gres(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.extra
 def test_a_task_that_will_not_start_is_told(toy: Toy, cluster: dict[str, str]) -> None:
     driver = start_driver(replace(toy, slurm={"time_minutes": 600}))
     wait_for(lambda: "PartitionTimeLimit" in slurm(cluster, "squeue", "--noheader", "--format=%r"))
