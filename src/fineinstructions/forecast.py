@@ -27,6 +27,7 @@ from fineinstructions.progress import Silent
 from fineinstructions.readers import DocumentsConfig, read_documents, read_rows
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Document, Pair, Rejection, Template, as_dict, schema_of, to_table
+from fineinstructions.review.card import CARD_FILE
 from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.staging import StagedFile, stage_documents
 from fineinstructions.templates.bank import TemplatesConfig
@@ -235,7 +236,8 @@ def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
     merged = _size(run / "rejected")
     bank = sum(units[phase] for phase in units if phase in (*BANK_PHASES, "popularity"))  # a number per template
     bank += _size(run / "templates") + round(share * merged) + (run / DIAGNOSTICS_FILE).stat().st_size
-    return round(bank * query_scale + (_size(run) - bank) * scale)
+    card = (run / CARD_FILE).stat().st_size  # about as long whatever the run
+    return round(bank * query_scale + (_size(run) - bank - card) * scale) + card
 
 
 def _encoder_calls(

@@ -101,12 +101,14 @@ def num_committed(toy: Toy) -> int:
 @pytest.mark.extra
 def test_two_nodes_give_the_same_bytes_whatever_dies(toy: Toy, two_nodes: Any, tmp_path: Path) -> None:
     """Workers on both nodes; one is killed with SIGKILL, then a whole node goes."""
-    toy = replace(toy, workers=4, open_units=2, seconds=0.05)
+    toy = replace(toy, workers=4, open_units=2, seconds=0.2)
+
+    def workers() -> list[int]:
+        return [pid for pid, line in ray_processes().items() if line.startswith("ray::UnitWorker")]
+
     driver = start_driver(toy)
-    wait_until(lambda: num_committed(toy) >= 1)
-    workers = [pid for pid, line in ray_processes().items() if line.startswith("ray::UnitWorker")]
-    assert len(workers) >= 2
-    os.kill(workers[0], signal.SIGKILL)
+    wait_until(lambda: num_committed(toy) >= 1 and len(workers()) >= 2)
+    os.kill(workers()[0], signal.SIGKILL)
     wait_until(lambda: num_committed(toy) >= 8)
     two_nodes.remove_node(two_nodes.list_all_nodes()[1], allow_graceful=False)
     _, errors = driver.communicate(timeout=240)
