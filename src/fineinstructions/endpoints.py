@@ -88,18 +88,6 @@ def known_models(setup: Setup) -> dict[str, Capabilities]:
     return {key: capabilities for key, capabilities in found if capabilities is not None}
 
 
-def context_tokens(setup: Setup, stage: str) -> int | None:
-    """Longest prompt and reply of a stage's model together, in its own tokens; ``None`` where nobody knows.
-
-    Args:
-        setup: The run, whose folder says so.
-        stage: ``genericize``, ``instantiate`` or ``judge``.
-    """
-    llm = asked_models(setup.config).get(stage)
-    found = _recorded(_read(setup.root), stage, llm) if llm else None
-    return found.context_tokens if found else None
-
-
 def _entry(llm: LlmConfig, found: Capabilities) -> dict[str, Any]:
     address = {"address": llm.address} if llm.engine == "server" else {}
     return {**_meant(llm), **address, **asdict(found)}

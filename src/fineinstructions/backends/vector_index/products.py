@@ -1,8 +1,8 @@
 """Products of 8-bit codes, where the processor has instructions for them.
 
-In: two sets of codes. Out: their products, which are whole numbers and so the same on any machine. A product in single
-precision takes eight times as many operations per cycle on a processor with VNNI or AMX than one of floats; without
-such instructions the library's 8-bit product is the slower one by far, and BLAS multiplies floats.
+In: two sets of codes. Out: their products, which are whole numbers and so the same on any machine. Processors with VNNI
+or AMX have instructions for such products. Without them the library's 8-bit product is the slower one by far, and BLAS
+multiplies floats.
 
 Shapes: Q queries, n records, H head dims.
 """
