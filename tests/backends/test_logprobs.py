@@ -184,7 +184,7 @@ def test_a_character_of_several_tokens_belongs_to_the_last_of_them():
 
 def test_a_lone_surrogate_in_a_token_can_be_stored():
     (token,) = read_logprobs({"content": [entry("\ud83d", others=[("\udc00", -1.0)])]})
-    assert "\ufffd" in json.dumps(to_plain_logprobs([token]), ensure_ascii=False).encode().decode()
+    assert to_plain_logprobs([token]) == [["?", -0.1, [["?", -1.0]]]]
 
 
 TOKENS = ("3", " of", " 4", ".", "\n", "<score>", "4", "</", "score>")
