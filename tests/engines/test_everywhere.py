@@ -1,4 +1,7 @@
-"""One recipe on every engine: the same bytes, also where a run is begun on one and finished on another."""
+"""One recipe on every engine: the same bytes, also where a run is begun on one and finished on another.
+
+In the group of the Ray tests, which look at every process of Ray on the machine.
+"""
 
 import os
 import subprocess
@@ -65,7 +68,7 @@ def start(engine: str, recipe: Path, run: Path, workers: int, until: int) -> Non
     driver.communicate()
 
 
-@pytest.mark.xdist_group("slurm")
+@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("engines")
 def test_the_same_pairs_from_every_engine(recipe: Path, at_home: dict[str, dict[str, bytes]]) -> None:
     assert len(at_home["pairs"]) >= 1
@@ -79,7 +82,7 @@ def test_the_same_pairs_from_every_engine(recipe: Path, at_home: dict[str, dict[
         assert "nothing to do" in again.stdout, "nor is anything stale to another engine"
 
 
-@pytest.mark.xdist_group("slurm")
+@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("engines")
 def test_begun_on_one_engine_and_finished_on_others(recipe: Path, at_home: dict[str, dict[str, bytes]]) -> None:
     run = recipe.parent / "mixed"
