@@ -16,7 +16,7 @@ from fineinstructions.engines.interrupts import interrupts_held_back
 from fineinstructions.engines.tally import raise_for
 from fineinstructions.engines.worker import Job, Report, crash_log
 from fineinstructions.errors import BackendError
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 MAX_DEATHS = 3
 """Deaths of its workers after which a unit is given up, or a phase whose workers never get ready."""

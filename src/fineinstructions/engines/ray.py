@@ -27,7 +27,7 @@ from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, Report, build, close, execute, give_memory_back, require_lease
 from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.runs.lease import lease_token
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 SHUTDOWN_SECONDS = 30.0
 CONNECT_SECONDS = 10.0

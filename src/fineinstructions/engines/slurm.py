@@ -32,7 +32,7 @@ from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.runs.durable import write_text
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 TEMPLATE = Path(__file__).with_name("array.sbatch.txt")
 MAX_SUBMISSIONS = 10

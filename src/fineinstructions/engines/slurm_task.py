@@ -26,7 +26,7 @@ from fineinstructions.engines.tally import raise_for
 from fineinstructions.engines.worker import Job, Report, require_lease
 from fineinstructions.errors import ConfigError, FineInstructionsError
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 

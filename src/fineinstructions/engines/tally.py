@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fineinstructions.engines.worker import Report
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.plan import WHOLE_CORPUS, UnitSpec
+from fineinstructions.runs.specs import WHOLE_CORPUS, UnitSpec
 from fineinstructions.runs.status import log_progress
 
 MAX_FAILURES_BEFORE_SUCCESS = 5

@@ -27,7 +27,8 @@ follows from it.
 
 from fineinstructions.runs.folder import Phase, RunFolder
 from fineinstructions.runs.ledger import Manifest, StageAccount
-from fineinstructions.runs.plan import ParquetInput, UnitSpec, describe_parquet, plan_units, single_unit
+from fineinstructions.runs.plan import ParquetInput, describe_parquet, plan_units
+from fineinstructions.runs.specs import UnitSpec, single_unit
 from fineinstructions.runs.status import PhaseStatus, RunStatus, StageFigures, funnel, status
 from fineinstructions.runs.tables import TableWriter, read_table
 from fineinstructions.runs.unit import Unit

@@ -30,6 +30,10 @@ _END = b"PK\x05\x06"
 _HEADER = struct.Struct("<4s22xHH")
 
 
+class DamagedContainerError(DataError):
+    """A container is torn, was changed, or was packed by another program; reading it again would not help."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """The bytes of one file inside a container."""
@@ -177,12 +181,15 @@ class Container:
         """Its files by name, in the order in which they were written.
 
         Raises:
-            DataError: If it is damaged or was packed by another program.
+            DamagedContainerError: If it is damaged or was packed by another program.
+            DataError: If it cannot be read.
         """
         try:
             with self._opener() as file, zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
-        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, struct.error) as error:
+        except OSError as error:
+            raise self._unreadable(error) from None
+        except (ValueError, NotImplementedError, zipfile.BadZipFile, struct.error) as error:
             raise self._damaged(error) from None
         if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in infos):
             raise self._damaged("it is compressed or encrypted")
@@ -194,7 +201,8 @@ class Container:
         """Content of its last member, found from the end of the container in two reads and compared with its digest.
 
         Raises:
-            DataError: If it is damaged or was packed by another program.
+            DamagedContainerError: If it is damaged or was packed by another program.
+            DataError: If it cannot be read.
         """
         try:
             with self._opener() as file:
@@ -207,11 +215,16 @@ class Container:
                     raise ValueError("its end does not say where its last file is")
                 file.seek(int(offset))
                 content = file.read(int(num_bytes))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise self._unreadable(error) from None
+        except ValueError as error:
             raise self._damaged(error) from None
         if hashlib.sha256(content).hexdigest() != sha256:
             raise self._damaged("its last file does not have its content")
         return content
 
-    def _damaged(self, reason: object) -> DataError:
-        return DataError(f"{self.name}: torn or damaged container ({reason}); what it holds will be made again")
+    def _unreadable(self, error: OSError) -> DataError:
+        return DataError(f"{self.name}: cannot be read ({error.strerror or error}); see to the disk, then run again")
+
+    def _damaged(self, reason: object) -> DamagedContainerError:
+        return DamagedContainerError(f"{self.name}: torn or damaged ({reason}); run again to make what it held")

@@ -6,6 +6,7 @@ the records. Pages carry checksums that are checked on reading.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 
 from fineinstructions.errors import DataError
 from fineinstructions.records import from_table, schema_of, to_table
+from fineinstructions.runs.container import Stored
+from fineinstructions.runs.files import Source
 
 R = TypeVar("R")
 
@@ -128,31 +131,26 @@ def write_parts(
     return rows
 
 
-def read_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def read_groups(source: Source, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Stream a Parquet file as Arrow tables, one per row group.
 
     Args:
-        path: Parquet file.
+        source: Parquet file.
         columns: Names of the columns to read; ``None`` reads all.
 
     Raises:
         DataError: If the file is missing or corrupt.
     """
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for group in range(file.metadata.num_row_groups):
-                yield file.read_row_group(group, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
+    with _parquet(source) as file:
+        for group in range(file.metadata.num_row_groups):
+            yield file.read_row_group(group, columns=columns, use_threads=False)
 
 
-def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: int | None = None) -> Iterator[R]:
+def read_table(source: Source, record_type: type[R], row_start: int = 0, row_stop: int | None = None) -> Iterator[R]:
     """Stream the records of a Parquet file, or of a row range of it.
 
     Args:
-        path: Parquet file.
+        source: Parquet file.
         record_type: Type of the records; columns that it does not have are ignored.
         row_start: First row.
         row_stop: Row after the last one; ``None`` reads to the end.
@@ -160,19 +158,24 @@ def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: i
     Raises:
         DataError: If the file is missing or corrupt.
     """
+    with _parquet(source) as file:
+        for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
+            yield from from_table(pa.Table.from_batches([batch]), record_type)
+
+
+@contextmanager
+def _parquet(source: Source) -> Iterator[Any]:
+    """An open Parquet file, whose pages are checked as they are read; what goes wrong on the way is a `DataError`."""
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
-                yield from from_table(pa.Table.from_batches([batch]), record_type)
+        with ExitStack() as stack:
+            opened = stack.enter_context(source.open()) if isinstance(source, Stored) else source
+            yield stack.enter_context(pq.ParquetFile(opened, page_checksum_verification=True))
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200]
-    return DataError(f"{path}: cannot be read ({reason}); run verify to see what else is damaged")
+        reason = " ".join(str(error).split())[:200]
+        name = source.name if isinstance(source, Stored) else source
+        raise DataError(f"{name}: cannot be read ({reason}); run verify to see what else is damaged") from error
 
 
 def _row_range(file: Any, row_start: int, row_stop: int) -> Iterator[pa.RecordBatch]:
