@@ -52,6 +52,7 @@ def settle(layout: Layout, phase: str, plan: Plan, *, redo: bool) -> None:
                 " would be lost; run again with --redo to drop them, with the files and settings of before to keep"
                 " them, or choose another --out"
             )
+    if is_new or not layout.plan_file(phase).exists():  # one of an older layout is stored anew
         layout.save_plan(phase, plan)
     _move_folders(shelf, plan, drop_others=is_new)
     _move_packs(shelf, plan)

@@ -222,6 +222,11 @@ def num_rows(specs: Sequence[UnitSpec]) -> int:
     return specs.num_rows if isinstance(specs, Plan) else sum(spec.num_rows for spec in specs)
 
 
+def ordinals(specs: Sequence[UnitSpec]) -> NDArray[np.int64]:
+    """Places of units in their plan."""
+    return specs.ordinals if isinstance(specs, Plan) else np.array([spec.ordinal for spec in specs], np.int64)
+
+
 def _values(array: pa.Array) -> list[Any]:
     """Values of a column as Python objects."""
     decoded = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
