@@ -330,7 +330,7 @@ class Driver:
         if not self.folder.is_published(name, phase):
             self.folder.publish(name, record_type, records, phase=phase, **self._parts())
 
-    def _parts(self) -> dict[str, int]:
+    def _parts(self) -> dict[str, Any]:
         return {
             "rows_per_part": self._config.output.rows_per_part,
             "bytes_per_part": self._config.output.bytes_per_part,

@@ -313,8 +313,8 @@ class RunFolder(Layout):
         records: Iterable[R],
         *,
         phase: str,
-        rows_per_part: int = 1_000_000,
-        bytes_per_part: int = 512 << 20,
+        rows_per_part: int | None = None,
+        bytes_per_part: int = 256 << 20,
     ) -> int:
         """Write ``RUN/<name>/part-00000.parquet``, ... in one go: the old parts stay until the new ones are complete.
 
@@ -323,8 +323,8 @@ class RunFolder(Layout):
             record_type: Type of the records.
             records: Records in output order; streamed.
             phase: Phase whose settings and upstream units decide the bytes.
-            rows_per_part: Most rows in a part.
-            bytes_per_part: About the most uncompressed bytes in a part.
+            rows_per_part: Most rows in a part; ``None`` for any number.
+            bytes_per_part: About the bytes of a part's file; only the last part is smaller.
 
         Returns:
             Number of rows.

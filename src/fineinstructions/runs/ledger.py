@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,12 @@ class Manifest:
         """The manifest without its seal."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["stages"] = {name: account.to_plain() for name, account in self.stages.items()}
-        plain["files"] = [dataclasses.asdict(entry) for entry in self.files]
+        plain["files"] = [
+            {"name": e.name, "num_bytes": e.num_bytes, "sha256": e.sha256, "num_rows": e.num_rows} for e in self.files
+        ]
         return plain
 
-    @property
+    @cached_property
     def seal(self) -> str:
         """Digest of the manifest's content."""
         return _seal(self.to_plain())
@@ -144,7 +147,9 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
             raise ValueError("its seal does not fit its content")
         plain["stages"] = {name: StageAccount.from_plain(a) for name, a in plain["stages"].items()}
         plain["files"] = tuple(FileEntry(**entry) for entry in plain["files"])
-        return Manifest(**plain)
+        manifest = Manifest(**plain)
+        vars(manifest)["seal"] = seal  # as `cached_property` would keep it
+        return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{place}: torn or edited manifest ({error}); the unit will be redone by the next run"

@@ -216,15 +216,15 @@ def _members_of(units: Sequence[tuple[str, UnitFiles]]) -> Iterator[Member]:
     accounts = Accounts()
     rows: list[tuple[Any, ...]] = []
     for unit_id, files in units:
-        manifest = read_manifest(files)
-        if manifest is None:
+        manifest, text = read_manifest(files), files.find(MANIFEST)
+        if manifest is None or text is None:
             raise DataError(f"{files.place}: not committed, so it cannot be packed")
         for entry in manifest.files:
             source = files.find(entry.name)
             if source is None:
                 raise DataError(f"{files.place}: {entry.name} is missing; run verify to see what else is damaged")
             yield Member(f"{unit_id}/{entry.name}", source, entry.sha256)
-        yield Member(f"{unit_id}/{MANIFEST}", manifest.text.encode())
+        yield Member(f"{unit_id}/{MANIFEST}", text)
         accounts.add(manifest)
         rows.append(
             (unit_id, manifest.digest, manifest.inputs, manifest.seal, manifest.set_aside, manifest.has_failures)

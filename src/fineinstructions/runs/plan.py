@@ -6,15 +6,15 @@ and the range: neither a moved file nor the order of the files changes it.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from fineinstructions.errors import ConfigError
-from fineinstructions.records import content_id
-from fineinstructions.runs.specs import Plan, UnitSpec
+from fineinstructions.records import content_id, content_ids
+from fineinstructions.runs.specs import Plan
 
 WHOLE_READ_BYTES = 64 << 20
 SAMPLED_BLOCKS = 64
@@ -100,26 +100,34 @@ def plan_units(files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, m
     """
     if unit_bytes < 1 or unit_rows < 1 or (max_rows is not None and max_rows < 1):
         raise ValueError("unit_bytes, unit_rows and max_rows must be at least 1")
-    return Plan.of(_cut(files, unit_bytes, unit_rows, max_rows))
+    return Plan.of_rows(_cut(files, unit_bytes, unit_rows, max_rows))
 
 
-def _cut(files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None) -> Iterator[UnitSpec]:
+def _cut(
+    files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None
+) -> Iterator[tuple[str, str, int, int, int, str]]:
+    """Units as `Plan.of_rows` takes them."""
     copies: Counter[str] = Counter()
     left = sum(file.num_rows for file in files) if max_rows is None else max_rows
-    ordinal = 0
     for file in files:
         copy = copies[file.fingerprint]
         copies[file.fingerprint] += 1
         file_id = content_id("f", file.fingerprint, str(copy))
-        for start, full_stop, full_bytes in _row_ranges(file.row_groups, unit_bytes, unit_rows):
-            if left <= 0:
-                return
-            stop = min(full_stop, start + left)
-            left -= stop - start
-            num_bytes = full_bytes * (stop - start) // (full_stop - start)
-            unit_id = content_id("u", file.fingerprint, str(start), str(stop), str(copy))
-            yield UnitSpec(ordinal, unit_id, file.path, start, stop, num_bytes, file_id)
-            ordinal += 1
+        ranges = list(_limited(_row_ranges(file.row_groups, unit_bytes, unit_rows), left))
+        left -= sum(stop - start for start, stop, _ in ranges)
+        unit_ids = content_ids("u", file.fingerprint, ((start, stop, copy) for start, stop, _ in ranges))
+        for unit_id, (start, stop, num_bytes) in zip(unit_ids, ranges, strict=True):
+            yield unit_id, file.path, start, stop, num_bytes, file_id
+
+
+def _limited(ranges: Iterable[tuple[int, int, int]], left: int) -> Iterator[tuple[int, int, int]]:
+    """Ranges (start, stop, bytes) as long as there are rows left to take."""
+    for start, full_stop, full_bytes in ranges:
+        if left <= 0:
+            return
+        stop = min(full_stop, start + left)
+        left -= stop - start
+        yield start, stop, full_bytes * (stop - start) // (full_stop - start)
 
 
 def _row_ranges(

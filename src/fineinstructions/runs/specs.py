@@ -10,6 +10,7 @@ that opening a plan of a million units takes no time and no memory of the proces
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -87,9 +88,14 @@ class Plan(Sequence[UnitSpec]):
         Raises:
             ValueError: If they are numbered otherwise.
         """
-        builder = _Builder()
-        for spec in specs:
-            builder.add(spec)
+        return cls.of_rows(_numbered(specs))
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[tuple[str, str, int, int, int, str]]) -> Self:
+        """A plan of units that come one by one: all fields of a `UnitSpec` but its number."""
+        builder, rows = _Builder(), iter(rows)
+        while piece := list(islice(rows, BATCH_UNITS)):
+            builder.add(piece)
         return cls(builder.build())
 
     def __len__(self) -> int:
@@ -234,36 +240,31 @@ def _values(array: pa.Array) -> list[Any]:
     return values
 
 
+def _numbered(specs: Iterable[UnitSpec]) -> Iterator[tuple[str, str, int, int, int, str]]:
+    for number, spec in enumerate(specs):
+        if spec.ordinal != number:
+            raise ValueError(f"unit {spec.unit_id} has number {spec.ordinal} instead of {number}")
+        yield spec.unit_id, spec.path, spec.row_start, spec.row_stop, spec.num_bytes, spec.file_id
+
+
 class _Builder:
     """Gathers units in columns; texts that many units share are kept once."""
 
     def __init__(self) -> None:
-        self._num_units = 0
-        self._chunks: list[list[pa.Array]] = []
-        self._pending: list[tuple[Any, ...]] = []
+        types = [pa.int32() if field.type == _SHARED else field.type for field in _SCHEMA]
+        self._pieces = [[pa.array([], kind)] for kind in types]
         self._shared: dict[str, dict[str, int]] = {"path": {}, "file_id": {}}
 
-    def add(self, spec: UnitSpec) -> None:
-        """Add the next unit."""
-        if spec.ordinal != self._num_units:
-            raise ValueError(f"unit {spec.unit_id} has number {spec.ordinal} instead of {self._num_units}")
-        self._num_units += 1
-        path = self._shared["path"].setdefault(spec.path, len(self._shared["path"]))
-        file_id = self._shared["file_id"].setdefault(spec.file_id, len(self._shared["file_id"]))
-        self._pending.append((spec.unit_id, path, spec.row_start, spec.row_stop, spec.num_bytes, file_id))
-        if len(self._pending) == BATCH_UNITS:
-            self._flush()
-
-    def _flush(self) -> None:
-        types = [pa.int32() if field.type == _SHARED else field.type for field in _SCHEMA]
-        columns = zip(*self._pending, strict=True) if self._pending else [[] for _ in types]
-        self._chunks.append([pa.array(values, kind) for values, kind in zip(columns, types, strict=True)])
-        self._pending = []
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add the next units."""
+        for name, values, pieces in zip(_SCHEMA.names, zip(*rows, strict=True), self._pieces, strict=True):
+            known = self._shared.get(name)
+            numbers = values if known is None else [known.setdefault(value, len(known)) for value in values]
+            pieces.append(pa.array(numbers, pieces[0].type))
 
     def build(self) -> pa.RecordBatch:
         """All units."""
-        self._flush()
-        columns = [pa.concat_arrays(pieces) for pieces in zip(*self._chunks, strict=True)]
+        columns = [pa.concat_arrays(self._pieces.pop(0)) for _ in _SCHEMA]  # one after the other, to hold few twice
         for i, name in enumerate(_SCHEMA.names):
             if name in self._shared:
                 known = pa.array(list(self._shared[name]), pa.string())

@@ -43,14 +43,13 @@ class TableWriter(Generic[R]):
 
         self.path = path
         self.num_rows = 0
-        self.num_bytes = 0
-        """Size of the row groups written so far, uncompressed."""
         self._record_type = record_type
         self._texts = [f.name for f in dataclasses.fields(cast(Any, record_type)) if f.type in (str, "str")]
         self._pending: list[R] = []
         self._pending_chars = 0
+        self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
-            path, schema_of(record_type), compression="zstd", compression_level=3, write_page_checksum=True
+            self._sink, schema_of(record_type), compression="zstd", compression_level=3, write_page_checksum=True
         )
 
     def add(self, record: R) -> None:
@@ -67,19 +66,22 @@ class TableWriter(Generic[R]):
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
             self.num_rows += table.num_rows
-            self.num_bytes += table.nbytes
 
     def _flush(self) -> None:
         table = to_table(self._pending, self._record_type)
         self._writer.write_table(table, row_group_size=len(self._pending))
         self.num_rows += len(self._pending)
-        self.num_bytes += table.nbytes
         self._pending, self._pending_chars = [], 0
 
     @property
     def pending_rows(self) -> int:
         """Rows added but not yet in the file."""
         return len(self._pending)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file so far, without the rows that are not yet in it."""
+        return int(self._sink.tell())
 
     @property
     def pending_chars(self) -> int:
@@ -91,15 +93,17 @@ class TableWriter(Generic[R]):
         if self._pending:
             self._flush()
         self._writer.close()
+        self._sink.close()
 
     def abandon(self) -> None:
         """Close the file without writing what is left."""
         self._pending = []
         self._writer.close()
+        self._sink.close()
 
 
 def write_parts(
-    folder: Path, records: Iterable[R], record_type: type[R], rows_per_part: int, bytes_per_part: int
+    folder: Path, records: Iterable[R], record_type: type[R], rows_per_part: int | None, bytes_per_part: int
 ) -> dict[str, int]:
     """Write records as ``part-00000.parquet``, ``part-00001.parquet``, ...
 
@@ -107,8 +111,9 @@ def write_parts(
         folder: Empty folder.
         records: Records in output order; an empty stream gives one part without rows.
         record_type: Their type.
-        rows_per_part: Most rows in a part.
-        bytes_per_part: A part ends once its rows, uncompressed, reach about this size.
+        rows_per_part: Most rows in a part; ``None`` for any number.
+        bytes_per_part: A part ends with the row group that takes its file to this size, so that only the last of many
+            parts is smaller, and none is larger by more than a row group.
 
     Returns:
         Rows of every part, by file name.
@@ -117,8 +122,8 @@ def write_parts(
     writer = TableWriter(folder / "part-00000.parquet", record_type)
     try:
         for record in records:
-            size = writer.num_bytes + writer.pending_chars
-            if writer.num_rows + writer.pending_rows >= rows_per_part or size >= bytes_per_part:
+            is_full = writer.num_rows > 0 and not writer.pending_rows and writer.num_bytes >= bytes_per_part
+            if is_full or writer.num_rows + writer.pending_rows == rows_per_part:
                 writer.close()
                 rows[writer.path.name] = writer.num_rows
                 writer = TableWriter(folder / f"part-{len(rows):05d}.parquet", record_type)
