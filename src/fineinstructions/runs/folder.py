@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import failure
@@ -20,6 +22,7 @@ from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.layout import LAYOUT, Layout
 from fineinstructions.runs.lease import hold_lease
 from fineinstructions.runs.ledger import Manifest, list_files
+from fineinstructions.runs.packing import Packer
 from fineinstructions.runs.settle import settle
 from fineinstructions.runs.specs import Plan, UnitSpec, as_plan
 from fineinstructions.runs.tables import write_parts
@@ -256,6 +259,27 @@ class RunFolder(Layout):
             thorough=thorough,
         )
         return plan.select(left)
+
+    def pack(self) -> dict[str, tuple[int, int]]:
+        """Pack the units of every phase, as a run does by itself; the caller holds the lease.
+
+        Returns:
+            For every phase that is planned, how many packs there are now, and how many units in folders of their own.
+
+        Raises:
+            ConfigError: If there is no room for packs on the disk.
+        """
+        found = {}
+        for phase in self.phases:
+            plan = self.planned(phase.name)
+            if plan is None:
+                continue
+            settle(self, phase.name, plan, redo=False)
+            with Packer(self, phase.name, np.empty(0, np.int64)) as packer:
+                packer.finish()
+            shelf = self.shelf(phase.name)
+            found[phase.name] = len(shelf.packs), len(shelf.loose)
+        return found
 
     def is_done(self, phase: str, spec: UnitSpec, *, retry_failed: bool = False) -> bool:
         """Whether a unit is committed, intact, and made from the present recipe and upstream units."""
