@@ -106,7 +106,12 @@ def share(array: dict[str, Any], number: int, job: Job[Any, Any]) -> list[UnitSp
     if plan is None:
         return []
     mine = shares(np.array(array["units"], np.int64), array["units_per_task"], array["at_once"])[number]
-    return [spec for spec in plan.select(mine) if not job.run.is_done(job.phase, spec, retry_failed=True)]
+    shelf = job.run.shelf(job.phase)
+    return [
+        spec
+        for spec in plan.select(mine)
+        if not (shelf.may_hold(spec) and job.run.is_done(job.phase, spec, retry_failed=True))
+    ]
 
 
 def shares(ordinals: NDArray[np.int64], per_task: int, at_once: int) -> list[NDArray[np.int64]]:

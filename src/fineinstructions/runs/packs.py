@@ -28,7 +28,7 @@ from fineinstructions.runs.files import ContainedFiles, UnitFiles, read_manifest
 from fineinstructions.runs.ledger import MANIFEST, Manifest, StageAccount
 
 SUMMARY = "units.arrow"
-OPEN_PACKS = 16
+OPEN_PACKS = 8
 """Packs whose summaries a process keeps."""
 
 _NAME = re.compile(r"pack-(\d{9,})-(\d{9,})-([0-9a-f]{8})\.zip")

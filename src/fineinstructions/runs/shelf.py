@@ -119,6 +119,10 @@ class Shelf:
         found = islice(self.packs, bisect_left(self._lasts, start), None)
         return list(takewhile(lambda pack: pack.first < stop, found))
 
+    def may_hold(self, spec: UnitSpec) -> bool:
+        """Whether a unit may be committed: it had a folder, or there was a pack at its place."""
+        return spec.folder_name in self.loose or bool(self.packs_of(spec.ordinal, spec.ordinal + 1))
+
     def loose_of(self, start: int, stop: int) -> list[int]:
         """Places of units that have a folder of their own, in a stretch of the plan; whether they are committed shows
         their manifest.
