@@ -14,9 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_run import Toy, check, command_of, content, run_toy, some_texts, write_documents
 
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import Match
-from fineinstructions.runs import Phase, RunFolder, UnitSpec, funnel, packing, status
+from fineinstructions.runs import (
+    Phase,
+    RunFolder,
+    UnitSpec,
+    describe_parquet,
+    funnel,
+    packing,
+    plan_units,
+    status,
+)
 from fineinstructions.runs.packing import Packer
 from fineinstructions.runs.packs import PackName
 from fineinstructions.runs.specs import ordinals
@@ -148,6 +157,23 @@ def test_a_packed_run_publishes_the_same_bytes(toy: Toy, fresh: Callable[[Toy], 
     before = content(toy.out)
     assert [outcome.num_done for outcome in run_toy(toy)] == [0, 0]
     assert content(toy.out) == before
+
+
+def test_planning_and_status_open_no_packed_unit(toy: Toy) -> None:
+    run_toy(toy)
+    run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases())
+    whole, before = run.content("matches"), status(run)
+    for name in packs_of(toy.out):
+        path = run.units("matches") / str(name)
+        raw = path.read_bytes()
+        summary = raw.rindex(b"units.arrow", 0, raw.rindex(b"PK\x01\x02") - 2000)
+        path.write_bytes(b"x" * (summary - 30) + raw[summary - 30 :])
+    with run.lease():
+        assert run.todo("matches", run.planned("matches") or ()) == []
+        assert run.todo("pairs", run.planned("pairs") or ()) == []
+    assert (run.content("matches"), status(run)) == (whole, before)
+    with pytest.raises(DataError, match="cannot be read"):
+        list(run.records("matches", Match))
 
 
 def test_a_small_run_keeps_its_folders(toy: Toy) -> None:
@@ -303,6 +329,23 @@ def test_packs_move_when_documents_come_before_them(
 
 
 @pytest.mark.slow
+def test_a_run_that_was_killed_while_it_moved_units_is_put_right(
+    toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
+) -> None:
+    run_toy(toy)
+    more = more_documents(toy, tmp_path, 0, 20)
+    plan = plan_units([describe_parquet(path) for path in more.inputs], 1 << 20, toy.unit_rows)
+    run = RunFolder.open(toy.out)
+    run.save_plan("matches", plan)
+    first = packs_of(toy.out)[0]
+    (run.units("matches") / str(first)).rename(run.units("matches") / str(PackName(5, 9, first.mark)))
+    assert [outcome.num_done for outcome in run_toy(more)] == [5, 5]
+    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 4), (5, 9), (10, 14), (15, 19)]
+    assert tables(toy.out) == fresh(more)
+    assert check(toy.out) == []
+
+
+@pytest.mark.slow
 def test_packs_are_written_anew_where_documents_come_between_them(
     toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
 ) -> None:
@@ -381,5 +424,5 @@ def test_a_run_folder_of_a_newer_layout_is_refused(toy: Toy) -> None:
     run_toy(toy)
     path = Path(toy.out) / "plan" / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "layout": 99}))
-    with pytest.raises(Exception, match="made by a newer version"):
+    with pytest.raises(DataError, match="made by a newer version"):
         RunFolder.open(toy.out)
