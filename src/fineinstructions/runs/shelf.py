@@ -161,7 +161,7 @@ class Shelf:
             stop: Place after the last one.
         """
         for _ in range(2):
-            found = Stretch.of(start, plan.unit_ids[start:stop].to_pylist())
+            found = Stretch.of(start, plan.unit_ids[start:stop].to_numpy(zero_copy_only=False).tolist())
             if self._fill(found):
                 break
             self._list()  # somebody has packed units since

@@ -49,7 +49,10 @@ def undone(
                 or found.digests[i] != digest
                 or found.inputs[i] != inputs
                 or (retry_failed and found.has_failures[i])
-                or not _is_intact(layout, phase, plan, found, found.start + i, thorough)
+                or (
+                    (thorough or found.start + i in found.loose)
+                    and not _is_intact(layout, phase, plan, found, i, thorough)
+                )
             ):
                 left.append(found.start + i)
     return np.array(left, np.int64)
@@ -92,15 +95,17 @@ def _expected_inputs(
         yield inputs
 
 
-def _is_intact(layout: Layout, phase: str, plan: Plan, found: Stretch, ordinal: int, thorough: bool) -> bool:
-    """Whether the files of a committed unit are there as they were committed."""
+def _is_intact(layout: Layout, phase: str, plan: Plan, found: Stretch, i: int, thorough: bool) -> bool:
+    """Whether the files of a committed unit are there as they were committed.
+
+    Of a unit in a pack this is not asked without `thorough`: a pack that was cut short is not read at all.
+    """
+    ordinal = found.start + i
     if thorough:
         try:
             committed = layout.committed(phase, plan[ordinal])
         except DataError:
             return False
         return committed is not None and not file_problems(committed.files, committed.manifest.files, thorough=True)
-    manifest = found.loose.get(ordinal)
-    if manifest is None:
-        return True  # a pack that was cut short is not read at all
-    return not file_problems(FolderFiles(layout.unit_folder(phase, plan[ordinal])), manifest.files)
+    folder = FolderFiles(layout.unit_folder(phase, plan[ordinal]))
+    return not file_problems(folder, found.loose[ordinal].files)
