@@ -137,7 +137,7 @@ def _model_names(models: Models) -> dict[str, str]:
     }
 
 
-def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress) -> list[SetAside]:
+def _do(run: RunFolder, setup: Setup, specs: Sequence[UnitSpec], progress: Progress) -> list[SetAside]:
     todo = run.todo(STAGE, specs, retry_failed=True)
     engine = setup.config.engine
     progress.start(STAGE, len(specs), len(specs) - len(todo))
@@ -289,7 +289,7 @@ def _outcome(row: GivenRow, models: dict[str, str]) -> RowOutcome:
     )
 
 
-def _gather(run: RunFolder, specs: list[UnitSpec], source: Path, target: Path) -> RowsResult:
+def _gather(run: RunFolder, specs: Sequence[UnitSpec], source: Path, target: Path) -> RowsResult:
     """Write the outcomes of all units into one file, which appears when it is whole."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

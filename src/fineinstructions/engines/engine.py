@@ -17,7 +17,7 @@ from fineinstructions.engines.slurm import SlurmConfig, SlurmEngine
 from fineinstructions.engines.tally import Outcome, Progress
 from fineinstructions.engines.worker import Job
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from fineinstructions.engines.crew import Crew
 from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, execute
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 
 class LocalEngine:
@@ -42,17 +42,17 @@ class LocalEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         workers = self._num_workers(job)
-        tally = Tally(job.run, job.phase, specs, workers, on_progress)
-        if not specs:
-            return tally.outcome
-        if workers == 0:
-            with closing(job.build_models(job.config)) as models:
-                for spec in specs:
-                    tally.take(spec, execute(job, models, spec))
-            return tally.finish()
-        crew = Crew(job, self._staff, min(workers, len(specs)), tally.take)
-        crew.work_off(specs)
-        return tally.finish(crew.num_deaths)
+        with Tally(job.run, job.phase, specs, workers, on_progress) as tally:
+            if not specs:
+                return tally.finish()
+            if workers == 0:
+                with closing(job.build_models(job.config)) as models:
+                    for spec in specs:
+                        tally.take(spec, execute(job, models, spec))
+                return tally.finish()
+            crew = Crew(job, self._staff, min(workers, len(specs)), tally.take)
+            crew.work_off(specs)
+            return tally.finish(crew.num_deaths)
 
     def _num_workers(self, job: Job[Any, Any]) -> int:
         wanted = self._workers
