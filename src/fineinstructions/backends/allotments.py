@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from fineinstructions.backends.request_window import RequestWindow
 from fineinstructions.errors import printable
+from fineinstructions.progress import SILENT
 
 _SAME_PAUSE_SECONDS = 0.05
 """Replies of one moment ask for waits that end nearly together; only a later end is worth telling everybody."""
@@ -161,8 +162,8 @@ class Allotments:
         now: Clock, in seconds.
     """
 
-    def __init__(self, note: Callable[[str], None] | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        self._note, self._now = note or (lambda line: None), now
+    def __init__(self, note: Callable[[str], None] = SILENT.note, now: Callable[[], float] = time.monotonic) -> None:
+        self._note, self._now = note, now
         self._lock = threading.Lock()
         self._servers: dict[str, _Server] = {}
         self._clients: dict[int, Callable[[Allotment], None]] = {}

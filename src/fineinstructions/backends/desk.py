@@ -14,7 +14,6 @@ import hmac
 import json
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,11 +105,8 @@ class Desk:
         self._loop.close()
 
     async def _open(self) -> None:
-        address = "0.0.0.0" if self._host else "127.0.0.1"  # noqa: S104 - workers of other machines; they show the token
-        family = socket.AF_INET
-        self._server = await asyncio.start_server(
-            self._connected, address, 0, family=family, limit=MAX_LINE_BYTES, backlog=1024
-        )
+        address = "0.0.0.0" if self._host else "127.0.0.1"
+        self._server = await asyncio.start_server(self._connected, address, 0, limit=MAX_LINE_BYTES, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _shut(self) -> None:

@@ -2,8 +2,8 @@
 
 In: `ChatRequest`s from any thread. Out: futures of replies. One background thread per process runs the requests of all
 stages and all open work units through one line per server, so that no stage, batch or unit border ever drains its
-window: a barrier costs 30 to 40 per cent of the throughput. What all engines share is here: the response cache, re-asks,
-refusals, usage. What one of them does by itself is a `ChatEngine`.
+window: a barrier costs 30 to 40 per cent of the throughput. What all engines share is here: the response cache,
+re-asks, refusals, usage. What one of them does by itself is a `ChatEngine`.
 """
 
 import asyncio

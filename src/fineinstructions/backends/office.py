@@ -51,8 +51,8 @@ def office_trouble() -> str:
     """What a user should know about the office of this process; empty where all is well."""
     for desk in _unreached.values():
         return (
-            f"not every worker reaches the driver ({desk.host} port {desk.port}): one that does not keeps to one part in "
-            f"{desk.num_workers} of llm.max_in_flight"
+            f"not every worker reaches the driver ({desk.host} port {desk.port}): one that does not keeps to one part "
+            f"in {desk.num_workers} of llm.max_in_flight"
         )
     return ""
 
