@@ -68,8 +68,6 @@ class Endpoint:
         self.was_reached = False
         self.failures_in_a_row = 0
         """Requests that failed for good, without one success in between."""
-        self.refusal: BackendError | None = None
-        """What it says to every request, as far as it has said so."""
         self.why_ailing = ""
         """What last went wrong before it was given a rest."""
         self.calls = self.retries = 0
@@ -133,7 +131,6 @@ class Endpoint:
         self.gate.succeeded()
         self._troubles_in_a_row = 0
         self._rest_until = self._rest_seconds = 0.0
-        self.refusal = None
 
     def _failed(self, trouble: RetryableError) -> RetryableError:
         """The trouble, noted; one that finds nobody, or comes time and again, gives the server a rest."""
@@ -143,7 +140,6 @@ class Endpoint:
         return trouble
 
     def _refused(self, error: BackendError) -> BackendError:
-        self.refusal = error
         self._rest(str(error).removeprefix(f"{self.address}: "))
         return error
 

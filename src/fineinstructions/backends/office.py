@@ -39,6 +39,7 @@ def office_of_process(office: Office) -> Iterator[None]:
         yield
     finally:
         _offices.remove(office)
+        _unreached.clear()
 
 
 def join_office(office: DeskAddress) -> None:

@@ -31,6 +31,7 @@ class RequestWindow:
         self._before = limit
         self._turned_back = self._successes = self._progress = 0
         self._patience = 1
+        self._had_success = False
 
     def lower_limit(self, limit: int) -> None:
         """Take over a limit, if it is the lower one."""
@@ -66,7 +67,7 @@ class RequestWindow:
             trip: Round trip in which they were sent. What was sent in the last one counts with it, what is older counts
                 for nothing.
         """
-        if not number or not self.trip - 1 <= trip <= self.trip:
+        if not number or not max(0, self.trip - 1) <= trip <= self.trip:
             return
         if trip == self.trip:
             self._begin_trip()

@@ -69,6 +69,8 @@ class Pool:
         """When the first of the waiting requests came."""
         self._on_free = on_free
         self._num_noted = 0
+        self._refusals: dict[Endpoint, BackendError] = {}
+        """What servers say to every request."""
         self.fatal: BackendError | None = None
         """Why nothing is sent any more."""
         self._waiting: deque[_Turn] = deque()
@@ -95,7 +97,9 @@ class Pool:
         for attempt in range(retries + 1):
             endpoint = await self._turn(failed_at[-1] if failed_at else None)
             try:
-                return await endpoint.attempt(body, send, read, llm)
+                reply = await endpoint.attempt(body, send, read, llm)
+                self._refusals.pop(endpoint, None)
+                return reply
             except RetryableError as trouble:
                 self._tell_of(endpoint)
                 failed_at.append(endpoint)
@@ -109,11 +113,14 @@ class Pool:
                 if error.kind == "request" and counts:
                     self._count_failure({endpoint}, str(error), llm)
                 raise
-            except BackendError:
+            except BackendError as error:
                 self._tell_of(endpoint)
                 failed_at.append(endpoint)
-                if attempt == retries or all(e.refusal for e in self.endpoints):
-                    raise
+                self._refusals[endpoint] = error
+                if len(self._refusals) == len(self.endpoints):
+                    raise self.stop(error) from None
+                if attempt == retries:
+                    raise ChatError("transport", f"{error} ({attempt + 1} attempts)") from None
                 wait = 0.0
             finally:
                 endpoint.gate.end()
@@ -123,14 +130,22 @@ class Pool:
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 
-    def stop(self, error: BackendError) -> None:
-        """Send nothing any more: what waits fails, what is under way may come to its end."""
+    def stop(self, error: BackendError) -> BackendError:
+        """Send nothing any more: what waits fails, what is under way may come to its end.
+
+        Args:
+            error: Why.
+
+        Returns:
+            The first such error.
+        """
         self.fatal = self.fatal or error
         while self._waiting:
             turn = self._waiting.popleft().endpoint
             if not turn.done():
                 turn.set_exception(self.fatal)
         self._note_waiting()
+        return self.fatal
 
     def wake(self) -> None:
         """Give slots that are free to requests that wait, first come, first served."""
@@ -198,11 +213,8 @@ class Pool:
         """
         is_absent = trouble.is_unreachable and all(e.is_ailing and not e.was_reached for e in self.endpoints)
         if is_absent and attempt >= min(FIRST_CONTACT_RETRIES, retries):
-            raise BackendError(
-                f"{self._name}: {trouble}",
-                retryable=True,
-                hint="start the server, or set llm.base_url or OPENAI_BASE_URL",
-            )
+            hint = "start the server, or set llm.base_url or OPENAI_BASE_URL"
+            raise self.stop(BackendError(f"{self._name}: {trouble}", retryable=True, hint=hint))
 
     def _count_failure(self, failed_at: set[Endpoint], trouble: str, llm: LlmConfig) -> None:
         """Count a request that failed; where that happens at every server, nothing is sent any more.
@@ -220,8 +232,7 @@ class Pool:
                 retryable=True,
                 hint="check the server, then rerun to resume",
             )
-            self.stop(error)
-            raise error
+            raise self.stop(error)
 
     @property
     def _name(self) -> str:
@@ -318,9 +329,9 @@ class Servers:
             pool.wake()
 
     def _pool(self, addresses: tuple[str, ...], llm: LlmConfig) -> Pool:
-        """Servers that answer for each other; stages that differ only in model and sampling share everything."""
+        """Servers that answer for each other about one model; whatever the model, they have the same slots."""
         endpoints = [self._endpoint(address, llm) for address in addresses]
-        key = (llm.api_key_env, *addresses)
+        key = (llm.model, llm.api_key_env, *addresses)
         if key not in self._pools:
             self._pools[key] = Pool(endpoints, self._wake)
         return self._pools[key]

@@ -1,0 +1,68 @@
+"""A run of one phase whose workers ask a model server about every row: what tests of shared limits run.
+
+Every unit asks one question per row and writes the replies; what a worker process has committed stands in its units.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fineinstructions.backends.llm import ChatClient, ChatRequest, LlmConfig
+from fineinstructions.backends.ordered import in_order
+from fineinstructions.engines.engine import LaunchConfig, open_engine
+from fineinstructions.engines.tally import Outcome
+from fineinstructions.engines.worker import Job
+from fineinstructions.records import Document
+from fineinstructions.runs import Phase, RunFolder, Unit, describe_parquet, plan_units
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Settings of a run."""
+
+    out: str
+    llm: LlmConfig
+    workers: int = 1
+    rows: int = 120
+    rows_per_unit: int = 10
+    engine: str = "local"
+
+
+class Asker:
+    """The chat client of a worker, and a file that tells its process."""
+
+    def __init__(self, asking: Asking) -> None:
+        self.client = ChatClient(asking.llm)
+        (Path(asking.out).parent / f"worker-{os.getpid()}").touch()
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def ask(unit: Unit, models: Asker, asking: Asking) -> None:
+    def start(document: Document) -> Any:
+        return models.client.submit(ChatRequest((("user", document.text),)))
+
+    def replies(documents: Iterator[Document]) -> Iterator[Document]:
+        for document, future in in_order(documents, start, ahead=asking.llm.ahead):
+            yield Document(document.document_id, future.result().text)
+
+    unit.write(unit.through("ask", unit.keep("read", unit.rows(Document)), replies), Document)
+
+
+def run_asking(asking: Asking, note: Any = print) -> Outcome:
+    """Do the run; outcome of its phase."""
+    folder = Path(asking.out).parent
+    texts = [f"question {n}" for n in range(asking.rows)]
+    pq.write_table(pa.table({"document_id": texts, "text": texts}), folder / "rows.parquet")
+    run = RunFolder.create_or_open(asking.out, {}, [Phase("ask", "1", entry="read")])
+    launch = LaunchConfig(kind=asking.engine, workers=asking.workers)
+    with run.lease(), open_engine(run, launch, [], note) as engine:
+        specs = plan_units([describe_parquet(folder / "rows.parquet")], 1 << 20, asking.rows_per_unit)
+        job = Job(run, "ask", ask, Asker, asking, open_units=3, asks_servers=True)
+        return engine.run_units(job, run.todo("ask", specs))
