@@ -18,7 +18,7 @@ from fineinstructions.engines.engine import LaunchConfig, open_engine
 from fineinstructions.engines.tally import Outcome
 from fineinstructions.engines.worker import Job
 from fineinstructions.records import Document
-from fineinstructions.runs import Phase, RunFolder, Unit, describe_parquet, plan_units
+from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_parquet, plan_units
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,23 @@ def ask(unit: Unit, models: Asker, asking: Asking) -> None:
     unit.write(unit.through("ask", unit.keep("read", unit.rows(Document)), replies), Document)
 
 
+def job_of(asking: Asking) -> Job[Asker, Asking]:
+    """The one job of a run, whose folder is made for it."""
+    run = RunFolder.create_or_open(asking.out, {}, [Phase("ask", "1", entry="read")])
+    return Job(run, "ask", ask, Asker, asking, open_units=3, asks_servers=True)
+
+
+def plan(job: Job[Asker, Asking]) -> list[UnitSpec]:
+    """Its units; the run's lease is held by the caller."""
+    texts = [f"question {n}" for n in range(job.config.rows)]
+    path = job.run.root.parent / "rows.parquet"
+    pq.write_table(pa.table({"document_id": texts, "text": texts}), path)
+    return job.run.todo("ask", plan_units([describe_parquet(path)], 1 << 20, job.config.rows_per_unit))
+
+
 def run_asking(asking: Asking, note: Any = print) -> Outcome:
     """Do the run; outcome of its phase."""
-    folder = Path(asking.out).parent
-    texts = [f"question {n}" for n in range(asking.rows)]
-    pq.write_table(pa.table({"document_id": texts, "text": texts}), folder / "rows.parquet")
-    run = RunFolder.create_or_open(asking.out, {}, [Phase("ask", "1", entry="read")])
+    job = job_of(asking)
     launch = LaunchConfig(kind=asking.engine, workers=asking.workers)
-    with run.lease(), open_engine(run, launch, [], note) as engine:
-        specs = plan_units([describe_parquet(folder / "rows.parquet")], 1 << 20, asking.rows_per_unit)
-        job = Job(run, "ask", ask, Asker, asking, open_units=3, asks_servers=True)
-        return engine.run_units(job, run.todo("ask", specs))
+    with job.run.lease(), open_engine(job.run, launch, [], note) as engine:
+        return engine.run_units(job, plan(job))

@@ -10,7 +10,7 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from fineinstructions.backends.completion import (
@@ -22,6 +22,7 @@ from fineinstructions.backends.completion import (
 )
 from fineinstructions.backends.gate import Gate
 from fineinstructions.backends.llm_config import LlmConfig, key_of
+from fineinstructions.backends.wire import WireError, WireReply, open_wire
 from fineinstructions.errors import BackendError
 
 TURNED_BACK = (429, 503)
@@ -32,7 +33,6 @@ SHORTEST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
 """Time before a server that failed is tried again; doubles each time."""
 
 R = TypeVar("R")
-Send = Callable[["Endpoint", Mapping[str, Any]], Awaitable[Any]]
 Read = Callable[[str, str], R]
 """From the text of a reply and the key that was sent to what it says."""
 
@@ -60,11 +60,9 @@ class Endpoint:
     """
 
     def __init__(self, address: str, key_env: str, gate: Gate) -> None:
-        from openai import AsyncOpenAI
-
         self.address, self.gate = address, gate
         self._key_env, self._key = key_env, key_of(key_env)
-        self.server = AsyncOpenAI(api_key=self._key or "none", base_url=address, max_retries=0, timeout=None)
+        self._wire = open_wire(address, self._key or "none")
         self.was_reached = False
         self.failures_in_a_row = 0
         """Requests that failed for good, without one success in between."""
@@ -89,7 +87,7 @@ class Endpoint:
         """Time until the server may be tried, where that is known; 0 where it is over."""
         return max(self._rest_until, self.gate.resume_at) - time.monotonic()
 
-    async def attempt(self, body: Mapping[str, Any], send: Send, read: Read[R], llm: LlmConfig) -> R:
+    async def attempt(self, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig) -> R:
         """Make one request, in a slot that was taken before.
 
         Raises:
@@ -97,25 +95,21 @@ class Endpoint:
             ChatError: If this request cannot be answered.
             BackendError: If no request to this server will be.
         """
-        import openai
-
         trip = self.gate.trip
         self.calls += 1
         try:
             async with asyncio.timeout(llm.timeout_seconds):
-                raw = await send(self, body)
-        except (TimeoutError, openai.APITimeoutError):
+                got = await self._wire.send(path, body)
+        except TimeoutError:
             raise self._failed(RetryableError(f"no reply within {llm.timeout_seconds:g} s")) from None
-        except openai.APIStatusError as error:
-            self.was_reached = True
-            raise self._status_trouble(error.response, llm, trip) from None
-        except openai.APIConnectionError as error:
-            line = self._safe(str(error.__cause__ or error))
-            unreachable = type(error.__cause__).__name__ == "ConnectError"  # of httpx or its successor
-            raise self._failed(RetryableError(f"connection failed: {line}", is_unreachable=unreachable)) from None
+        except WireError as error:
+            line = f"connection failed: {self._safe(str(error))}"
+            raise self._failed(RetryableError(line, is_unreachable=error.is_unreachable)) from None
         self.was_reached = True
+        if not 200 <= got.status < 300:
+            raise self._status_trouble(got, llm, trip)
         try:
-            reply = read(raw.http_response.text, self._key)
+            reply = read(got.text, self._key)
         except RetryableError as trouble:
             raise self._failed(trouble) from None
         self._succeeded()
@@ -124,7 +118,7 @@ class Endpoint:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.server.close()
+        await self._wire.close()
 
     def _succeeded(self) -> None:
         """Note that the server answers, if only to refuse a request."""
@@ -151,14 +145,14 @@ class Endpoint:
             self._rest_until = now + self._rest_seconds
             self.why_ailing = why
 
-    def _status_trouble(self, response: Any, llm: LlmConfig, trip: int) -> BackendError | RetryableError:
-        status, text = response.status_code, response.text
+    def _status_trouble(self, got: WireReply, llm: LlmConfig, trip: int) -> BackendError | RetryableError:
+        status, text = got.status, got.text
         said, kind = self._safe(error_message(text)), kind_of_status(status, text)
         if kind == "quota":
             hint = "check the account, then rerun to resume"
             return self._refused(BackendError(f"{self.address}: the quota is used up", hint=hint))
         if kind == "transport":
-            pause = retry_after_seconds(response.headers, llm.max_retry_after_seconds)
+            pause = retry_after_seconds(got.headers, llm.max_retry_after_seconds)
             is_full = status in TURNED_BACK
             trouble = RetryableError(f"HTTP {status}: {said}")
             if is_full:
@@ -167,6 +161,9 @@ class Endpoint:
                 self.gate.hold(pause)
             # A server that is full was asked too much; one that turns back a request that is alone there is away.
             return self._failed(trouble) if not is_full or self.gate.in_flight == 1 else trouble
+        if 300 <= status < 400:
+            hint = "set llm.base_url to where it sends you"
+            return self._refused(BackendError(f"{self.address}: HTTP {status}: it is elsewhere", hint=hint))
         if kind == "denied":
             hint = f"set {self._key_env}" if not self._key else f"check the key in {self._key_env}"
             return self._refused(BackendError(f"{self.address}: HTTP {status}, access denied", hint=hint))
@@ -179,25 +176,6 @@ class Endpoint:
 
     def _safe(self, text: str) -> str:
         return safe_line(text, self._key)
-
-
-async def send_chat(endpoint: Endpoint, body: Mapping[str, Any]) -> Any:
-    """Send a chat request."""
-    rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
-    create = endpoint.server.chat.completions.with_raw_response.create
-    return await create(model=body["model"], messages=body["messages"], extra_body=rest)
-
-
-async def send_models(endpoint: Endpoint, body: Mapping[str, Any]) -> Any:
-    """Ask which models there are."""
-    return await endpoint.server.models.with_raw_response.list(extra_query=body)
-
-
-async def send_embeddings(endpoint: Endpoint, body: Mapping[str, Any]) -> Any:
-    """Send an embeddings request."""
-    rest = {key: value for key, value in body.items() if key not in ("model", "input")}
-    create = endpoint.server.embeddings.with_raw_response.create
-    return await create(model=body["model"], input=body["input"], encoding_format="float", extra_body=rest)
 
 
 def read_completion(text: str, key: str) -> Completion:

@@ -26,16 +26,13 @@ from fineinstructions.backends.endpoint import (
     R,
     Read,
     RetryableError,
-    Send,
     read_completion,
     read_embeddings,
     read_models,
-    send_chat,
-    send_embeddings,
-    send_models,
 )
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.backends.office import Line
+from fineinstructions.backends.wire import CHAT, EMBEDDINGS, MODELS
 from fineinstructions.errors import BackendError
 
 FIRST_CONTACT_RETRIES = 3
@@ -77,13 +74,13 @@ class Pool:
         self._alarm: asyncio.TimerHandle | None = None
 
     async def retried(
-        self, body: Mapping[str, Any], send: Send, read: Read[R], llm: LlmConfig, *, retries: int, counts: bool = True
+        self, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig, *, retries: int, counts: bool = True
     ) -> R:
         """Make a request, again where that may help.
 
         Args:
+            path: Path of the API.
             body: The whole request body.
-            send: Sends it.
             read: Reads the reply.
             llm: Limits of asking.
             retries: Further attempts.
@@ -97,7 +94,7 @@ class Pool:
         for attempt in range(retries + 1):
             endpoint = await self._turn(failed_at[-1] if failed_at else None)
             try:
-                reply = await endpoint.attempt(body, send, read, llm)
+                reply = await endpoint.attempt(path, body, read, llm)
                 self._refusals.pop(endpoint, None)
                 return reply
             except RetryableError as trouble:
@@ -263,7 +260,7 @@ class Servers:
             BackendError: If no request to these servers will be.
         """
         pool = self._pool(llm.addresses, llm)
-        return await pool.retried(body, send_chat, read_completion, llm, retries=llm.max_retries, counts=bool(key))
+        return await pool.retried(CHAT, body, read_completion, llm, retries=llm.max_retries, counts=bool(key))
 
     async def embed(self, body: Mapping[str, Any], llm: LlmConfig) -> list[list[float]]:
         """Send one embeddings request, with retries; a vector for each text of ``input``, in order.
@@ -271,7 +268,8 @@ class Servers:
         Args and errors are those of `complete`.
         """
         pool = self._pool(llm.addresses, llm)
-        return await pool.retried(body, send_embeddings, read_embeddings, llm, retries=llm.max_retries)
+        body = {**body, "encoding_format": "float"}
+        return await pool.retried(EMBEDDINGS, body, read_embeddings, llm, retries=llm.max_retries)
 
     async def facts(self, llm: LlmConfig) -> ModelFacts:
         """What the servers' lists of models say of one: the shortest context, and the first name.
@@ -292,7 +290,7 @@ class Servers:
     async def _facts_of(self, address: str, llm: LlmConfig) -> ModelFacts:
         pool, retries = self._pool((address,), llm), min(MODEL_LIST_RETRIES, llm.max_retries)
         try:
-            listed = await pool.retried({}, send_models, read_models, llm, retries=retries, counts=False)
+            listed = await pool.retried(MODELS, {}, read_models, llm, retries=retries, counts=False)
         except ChatError as error:
             if error.kind == "transport" and "HTTP" not in str(error):
                 raise
