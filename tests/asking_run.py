@@ -3,9 +3,10 @@
 Every unit asks one question per row and writes the replies; what a worker process has committed stands in its units.
 """
 
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 
 from fineinstructions.backends.llm import ChatClient, ChatRequest, LlmConfig
 from fineinstructions.backends.ordered import in_order
+from fineinstructions.config import to_plain
 from fineinstructions.engines.engine import LaunchConfig, open_engine
+from fineinstructions.engines.slurm import SlurmConfig
 from fineinstructions.engines.tally import Outcome
 from fineinstructions.engines.worker import Job
 from fineinstructions.records import Document
@@ -58,7 +61,18 @@ def ask(unit: Unit, models: Asker, asking: Asking) -> None:
 def job_of(asking: Asking) -> Job[Asker, Asking]:
     """The one job of a run, whose folder is made for it."""
     run = RunFolder.create_or_open(asking.out, {}, [Phase("ask", "1", entry="read")])
-    return Job(run, "ask", ask, Asker, asking, open_units=3, asks_servers=True)
+    settings_file(run.root).write_text(json.dumps(asdict(asking) | {"llm": to_plain(asking.llm)}), encoding="utf-8")
+    return Job(run, "ask", ask, Asker, asking, open_units=3, asks_servers=True, reopen=reopen)
+
+
+def settings_file(root: Path) -> Path:
+    return root.with_suffix(".asking.json")
+
+
+def reopen(root: Path) -> Asking:
+    """The settings of a run, for tasks of Slurm."""
+    plain = json.loads(settings_file(root).read_text(encoding="utf-8"))
+    return Asking(**{**plain, "llm": LlmConfig(**plain["llm"])})
 
 
 def plan(job: Job[Asker, Asking]) -> list[UnitSpec]:
@@ -72,6 +86,7 @@ def plan(job: Job[Asker, Asking]) -> list[UnitSpec]:
 def run_asking(asking: Asking, note: Any = print) -> Outcome:
     """Do the run; outcome of its phase."""
     job = job_of(asking)
-    launch = LaunchConfig(kind=asking.engine, workers=asking.workers)
+    slurm = SlurmConfig(poll_seconds=0.1, time_minutes=5)
+    launch = LaunchConfig(kind=asking.engine, workers=asking.workers, slurm=slurm)
     with job.run.lease(), open_engine(job.run, launch, [], note) as engine:
         return engine.run_units(job, plan(job))

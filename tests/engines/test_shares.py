@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import asking_run
 import pytest
 from asking_run import Asking, job_of, plan, run_asking
+from slurm_cluster import missing, slurm_cluster
 
 from fineinstructions.backends.allotments import Allotments
 from fineinstructions.backends.desk import Desk
@@ -127,20 +128,50 @@ def test_workers_that_do_not_reach_the_desk_keep_to_their_part_and_the_user_is_t
     assert note.endswith("one that does not keeps to one part in 2 of llm.max_in_flight")
 
 
-@pytest.mark.slow
-@pytest.mark.extra
-@pytest.mark.xdist_group("ray")
-def test_the_limit_holds_for_actors_of_ray(
-    tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers that are started by others find the functions of the run."""
+    tests = Path(asking_run.__file__).parent
+    paths = (str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    paths = (str(Path(asking_run.__file__).parent), os.environ.get("PYTHONPATH", ""))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if missing():
+        pytest.skip(missing())
+    with slurm_cluster() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param("ray", marks=(pytest.mark.extra, pytest.mark.xdist_group("ray"))),
+        pytest.param("slurm", marks=pytest.mark.xdist_group("slurm")),
+    ],
+)
+def test_the_limit_holds_on_a_cluster(
+    tmp_path: Path,
+    expected: dict[str, bytes],
+    engine: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request.getfixturevalue(engine)
+    importable(monkeypatch)
     with ScriptedServer(latency_seconds=0.05) as server:
-        run = asking(tmp_path, server, workers=3, engine="ray")
+        run = asking(tmp_path, server, workers=3, engine=engine)
         assert run_asking(run, lambda line: None).num_done == 12
         assert server.max_in_flight <= 6
     assert replies(run.out) == expected
     (event,) = server_events(run.out)
-    assert event["calls"] == 120, "actors report to the desk"
+    assert event["calls"] == 120, "their workers report to the desk"

@@ -93,4 +93,4 @@ class JournalReader:
         else:
             self.num_reports += 1
             self.open.discard(event["unit"])
-            yield Report(event["unit"], event["kind"], event["message"], event["seconds"], event["note"])
+            yield Report(event["unit"], event["kind"], event["message"], event["seconds"], event.get("note", ""))
