@@ -164,7 +164,7 @@ class Allotments:
 
     def __init__(self, note: Callable[[str], None] = SILENT.note, now: Callable[[], float] = time.monotonic) -> None:
         self._note, self._now = note, now
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._servers: dict[str, _Server] = {}
         self._clients: dict[int, Callable[[Allotment], None]] = {}
         self._num_clients = 0
@@ -191,14 +191,21 @@ class Allotments:
             for name, server in self._servers.items():
                 if server.seats.pop(client, None):
                     self._divide(name, server)
+            self._lock.notify_all()
+
+    def wait_until_left(self, seconds: float) -> None:
+        """Wait until no client is left, but not for long: what clients still have to tell comes before they leave."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._clients, seconds)
 
     def report(self, client: int, report: Report) -> None:
         """Take in what a client says, and tell whoever it concerns."""
         with self._lock:
             if client not in self._clients:
                 return
-            server = self._servers.setdefault(report.server, _Server(RequestWindow(report.limit)))
-            server.window.lower_limit(report.limit)
+            limit = max(1, report.limit)
+            server = self._servers.setdefault(report.server, _Server(RequestWindow(limit)))
+            server.window.lower_limit(limit)
             seat = server.seats.setdefault(client, _Seat())
             _count(server, seat, report, self._now())
             seat.serial, seat.wants, seat.in_flight = report.serial, report.wants, report.in_flight

@@ -170,7 +170,7 @@ class Line:
         """Get allotments from a desk until it is gone; one that takes no token of ours has told nothing."""
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await asyncio.open_connection(desk.reachable_host, desk.port, limit=MAX_LINE_BYTES)
-        with contextlib.closing(writer):
+        try:
             writer.write(desk.token.encode() + b"\n" + as_line([]))
             async with asyncio.timeout(CONNECT_SECONDS):
                 if not await reader.readline():
@@ -179,6 +179,14 @@ class Line:
             while line := await reader.readline():
                 for plain in read_line(line):
                     self._deliver(self._num_channels, Allotment.from_plain(plain))
+        except asyncio.CancelledError:
+            if not isinstance(self._channel, _There):
+                writer.close()
+            raise  # else `close` has something to tell first
+        except (OSError, ValueError):
+            writer.close()
+            raise
+        writer.close()
 
     def _stay_here(self, allotments: Allotments, num_workers: int = 1) -> None:
         deliver = partial(self._deliver, self._num_channels + 1)

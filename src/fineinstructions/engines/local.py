@@ -53,17 +53,16 @@ class LocalEngine:
         if not specs:
             return tally.outcome
         num_workers = min(workers, len(specs))
-        job = self._shares.equip(job, num_workers)
         num_deaths = 0
-        if num_workers:
-            crew = Crew(job, self._staff, num_workers, tally.take)
-            crew.work_off(specs)
-            num_deaths = crew.num_deaths
-        else:
-            with closing(job.build_models(job.config)) as models:
-                for spec in specs:
-                    tally.take(spec, execute(job, models, spec))
-        self._shares.close(job)
+        with self._shares.phase(job, num_workers) as equipped:
+            if num_workers:
+                crew = Crew(equipped, self._staff, num_workers, tally.take)
+                crew.work_off(specs)
+                num_deaths = crew.num_deaths
+            else:
+                with closing(job.build_models(job.config)) as models:
+                    for spec in specs:
+                        tally.take(spec, execute(job, models, spec))
         return tally.finish(num_deaths)
 
     def _num_workers(self, job: Job[Any, Any]) -> int:

@@ -306,10 +306,9 @@ class RayEngine:
         if not specs:
             return tally.outcome
         host = None if self._temporary is not None else self._ray.util.get_node_ip_address()
-        job = self._shares.equip(job, workers, host)
-        crew = Crew(job, self._actors, workers, tally.take)
-        crew.work_off(specs)
-        self._shares.close(job)
+        with self._shares.phase(job, workers, host) as equipped:
+            crew = Crew(equipped, self._actors, workers, tally.take)
+            crew.work_off(specs)
         return tally.finish(crew.num_deaths)
 
     def _room(self, job: Job[Any, Any]) -> int:

@@ -4,8 +4,8 @@ In: jobs. Out: the same jobs with the address of the driver's desk, where their 
 have under way; and, when a phase is over, a line in the log for every server that was asked.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,9 @@ from fineinstructions.backends.desk import Desk
 from fineinstructions.backends.office import office_of_process
 from fineinstructions.engines.worker import Job
 from fineinstructions.runs.status import log_progress
+
+LAST_WORD_SECONDS = 5.0
+"""How long clients that are being closed are waited for."""
 
 
 class Shares:
@@ -41,23 +44,28 @@ class Shares:
         for line in [] if error else self._lines:
             self._note(line)
 
-    def equip(self, job: Job[Any, Any], num_workers: int, host: str | None = None) -> Job[Any, Any]:
-        """A job whose workers share limits; one that asks no server is left as it is.
+    @contextmanager
+    def phase(self, job: Job[Any, Any], num_workers: int, host: str | None = None) -> Iterator[Job[Any, Any]]:
+        """One phase: gives a job whose workers share limits, and logs how servers were used when it is over.
 
         Args:
-            job: The job.
+            job: The job; one that asks no server is left as it is.
             num_workers: Workers that will do it; 0 for this process.
             host: Name of this machine for workers elsewhere; None where there are none.
         """
+        if not job.asks_servers:
+            yield job
+            return
         self._allotments.take_figures()  # what was asked before the phase is no part of it
-        if not job.asks_servers or not num_workers:
-            return job
-        if self._desk is None:
+        if num_workers and self._desk is None:
             self._desk = self._opened.enter_context(Desk(self._allotments, host))
-        return replace(job, desk=self._desk.address(num_workers))
+        try:
+            yield replace(job, desk=self._desk.address(num_workers)) if num_workers and self._desk else job
+        finally:
+            self._allotments.wait_until_left(LAST_WORD_SECONDS)
+            self._log(job)
 
-    def close(self, job: Job[Any, Any]) -> None:
-        """Log how servers were used in a phase that is over."""
+    def _log(self, job: Job[Any, Any]) -> None:
         for figures in self._allotments.take_figures():
             log_progress(job.run, [{"event": "server", "phase": job.phase, **asdict(figures)}])
             self._lines.append(f"{job.phase}: {_line(figures)}")

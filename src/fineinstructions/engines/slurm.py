@@ -123,15 +123,14 @@ class SlurmEngine:
         if not specs:
             return tally.outcome
         job = dataclasses.replace(job, lease=lease_token(job.run.lease_file))
-        job = self._shares.equip(job, num_workers, socket.gethostname())
-        arrays = _Arrays(job, specs, tally, self._submit)
-        arrays.submit(specs)
-        while arrays.tasks:
-            time.sleep(self._config.poll_seconds)
-            arrays.look(self._queue.live())
-            self._tell(job)
+        with self._shares.phase(job, num_workers, socket.gethostname()) as equipped:
+            arrays = _Arrays(equipped, specs, tally, self._submit)
+            arrays.submit(specs)
+            while arrays.tasks:
+                time.sleep(self._config.poll_seconds)
+                arrays.look(self._queue.live())
+                self._tell(job)
         _remove_empty(job.run.logs / "slurm")
-        self._shares.close(job)
         return tally.finish(arrays.num_deaths)
 
     def _tell(self, job: Job[Any, Any]) -> None:
