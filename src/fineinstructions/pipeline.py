@@ -361,6 +361,7 @@ class Driver:
             open_units=engine.open_units if asks_a_server else 1,
             resources=resources,
             max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
+            asks_servers=asks_a_server or self._config.encoder.engine == "endpoint",
             reopen=open_setup,
         )
         with batch_round(self._setup, phase, self._progress.note, retry_failed=self._retry_failed):

@@ -156,6 +156,7 @@ def _do(run: RunFolder, setup: Setup, specs: Sequence[UnitSpec], progress: Progr
         config=setup,
         open_units=engine.open_units if asked_models(setup.config, *PHASES) else 1,
         max_local_workers=1 if any(runs_here(setup.config, phase) for phase in PHASES) else None,
+        asks_servers=bool(asked_models(setup.config, *PHASES)),
         reopen=open_setup,
     )
     few = engine.kind == "local" and len(todo) <= 1

@@ -56,7 +56,8 @@ class Capabilities:
 
 def model_key(llm: LlmConfig) -> str:
     """Which model is meant, and how it is held to a schema: two stages with the same key ask the same one alike."""
-    return f"{llm.engine} {llm.address if llm.engine == 'server' else llm.revision} {llm.model} {llm.structured}"
+    where = " ".join(llm.addresses) if llm.engine == "server" else llm.revision
+    return f"{llm.engine} {where} {llm.model} {llm.structured}"
 
 
 async def find_structured(ask: Ask) -> Structured:

@@ -5,6 +5,7 @@ and published between two phases is the same code for all of them, and no engine
 """
 
 from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field
@@ -28,7 +29,9 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
     def run_units(
         self,
@@ -91,4 +94,4 @@ def open_engine(
         return RayEngine(config.workers, config.open_units, config.ray, resources, note)
     if config.kind == "slurm":
         return SlurmEngine(run, config.workers, config.slurm, note)
-    return LocalEngine(config.workers)
+    return LocalEngine(config.workers, note)

@@ -7,12 +7,15 @@ there are or in which order they finish.
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from types import TracebackType
 from typing import Any, Self
 
 from fineinstructions.engines.crew import Crew
+from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, execute
+from fineinstructions.progress import SILENT
 from fineinstructions.runs.specs import UnitSpec
 
 
@@ -22,17 +25,21 @@ class LocalEngine:
     Args:
         workers: Worker processes; 0 works in this process, without protection from crashes, and ``None`` takes as many
             as the processors have room for.
+        note: Called with what a user should know.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, note: Callable[[str], None] = SILENT.note) -> None:
         self._workers = workers
         self._staff = Staff()
+        self._shares = Shares(note)
 
     def __enter__(self) -> Self:
+        self._shares.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._staff.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._staff.__exit__(kind, error, at)
+        self._shares.__exit__(kind, error, at)
 
     def run_units(
         self,
@@ -42,17 +49,25 @@ class LocalEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         workers = self._num_workers(job)
-        with Tally(job.run, job.phase, specs, workers, on_progress) as tally:
+        num_workers = min(workers, len(specs))
+        note = self._shares.note_once
+        with Tally(job.run, job.phase, specs, workers, on_progress, note) as tally:
             if not specs:
                 return tally.finish()
-            if workers == 0:
-                with closing(job.build_models(job.config)) as models:
-                    for spec in specs:
-                        tally.take(spec, execute(job, models, spec))
-                return tally.finish()
-            crew = Crew(job, self._staff, min(workers, len(specs)), tally.take)
+            with self._shares.phase(job, num_workers) as equipped:
+                num_deaths = self._work_off(equipped, specs, num_workers, tally)
+            return tally.finish(num_deaths)
+
+    def _work_off(self, job: Job[Any, Any], specs: Sequence[UnitSpec], num_workers: int, tally: Tally) -> int:
+        """Have every unit done, in this process where there are no workers; gives how many workers died."""
+        if num_workers:
+            crew = Crew(job, self._staff, num_workers, tally.take)
             crew.work_off(specs)
-            return tally.finish(crew.num_deaths)
+            return crew.num_deaths
+        with closing(job.build_models(job.config)) as models:
+            for spec in specs:
+                tally.take(spec, execute(job, models, spec))
+        return 0
 
     def _num_workers(self, job: Job[Any, Any]) -> int:
         wanted = self._workers

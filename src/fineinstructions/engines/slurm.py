@@ -12,12 +12,14 @@ tried again.
 import dataclasses
 import json
 import shutil
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +29,7 @@ from pydantic import Field
 from fineinstructions.config import Config, to_plain
 from fineinstructions.engines.crew import MAX_DEATHS, killer
 from fineinstructions.engines.journal import JournalReader
+from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.slurm_queue import SlurmQueue, Task
 from fineinstructions.engines.slurm_task import name_of, shares
 from fineinstructions.engines.tally import Outcome, Progress, Tally, raise_for
@@ -99,6 +102,7 @@ class SlurmEngine:
         self._at_once = -(-workers // config.workers_per_task)
         self._queue = SlurmQueue(run.root)
         self._folder = run.root.absolute() / "slurm"
+        self._shares = Shares(note)
 
     def __enter__(self) -> Self:
         """Take the place of a driver that was killed: its tasks would go on, and are ended first."""
@@ -107,12 +111,14 @@ class SlurmEngine:
                 f"jobs {self._queue.name} of an earlier run do not end", hint="see squeue, then run again"
             )
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
+        self._folder.mkdir(mode=0o700)  # the token of the desk stands there
         self._max_array_size = self._queue.max_array_size()
+        self._shares.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._queue.cancel(CANCEL_SECONDS)
+        self._shares.__exit__(kind, error, at)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run_units(
@@ -125,18 +131,24 @@ class SlurmEngine:
         if job.reopen is None:
             raise ValueError("a job for Slurm needs a function that makes its config anew")
         num_workers = min(len(specs), self._at_once * self._config.workers_per_task)
-        with Tally(job.run, job.phase, specs, num_workers, on_progress) as tally:
+        with Tally(job.run, job.phase, specs, num_workers, on_progress, self._shares.note_once) as tally:
             if not specs:
                 return tally.finish()
             job = dataclasses.replace(job, lease=lease_token(job.run.lease_file))
-            arrays = _Arrays(job, tally, self._submit)
-            arrays.submit(ordinals_of(specs))
-            while arrays.tasks:
-                time.sleep(self._config.poll_seconds)
-                arrays.look(self._queue.live())
-                self._tell(job)
+            with self._shares.phase(job, num_workers, socket.gethostname()) as equipped:
+                num_deaths = self._work_off(equipped, specs, tally)
             _remove_empty(job.run.logs / "slurm")
-            return tally.finish(arrays.num_deaths)
+            return tally.finish(num_deaths)
+
+    def _work_off(self, job: Job[Any, Any], specs: Sequence[UnitSpec], tally: Tally) -> int:
+        """Have every unit done by tasks; gives how many tasks died."""
+        arrays = _Arrays(job, tally, self._submit)
+        arrays.submit(ordinals_of(specs))
+        while arrays.tasks:
+            time.sleep(self._config.poll_seconds)
+            arrays.look(self._queue.live())
+            self._tell(job)
+        return arrays.num_deaths
 
     def _tell(self, job: Job[Any, Any]) -> None:
         """Tell once why tasks do not start, where waiting may not be enough: what stood in their way twice in a row."""
@@ -175,6 +187,8 @@ class SlurmEngine:
             "units": ordinals.tolist(),
             "units_per_task": per_task,
             "at_once": self._at_once,
+            "asks_servers": job.asks_servers,
+            "desk": dataclasses.asdict(job.desk) if job.desk else None,
             "open_units": job.open_units,
             "workers_per_task": self._config.workers_per_task,
             "resources": to_plain(job.resources),

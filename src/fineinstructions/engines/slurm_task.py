@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.engines.crew import Crew
 from fineinstructions.engines.journal import JournalWriter
 from fineinstructions.engines.resources import Resources
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
                 open_units=array["open_units"],
                 resources=Resources(**array["resources"]),
                 lease=array["lease"],
+                asks_servers=array["asks_servers"],
+                desk=DeskAddress(**array["desk"]) if array["desk"] else None,
             )
             require_lease(job)
             _do_share(job, share(array, number, job), array["workers_per_task"], journal)

@@ -70,13 +70,14 @@ class Tally:
         specs: Sequence[UnitSpec],
         workers: int,
         on_progress: Callable[[Progress], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.outcome = Outcome()
         self._began = time.monotonic()
         self._run, self._phase = run, phase
         self._num_units, self._num_rows = len(specs), num_rows(specs)
         self._num_rows_done = 0
-        self._on_progress = on_progress
+        self._on_progress, self._note = on_progress, note
         self._packer = Packer(run, phase, ordinals(specs))
         log_progress(run, [{"event": "start", "phase": phase, "units": len(specs), "workers": workers}])
 
@@ -94,6 +95,8 @@ class Tally:
             DataError: If the unit cannot be set aside, or nothing but failures came in so far.
         """
         raise_for(report)
+        if report.note and self._note:
+            self._note(report.note)
         if report.kind == "pending":
             self.outcome.num_pending += 1
             return
