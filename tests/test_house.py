@@ -20,6 +20,7 @@ TOOLS = {
     *("config", "decontamination", "filters", "formats", "inputs", "json_window", "judging", "markdown", "markup"),
     *(
         "moderation",
+        "pair_text",
         "parquet",
         "pii",
         "pooling",
@@ -32,7 +33,7 @@ TOOLS = {
     ),
     *("engines", "runs"),
 }
-ROOMS = {"templates", "matches", "pairs", "silver", "review"}
+ROOMS = {"templates", "matches", "pairs", "corpus", "silver", "review"}
 HALLWAYS = {
     "artefacts",
     "calibration",
