@@ -60,7 +60,7 @@ BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "proc
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 HEAVY = {"torch", "openai", "faiss", "pandas", "scipy", "sklearn", "rensa", "py3langid", "pyarrow.dataset", "httpx2"}
-HEAVY |= {"ray", "transformers", "sentence_transformers"}
+HEAVY |= {"ray", "transformers", "sentence_transformers", "tiktoken", "tokenizers", "datasets"}
 IMPORT_NAMES = {"faiss-cpu": "faiss", "pyyaml": "yaml", "types-PyYAML": "yaml"}
 """Distributions whose import name differs from their own."""
 
