@@ -37,6 +37,8 @@ ROOMS = {"templates", "matches", "pairs", "corpus", "silver", "review"}
 HALLWAYS = {
     "artefacts",
     "calibration",
+    "corpora",
+    "corpus_rows",
     "diagnostics",
     "distill",
     "documents",

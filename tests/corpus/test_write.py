@@ -24,6 +24,7 @@ def rows(number: int, first: int = 0) -> pa.Table:
             "source": "s",
             "licence": "CC0",
             "template_licence": "MIT; CC0",
+            "models": "{}",
             "num_tokens": 5 + n * 7 % 40,
         }
         for n in range(first, first + number)

@@ -26,6 +26,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("template_licence", pa.string(), nullable=False),
+        pa.field("models", pa.string(), nullable=False),
         pa.field("num_tokens", pa.int64(), nullable=False),
     ]
 )
