@@ -40,7 +40,7 @@ from fineinstructions.corpus_rows import (
     count_pairs,
     open_exported,
 )
-from fineinstructions.engines.engine import open_engine
+from fineinstructions.engines.engine import Engine, open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError, DataError
@@ -55,6 +55,8 @@ from fineinstructions.runs.tables import table_name, write_parts
 
 PHASE = "export"
 CUT = "cut"
+FEW_UNITS = 2
+"""Units that are not worth a process."""
 CHANGE_NOTHING = ("engine", "unit_rows")
 """Settings that change no byte of a corpus."""
 
@@ -182,13 +184,18 @@ class _Exporting:
 
     def count(self) -> None:
         """Tokens of all documents and pairs, on as many workers as there are."""
-        self._do("count_documents", count_documents, self._rows.document_units())
-        self._do("count_pairs", count_pairs, self._rows.pair_units(self._config.unit_rows))
-
-    def _do(self, phase: str, work: Callable[[Unit, Counters, Exported], None], specs: list[UnitSpec]) -> None:
-        todo = self._folder.todo(phase, specs, retry_failed=True)
+        documents, pairs = self._rows.document_units(), self._rows.pair_units(self._config.unit_rows)
         launch = self._config.engine
-        few = launch.kind == "local" and len(todo) <= 1
+        if launch.kind == "local" and len(documents) + len(pairs) <= FEW_UNITS:
+            launch = launch.model_copy(update={"workers": 0})
+        with open_engine(self._folder, launch, [], self._progress.note) as engine:
+            self._do(engine, "count_documents", count_documents, documents)
+            self._do(engine, "count_pairs", count_pairs, pairs)
+
+    def _do(
+        self, engine: Engine, phase: str, work: Callable[[Unit, Counters, Exported], None], specs: list[UnitSpec]
+    ) -> None:
+        todo = self._folder.todo(phase, specs, retry_failed=True)
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 
@@ -198,9 +205,7 @@ class _Exporting:
             told = state.num_rows_done
 
         job = Job(self._folder, phase, work, build_counters, config=self._exported, reopen=open_exported)
-        launch = launch.model_copy(update={"workers": 0}) if few else launch
-        with open_engine(self._folder, launch, [], self._progress.note) as engine:
-            outcome = engine.run_units(job, todo, tell)
+        outcome = engine.run_units(job, todo, tell)
         self._progress.finish(phase)
         if outcome.set_aside:
             first = outcome.set_aside[0]

@@ -31,15 +31,17 @@ def test_what_is_kept_comes_to_the_wanted_number(rows: list[tuple[int, bool]], w
     assert not (kept & ~live).any()
     assert total == tokens[kept].sum() <= wanted
     if live_tokens(tokens, live) > wanted:
-        assert wanted - total < tokens[live].max()
+        assert wanted - total < tokens[live & ~kept].min()
     else:
         assert (kept == live).all()
 
 
-@given(ROWS, st.integers(0, 10_000), st.integers(0, 10_000))
-def test_what_fewer_tokens_keep_is_kept_by_more(rows: list[tuple[int, bool]], one: int, other: int) -> None:
-    few, many = (chosen(rows, wanted)[0] for wanted in sorted((one, other)))
-    assert not (few & ~many).any()
+def test_what_fewer_tokens_keep_is_kept_by_more() -> None:
+    """But for the last few rows, so that two cuts of one corpus hold the same documents."""
+    rows = [(50 + n % 100, True) for n in range(20_000)]
+    few, many = (chosen(rows, wanted)[0] for wanted in (700_000, 1_400_000))
+    assert few.sum() > 6_000
+    assert (few & ~many).sum() < 10
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +50,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut, "BLOCK_ROWS", 17)
     kept, total = chosen(rows, 12_345)
     assert (kept == whole[0]).all()
-    assert total == whole[1] <= 12_345 < total + 90
+    assert total == whole[1] == 12_345
 
 
 def test_what_is_kept_is_spread_over_all_rows() -> None:

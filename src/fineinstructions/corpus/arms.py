@@ -79,12 +79,14 @@ def share_out(
         wanted = dict.fromkeys(wanted, min(wanted.values()))
     arms: dict[str, list[Share]] = {}
     for arm, shares in mixtures.items():
-        arms[arm] = []
-        for name, share in shares.items():
+        arms[arm], left = [], wanted[arm]
+        for place, (name, share) in enumerate(shares.items(), start=1):
             source = sources[name]
+            most = left if place == len(shares) else min(left, int(wanted[arm] * share + 1e-6))
             kept = open_array(folder / f"kept-{arm}-{name}", np.bool_, len(source.tokens))
-            number = keep_tokens(source.tokens, source.keys, source.live, int(wanted[arm] * share + 1e-6), kept)
+            number = keep_tokens(source.tokens, source.keys, source.live, most, kept)
             arms[arm].append(Share(source, kept, number))
+            left -= number
     return arms
 
 
