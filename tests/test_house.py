@@ -39,6 +39,7 @@ HALLWAYS = {
     "calibration",
     "corpora",
     "corpus_rows",
+    "corpus_writing",
     "diagnostics",
     "distill",
     "documents",

@@ -125,7 +125,7 @@ def open_tokenizer(name: str) -> Tokenizer:
     """
     if name == BYTES:
         return ByteTokenizer()
-    path = _tokenizer_file(Path(name))
+    path = tokenizer_file(name)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, which is no tokenizer; check --tokenizer")
     content = path.read_bytes()
@@ -135,7 +135,13 @@ def open_tokenizer(name: str) -> Tokenizer:
     return _open_ranks(path, digest)
 
 
-def _tokenizer_file(path: Path) -> Path:
+def tokenizer_file(name: str) -> Path:
+    """The file that a name of a tokenizer means, bytes aside.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    path = Path(name)
     if path.is_file():
         return path
     for inside in ("tokenizer.json", "tokenizer.model"):

@@ -15,22 +15,32 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from fineinstructions.corpus.render import View, view_columns
+from fineinstructions.records import schema_of
 
-ROW_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("document_id", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("instruction", pa.string()),
-        pa.field("answer", pa.string()),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("licence", pa.string(), nullable=False),
-        pa.field("template_licence", pa.string(), nullable=False),
-        pa.field("models", pa.string(), nullable=False),
-        pa.field("num_tokens", pa.int64(), nullable=False),
-    ]
-)
-"""A training row: of a pair, or of a document, then without `instruction` and `answer`."""
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """What a model is trained on at a stretch, and where it comes from."""
+
+    id: str
+    """Of the pair, or of the document; of a text made from one, that id and what was made."""
+    document_id: str
+    text: str
+    instruction: str | None
+    """Of a pair; null for other texts."""
+    answer: str | None
+    source: str
+    licence: str
+    """Of the document."""
+    template_licence: str
+    """Of the queries behind a pair's template, separated by ``; ``; empty for a text without pairs."""
+    models: str
+    """What made it, as a JSON object; empty for a document."""
+    num_tokens: int
+    """With the tokens around it."""
+
+
+ROW_SCHEMA = schema_of(TrainingRow)
 GROUP_ROWS = 4096
 GROUP_BYTES = 8 << 20
 """Rows and bytes of a row group, and of what is written at once. Ours."""
