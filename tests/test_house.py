@@ -17,7 +17,18 @@ PACKAGE = "fineinstructions"
 
 VOCABULARY = {"records", "errors"}
 TOOLS = {
-    *("config", "decontamination", "filters", "formats", "inputs", "json_window", "judging", "markdown", "markup"),
+    *(
+        "cards",
+        "config",
+        "decontamination",
+        "filters",
+        "formats",
+        "inputs",
+        "json_window",
+        "judging",
+        "markdown",
+        "markup",
+    ),
     *(
         "moderation",
         "pair_text",

@@ -20,6 +20,7 @@ from fineinstructions.corpus.write import ROW_SCHEMA
 from fineinstructions.decontamination import Decontaminator
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
+from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Document, Rejection
 from fineinstructions.runs import RunFolder, Unit, UnitSpec, describe_parquet, plan_units
 from fineinstructions.runs.tables import read_groups
@@ -109,6 +110,11 @@ class RunRows:
         self.documents = self.run.content(DOCUMENT_PHASE)
         """Digest of the documents of the run, as its units know them."""
         self.pair_files = [run_dir / "pairs" / entry.name for entry in published.files]
+
+    @property
+    def recipe(self) -> RunConfig:
+        """The recipe of the run."""
+        return open_setup(self.run.root).config
 
     def document_units(self) -> list[UnitSpec]:
         """Ranges of the documents."""

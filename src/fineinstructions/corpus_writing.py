@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fineinstructions.artefacts import made_with
 from fineinstructions.backends.tokenizer import BYTES, TokenizerFacts, tokenizer_file
 from fineinstructions.config import to_plain
-from fineinstructions.corpus import lingua
+from fineinstructions.corpus import lingua, torchtitan
 from fineinstructions.corpus.arms import Share, Source, open_array, share_out
 from fineinstructions.corpus.budget import LedgerRow
+from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
 from fineinstructions.corpus.export import DOCUMENTS, PAIRS, ExportConfig
 from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, REJECTED, open_writer
@@ -59,6 +61,7 @@ class CorpusWriting:
         self._tokenizer, self._progress = tokenizer, progress
         self._accounts: dict[str, StageAccount] = {}
         self._arms: dict[str, list[Share]] = {}
+        self._tallies = RowTallies()
 
     def write(self, out: Path, target: Path, made_of: str) -> dict[str, Any]:
         """Choose rows, write the files of all arms, and what tells about them.
@@ -96,6 +99,8 @@ class CorpusWriting:
         if self._config.format == "lingua":
             ranks = {arm: figures["rank_tokens"] for arm, figures in written.items()}
             lingua.write_recipes(out, target, ranks, self._tokenizer, path)
+        if self._config.format == "torchtitan":
+            torchtitan.write_settings(out, target, written, self._config.ranks)
 
     def _source(
         self,
@@ -176,7 +181,7 @@ class CorpusWriting:
             tables = (t.drop_columns([KEY]) for t in shuffled(map(self._with_keys, tables), buckets))
         writer = open_writer(self._config, folder)
         try:
-            for table in tables:
+            for table in self._tallies.counted(tables):
                 writer.write(table)
             files = writer.close()
         except BaseException:  # Ctrl-C too must not leave an open file behind
@@ -208,7 +213,7 @@ class CorpusWriting:
     def _tell(
         self, out: Path, made_of: str, choice: Choice, written: dict[str, dict[str, Any]], num_rejected: int
     ) -> dict[str, Any]:
-        """Write ``corpus.json`` and the manifest."""
+        """Write ``corpus.json``, the data card and the manifest."""
         largest = max(arm["tokens"] for arm in written.values())
         for arm in written.values():
             arm["epochs"] = round(largest / arm["tokens"], 4) if arm["tokens"] else None
@@ -226,6 +231,7 @@ class CorpusWriting:
             "config": config,
         }
         write_text(out / CORPUS_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / CARD_FILE, card_text(facts, self._tallies, made_with(self._rows.recipe)) + "\n")
         rows = {name: file["rows"] for arm in written.values() for name, file in arm["files"].items()}
         manifest = Manifest(
             phase=PHASE,
