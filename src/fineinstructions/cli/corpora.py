@@ -1,4 +1,4 @@
-"""Verbs of corpora: export."""
+"""Verbs of corpora: export, push."""
 
 import json
 from pathlib import Path
@@ -91,3 +91,24 @@ def _print_result(result: "ExportResult") -> None:
     if facts["config"]["budget"] == "document":
         console.print(f"deficit: {deficit:,} tokens that no pair took the place of")
     print(f"\n{printable(str(result.path))}")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder that export made.", metavar="DIR")],
+    name: Annotated[str, typer.Argument(help="Data set on the hub.", metavar="OWNER/NAME")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new data set for everybody.")] = False,
+) -> None:
+    """Upload exported corpora to the Hugging Face hub, in few commits; run again after an interruption.
+
+    Needs HF_TOKEN, or a login with 'hf auth login'. Look at the licences in the data card first.
+    """
+    import sys
+
+    from fineinstructions.backends.hub_upload import upload
+    from fineinstructions.corpus.check import files_to_upload
+
+    files, last = files_to_upload(folder)
+    number = upload(
+        folder, name, files, last, private=not public, note=lambda line: print(printable(line), file=sys.stderr)
+    )
+    print(printable(f"{name}: {len(files) + len(last):,} files in {number} commits"))

@@ -26,13 +26,14 @@ from fineinstructions.markdown import code, table
 
 CARD_FILE = "README.md"
 ENDINGS = {"jsonl": "*.jsonl.zst", "lingua": "*.jsonl"}
-COLUMNS = {
-    "text": "the training text",
-    "messages": "instruction and answer as a dialogue",
-    "prompt_completion": "`prompt` and `completion`, together the training text",
-    "alpaca": "`instruction`, an empty `input`, `output`",
-    "sharegpt": "`conversations` of a human and a gpt",
+COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "text": [("text", "the training text")],
+    "messages": [("messages", "instruction and answer as a dialogue of user and assistant")],
+    "prompt_completion": [("prompt", "the training text before the answer"), ("completion", "the answer")],
+    "alpaca": [("instruction", "the instruction"), ("input", "always empty"), ("output", "the answer")],
+    "sharegpt": [("conversations", "instruction and answer as a dialogue of human and gpt")],
 }
+"""Columns of every view and what they hold."""
 
 
 class RowTallies:
@@ -164,16 +165,13 @@ def _licences(rows: RowTallies) -> Iterator[str]:
 
 
 def _columns(facts: Mapping[str, Any]) -> Iterator[str]:
-    if facts["format"] == "lingua":
-        return table(("column", "meaning"), [("id", "id of the pair or document"), ("text", COLUMNS["text"])])
-    view = facts["config"]["view"]
-    lines = [
-        ("id", "id of the pair or document"),
-        ("document_id", "id of the document"),
-        ("text" if view == "text" else "view", COLUMNS[view]),
-        ("num_tokens", "tokens of the row, those around it included"),
-        ("source", "source of the document"),
-        ("licence", "licence of the document"),
-        ("template_licence", "licences of the queries behind the template"),
-    ]
-    return table(("column", "meaning"), [(code(name), meaning) for name, meaning in lines])
+    known = [("id", "id of the pair or document"), *COLUMNS[facts["config"]["view"]]]
+    if facts["format"] != "lingua":
+        known.insert(1, ("document_id", "id of the document"))
+        known += [
+            ("num_tokens", "tokens of the row, those around it included"),
+            ("source", "source of the document"),
+            ("licence", "licence of the document"),
+            ("template_licence", "licences of the queries behind the template"),
+        ]
+    return table(("column", "meaning"), [(code(name), meaning) for name, meaning in known])

@@ -14,12 +14,13 @@ from typing import Any
 
 from fineinstructions.backends.tokenizer import BYTES, ByteTokenizer
 from fineinstructions.corpus.budget import LedgerRow, ledger_problems
+from fineinstructions.corpus.card import CARD_FILE
 from fineinstructions.corpus.export import DOCUMENTS, PAIRS
 from fineinstructions.corpus.layout import CORPUS_FILE, LEDGER_FILE, REJECTED
-from fineinstructions.errors import DataError
+from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import Rejection
 from fineinstructions.runs import Finding, Manifest, read_table
-from fineinstructions.runs.ledger import file_problems, load_manifest
+from fineinstructions.runs.ledger import MANIFEST, file_problems, load_manifest
 from fineinstructions.runs.tables import read_groups
 
 MAX_FINDINGS = 100
@@ -64,6 +65,22 @@ def check_corpora(folder: Path) -> list[Finding]:
         if list(figures["sources"]) == [PAIRS] and not figures["shuffled"] and not cut[arm, PAIRS]:
             findings += [Finding(arm, problem) for problem in _check_documents(folder, figures)]
     return findings
+
+
+def files_to_upload(folder: Path) -> tuple[list[str], list[str]]:
+    """Files of an export, and those that tell about the others, which go last.
+
+    Raises:
+        ConfigError: If the folder holds no export, or not as it was made.
+    """
+    manifest = load_manifest(folder) if is_corpora(folder) else None
+    if manifest is None:
+        raise ConfigError(f"{folder}: holds no corpora; give a folder that 'fineinstructions export' made")
+    problems = file_problems(folder, manifest.files)
+    if problems:
+        raise ConfigError(f"{folder}: {problems[0]}; export again")
+    last = [CARD_FILE, CORPUS_FILE, MANIFEST]
+    return [entry.name for entry in manifest.files if entry.name not in last], last
 
 
 class _Ledger:
