@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pipeline_inputs import in_process
+from pipeline_inputs import command, in_process
 from small_run import some_texts, write_run
 
 from fineinstructions.backends.tokenizer import ByteTokenizer
@@ -144,6 +146,26 @@ def test_the_same_bytes_from_any_number_of_workers(dense: Path, tmp_path: Path) 
     names = [name for name in made["1"] if not name.endswith(".yaml")]
     for workers in ("2", "7"):
         assert {name: made[workers][name] for name in names} == {name: made["1"][name] for name in names}
+
+
+@pytest.mark.slow
+def test_a_killed_export_goes_on_and_makes_the_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path, some_texts(200), lambda n: 6, unit_rows=5)
+    words = ("--arm", "standard", "--arm", "fineinstructions", "--workers", "0", "--set", "unit_rows=30")
+    out, work = tmp_path / "killed" / "out", tmp_path / "killed" / "out.work"
+    out.parent.mkdir()
+    for wanted in (3, 30):
+        program = subprocess.Popen(command("export", run, "--out", out, *words), stderr=subprocess.PIPE)
+        while program.poll() is None and len(list(work.glob("units/*/*/manifest.json"))) < wanted:
+            time.sleep(0.01)
+        program.kill()
+        program.communicate()
+        assert out.exists() != work.exists()
+    export(run, out, *words)
+    (tmp_path / "whole").mkdir()
+    export(run, tmp_path / "whole" / "out", *words)
+    assert every_file(out) == every_file(tmp_path / "whole" / "out")
+    assert check_corpora(out) == []
 
 
 def test_units_change_no_byte(dense: Path, tmp_path: Path) -> None:

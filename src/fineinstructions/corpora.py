@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from fineinstructions import __version__
+from fineinstructions.backends.llm_config import with_overrides
 from fineinstructions.backends.tokenizer import TokenizerFacts, open_tokenizer
 from fineinstructions.config import digest, from_mapping, load, to_plain
 from fineinstructions.corpus import lingua
 from fineinstructions.corpus.export import ExportConfig
 from fineinstructions.corpus.layout import CORPUS_FILE
+from fineinstructions.corpus.rephrase import STAGE
 from fineinstructions.corpus_rows import (
+    REPHRASE,
     Counters,
     Exported,
     RunRows,
@@ -29,6 +32,7 @@ from fineinstructions.corpus_rows import (
     count_documents,
     count_pairs,
     open_exported,
+    rephrase_documents,
 )
 from fineinstructions.corpus_writing import CHANGE_NOTHING, CorpusWriting
 from fineinstructions.engines.engine import Engine, open_engine
@@ -95,10 +99,12 @@ def export(
     exported = Exported(Path(run).absolute(), as_export_config(config, overrides))
     target, settings = Path(out), exported.config
     rows = RunRows(exported.run_dir)
-    tokenizer = open_tokenizer(settings.tokenizer).facts
+    opened = open_tokenizer(settings.tokenizer)
+    tokenizer = opened.facts
     if settings.format == "lingua":
         lingua.check_tokenizer(tokenizer)
-    made_of = _made_of(settings, rows, tokenizer)
+    rephrasers = _rephrasers(exported)
+    made_of = digest(_made_of(settings, rows, tokenizer), rephrasers)
     found = _found(target, made_of)
     if found is not None:
         return found
@@ -109,13 +115,17 @@ def export(
             "count_pairs", digest(dataclasses.asdict(tokenizer), _sieve(settings), rows.pairs.seal), entry="count_pairs"
         ),
     ]
+    phases += [
+        Phase(f"{REPHRASE}{style}", digest(__version__, dataclasses.asdict(tokenizer), by, rows.documents), entry=STAGE)
+        for style, by in rephrasers.items()
+    ]
     plain = {"run": str(exported.run_dir), **to_plain(settings)}
     folder = RunFolder.create_or_open(work_dir, plain, phases, redo=True)
     with folder.lease():
         _count(exported, rows, folder, progress or Silent())
         temporary = work_dir / f"{TEMPORARY_PREFIX}export"
         temporary.mkdir()
-        writing = CorpusWriting(exported.config, rows, folder, tokenizer, progress or Silent())
+        writing = CorpusWriting(exported.config, rows, folder, opened, progress or Silent())
         facts = writing.write(temporary, target, made_of)
         replace_folder(temporary, target)
     shutil.rmtree(work_dir)
@@ -126,6 +136,18 @@ def _made_of(config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts) -> 
     """Digest of everything that decides the bytes of a corpus."""
     plain = {name: value for name, value in to_plain(config).items() if name not in (*CHANGE_NOTHING, "tokenizer")}
     return digest(__version__, plain, _sieve(config), dataclasses.asdict(tokenizer), rows.pairs.seal, rows.documents)
+
+
+def _rephrasers(exported: Exported) -> dict[str, list[Any]]:
+    """What decides the rephrased rows, by style."""
+    if not exported.config.styles:
+        return {}
+    counters = Counters(exported)
+    settings = {k: v for k, v in to_plain(exported.config.rephrase).items() if k != "llm"}
+    try:
+        return {style: [counters.rephraser(style).model, settings] for style in exported.config.styles}
+    finally:
+        counters.close()
 
 
 def _sieve(config: ExportConfig) -> list[Any]:
@@ -160,7 +182,8 @@ def _count(exported: Exported, rows: RunRows, folder: RunFolder, progress: Progr
     """Count the tokens of all documents and pairs, on as many workers as there are."""
     documents, pairs = rows.document_units(), rows.pair_units(exported.config.unit_rows)
     launch = exported.config.engine
-    if launch.kind == "local" and len(documents) + len(pairs) <= FEW_UNITS:
+    styles = [f"{REPHRASE}{style}" for style in exported.config.styles]
+    if launch.kind == "local" and len(documents) + len(pairs) <= FEW_UNITS and not styles:
         launch = launch.model_copy(update={"workers": 0})
     with open_engine(folder, launch, [], progress.note) as engine:
         for phase, work, specs in (
@@ -169,6 +192,23 @@ def _count(exported: Exported, rows: RunRows, folder: RunFolder, progress: Progr
         ):
             job = Job(folder, phase, work, build_counters, config=exported, reopen=open_exported)
             _do(engine, job, specs, progress)
+        for phase in styles:
+            job = Job(
+                folder,
+                phase,
+                rephrase_documents,
+                build_counters,
+                config=exported,
+                open_units=launch.open_units,
+                max_local_workers=1 if _runs_here(exported.config) else None,
+                reopen=open_exported,
+            )
+            _do(engine, job, documents, progress)
+
+
+def _runs_here(config: ExportConfig) -> bool:
+    """Whether the language model lies in the worker process, which then is the only one."""
+    return with_overrides(config.llm, config.rephrase.llm).engine == "transformers"
 
 
 def _do(engine: Engine, job: Job[Counters, Exported], specs: list[UnitSpec], progress: Progress) -> None:

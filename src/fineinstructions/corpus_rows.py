@@ -6,17 +6,20 @@ engine. The decision a reader would question: documents are read from the input 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from fineinstructions.backends.tokenizer import Tokenizer, open_tokenizer
+from fineinstructions.backends.tokenizer import open_tokenizer
 from fineinstructions.config import from_mapping
 from fineinstructions.corpus.choose import DocumentFacts
 from fineinstructions.corpus.export import ExportConfig
+from fineinstructions.corpus.rephrase import STAGE, PromptedRephraser, Rephraser, rephrase
 from fineinstructions.corpus.sift import PairFacts, PairText, measure
-from fineinstructions.corpus.write import ROW_SCHEMA
+from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
 from fineinstructions.decontamination import Decontaminator
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
@@ -26,8 +29,13 @@ from fineinstructions.runs import RunFolder, Unit, UnitSpec, describe_parquet, p
 from fineinstructions.runs.tables import read_groups
 from fineinstructions.setup import open_setup
 
+if TYPE_CHECKING:
+    from fineinstructions.backends.llm import ChatClient
+
 DOCUMENT_PHASE = "candidates"
 """Phase of a run whose units are ranges of its documents."""
+REPHRASE = "rephrase_"
+"""Beginning of the names of phases that rephrase documents; the style follows."""
 BATCH_DOCUMENTS = 256
 UNIT_BYTES = 64 << 20
 UNTOKENIZED = ROW_SCHEMA.remove(ROW_SCHEMA.get_field_index("num_tokens"))
@@ -49,22 +57,43 @@ def open_exported(work_dir: Path) -> Exported:
     return Exported(run_dir, from_mapping(plain, ExportConfig, where=str(work_dir)))
 
 
-@dataclass(frozen=True)
 class Counters:
-    """What counts rows and knows benchmarks, in one worker."""
+    """What counts rows, knows benchmarks and rephrases, in one worker; each built when it is first asked for."""
 
-    tokenizer: Tokenizer
-    benchmarks: Decontaminator | None
+    def __init__(self, exported: Exported) -> None:
+        self._exported = exported
+        self.tokenizer = open_tokenizer(exported.config.tokenizer)
+
+    @cached_property
+    def benchmarks(self) -> Decontaminator | None:
+        """The benchmarks that pairs are compared with."""
+        named = self._exported.config.sift.benchmarks
+        return Decontaminator.from_files(named, section="sift.benchmarks") if named else None
+
+    @cached_property
+    def client(self) -> "ChatClient":
+        """The language model, with the response cache of the run: another export of it asks nothing twice."""
+        from fineinstructions.backends.cache import ResponseCache
+        from fineinstructions.backends.llm import ChatClient
+
+        return ChatClient(self._exported.config.llm, ResponseCache(self._exported.run_dir / "cache"))
+
+    def rephraser(self, style: str) -> Rephraser:
+        """The model that rephrases in one way."""
+        return PromptedRephraser(self.client, self._exported.config.rephrase, style)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Close the connections to model servers, if any were made."""
+        if "client" in vars(self):
+            self.client.close()
 
 
 def build_counters(exported: Exported) -> Counters:
     """The counters of one worker."""
-    named = exported.config.sift.benchmarks
-    benchmarks = Decontaminator.from_files(named, section="sift.benchmarks") if named else None
-    return Counters(open_tokenizer(exported.config.tokenizer), benchmarks)
+    counters = Counters(exported)
+    if exported.config.styles:
+        counters.client  # noqa: B018 -- built before there are threads: two clients would be two request windows
+    return counters
 
 
 def count_documents(unit: Unit, counters: Counters, exported: Exported) -> None:
@@ -84,6 +113,15 @@ def count_pairs(unit: Unit, counters: Counters, exported: Exported) -> None:
     """count_pairs: pairs -> their tokens, and what stands against them."""
     facts = measure(unit.rows(PairText), counters.tokenizer, counters.benchmarks, exported.config.sift)
     unit.count("rows", unit.write(facts, PairFacts))
+
+
+def rephrase_documents(unit: Unit, counters: Counters, exported: Exported) -> None:
+    """rephrase_STYLE: documents -> rephrased rows with their tokens."""
+    style = unit.phase.removeprefix(REPHRASE)
+    rephraser, min_chars = counters.rephraser(style), exported.config.rephrase.min_chars
+    documents = accepted(unit.spec, exported.run_dir)
+    rows = unit.through(STAGE, documents, lambda d: rephrase(d, rephraser, style, counters.tokenizer, min_chars))
+    unit.count("rows", unit.write(rows, TrainingRow))
 
 
 def accepted(spec: UnitSpec, run_dir: Path) -> Iterator[Document]:

@@ -7,6 +7,7 @@ not in its place yet. Everything here is one process that looks at numbers or ha
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,33 @@ import numpy as np
 import pyarrow as pa
 
 from fineinstructions.artefacts import made_with
-from fineinstructions.backends.tokenizer import BYTES, TokenizerFacts, tokenizer_file
+from fineinstructions.backends.tokenizer import BYTES, Tokenizer, tokenizer_file
 from fineinstructions.config import to_plain
 from fineinstructions.corpus import lingua, torchtitan
-from fineinstructions.corpus.arms import Share, Source, open_array, share_out
+from fineinstructions.corpus.arms import Share, Source, joined_rows, open_array, share_out
 from fineinstructions.corpus.budget import LedgerRow
 from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
-from fineinstructions.corpus.export import DOCUMENTS, PAIRS, ExportConfig
+from fineinstructions.corpus.export import DOCUMENTS, PAIRS, WITH_PAIRS, ExportConfig
 from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, REJECTED, open_writer
 from fineinstructions.corpus.order import row_keys
+from fineinstructions.corpus.rephrase import STAGE
 from fineinstructions.corpus.shuffle import KEY, shuffled
 from fineinstructions.corpus.sift import BenchmarkHit, PairFacts, hits_by_benchmark
-from fineinstructions.corpus.write import RankWriter
-from fineinstructions.corpus_rows import RunRows
+from fineinstructions.corpus.write import RankWriter, TrainingRow
+from fineinstructions.corpus_rows import REPHRASE, UNTOKENIZED, RunRows
 from fineinstructions.pairs.judge import template_cap
 from fineinstructions.progress import Progress
 from fineinstructions.records import Rejection, rejection
 from fineinstructions.runs import Manifest, RunFolder, StageAccount, TableWriter, read_table
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, write_text
 from fineinstructions.runs.ledger import list_files
-from fineinstructions.runs.tables import table_name, write_parts
+from fineinstructions.runs.tables import read_groups, table_name, write_parts
 
 PHASE = "export"
 CUT = "cut"
-CHANGE_NOTHING = ("engine", "unit_rows")
-"""Settings that change no byte of a corpus."""
+CHANGE_NOTHING = ("engine", "unit_rows", "llm")
+"""Settings that change no byte of a corpus, or are told with every row that they have made."""
 
 
 class CorpusWriting:
@@ -55,10 +57,10 @@ class CorpusWriting:
     """
 
     def __init__(
-        self, config: ExportConfig, rows: RunRows, folder: RunFolder, tokenizer: TokenizerFacts, progress: Progress
+        self, config: ExportConfig, rows: RunRows, folder: RunFolder, tokenizer: Tokenizer, progress: Progress
     ) -> None:
         self._config, self._rows, self._folder = config, rows, folder
-        self._tokenizer, self._progress = tokenizer, progress
+        self._counter, self._tokenizer, self._progress = tokenizer, tokenizer.facts, progress
         self._accounts: dict[str, StageAccount] = {}
         self._arms: dict[str, list[Share]] = {}
         self._tallies = RowTallies()
@@ -87,7 +89,12 @@ class CorpusWriting:
             lambda: self._folder.records("count_documents", DocumentFacts),
         )
         self._progress.start("choose", 1, 0)
-        num_rejected = self._choose(out, choice, {PAIRS: pairs, DOCUMENTS: documents}, arrays)
+        sources = {PAIRS: pairs, DOCUMENTS: documents}
+        for style in self._config.styles:
+            phase = f"{REPHRASE}{style}"
+            tables = partial(self._made_tables, phase)
+            sources[style] = self._source(style, phase, TrainingRow, "document_id", tables, arrays)
+        num_rejected = self._choose(out, choice, sources, arrays)
         self._progress.finish("choose")
         written = {arm: self._write_arm(out / arm, arm, shares) for arm, shares in self._arms.items()}
         self._write_recipes(out, target, written)
@@ -128,6 +135,12 @@ class CorpusWriting:
                 start = stop
         return Source(name, tables, tokens, keys, live)
 
+    def _made_tables(self, phase: str) -> Iterator[pa.Table]:
+        """Rows that a phase of the export made, without their tokens."""
+        for spec in self._folder.planned(phase) or []:
+            for table in self._folder.unit_groups(phase, spec, table_name(TrainingRow), UNTOKENIZED.names):
+                yield table.cast(UNTOKENIZED)
+
     def _choose(self, out: Path, choice: Choice, sources: dict[str, Source], arrays: Path) -> int:
         """Mark the rows of every arm; write the ledger, the hits and what is turned down."""
         config = self._config
@@ -136,6 +149,7 @@ class CorpusWriting:
         (out / REJECTED).mkdir()
         try:
             rejected = chain(
+                self._folder.rejections(*(f"{REPHRASE}{style}" for style in self._config.styles)),
                 choice.sift(config.sift, config.seed, template_cap, hits.add if hits else lambda _: None),
                 choice.spend(config.budget, config.seed, ledger.add),
                 self._cut(sources, arrays),
@@ -145,11 +159,22 @@ class CorpusWriting:
             ledger.close()
             if hits:
                 hits.close()
-        self._accounts = {**choice.accounts, **self._accounts}
+        self._accounts = {**self._rephrase_account(), **choice.accounts, **self._accounts}
         return sum(rows.values())
+
+    def _rephrase_account(self) -> dict[str, StageAccount]:
+        account = StageAccount()
+        for phase in (f"{REPHRASE}{style}" for style in self._config.styles):
+            for spec in self._folder.planned(phase) or []:
+                manifest = self._folder.manifest(phase, spec)
+                if manifest is not None:
+                    account.add(manifest.stages[STAGE])
+        return {STAGE: account} if self._config.styles else {}
 
     def _cut(self, sources: dict[str, Source], arrays: Path) -> Iterator[Rejection]:
         """Share the rows out among the arms; a rejection for every row that its arm has no room for."""
+        if WITH_PAIRS in self._config.sources:
+            sources[WITH_PAIRS] = self._with_pairs(sources, arrays)
         self._arms = share_out(sources, self._config.mixtures, self._config.equal_tokens, arrays)
         account = self._accounts[CUT] = StageAccount()
         for arm, shares in self._arms.items():
@@ -157,6 +182,22 @@ class CorpusWriting:
                 account.num_in += int(share.source.live.sum())
                 account.num_out += int(share.kept.sum())
                 yield from self._left_out(arm, share, account)
+
+    def _with_pairs(self, sources: dict[str, Source], arrays: Path) -> Source:
+        """Documents followed by the pairs that the budget chose, written down once with their tokens."""
+        path, documents = arrays / f"{WITH_PAIRS}.parquet", sources[DOCUMENTS]
+        rows = TableWriter(path, TrainingRow)
+        tokens = open_array(arrays / f"tokens-{WITH_PAIRS}", np.int64, len(documents.tokens))
+        joined = joined_rows(documents.tables(), sources[PAIRS].live_tables(), self._counter)
+        for place, row in enumerate(joined):
+            tokens[place] = row.num_tokens
+            rows.add(row)
+        rows.close()
+
+        def tables() -> Iterator[pa.Table]:
+            return (table.select(UNTOKENIZED.names).cast(UNTOKENIZED) for table in read_groups(path))
+
+        return Source(WITH_PAIRS, tables, tokens, documents.keys, documents.live)
 
     def _left_out(self, arm: str, share: Share, account: StageAccount) -> Iterator[Rejection]:
         places = share.left_out()

@@ -1,6 +1,7 @@
 """Verbs of corpora: export, push."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -43,8 +44,9 @@ def export(
 ) -> None:
     """Make training corpora of a finished run, token for token; run again to continue.
 
-    An arm is standard (the documents themselves), fineinstructions (the pairs), or a mixture that is written
-    NAME=SOURCE:WEIGHT,SOURCE:WEIGHT.
+    An arm is standard (the documents themselves), fineinstructions (the pairs), ipt (documents followed by their
+    pairs), wrap, nemotron_qa or nemotron_mixture (documents that a language model rephrased), or a mixture that is
+    written NAME=SOURCE:WEIGHT,SOURCE:WEIGHT. Ends with exit code 1 if a model server failed on documents.
     """
     from fineinstructions.cli.reporters import reporter
     from fineinstructions.corpora import export as make
@@ -60,6 +62,11 @@ def export(
         print(json.dumps({"out": str(result.path), **result.facts}, indent=1))
     else:
         _print_result(result)
+    failed = sum(sum(account["failed"].values()) for account in result.facts["stages"].values())
+    if failed:
+        line = f"{failed:,} documents failed; delete {result.path} and run again to try them again, the others are kept"
+        print(printable(line), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _print_result(result: "ExportResult") -> None:
@@ -81,7 +88,8 @@ def _print_result(result: "ExportResult") -> None:
     console.print(table)
     console.print()
     for stage, account in facts["stages"].items():
-        why = ", ".join(f"{reason} {number:,}" for reason, number in account["rejected"].items())
+        lost = {**account["rejected"], **account["failed"]}
+        why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
         console.print(f"{stage}: {account['in']:,} in, {account['out']:,} out{f' ({why})' if why else ''}")
     for hit in facts["benchmark_hits"]:
         line = f"{hit['benchmark']}: {hit['pairs']:,} pairs by their {hit['part']} ({hit['kind']})"
@@ -102,8 +110,6 @@ def push(
 
     Needs HF_TOKEN, or a login with 'hf auth login'. Look at the licences in the data card first.
     """
-    import sys
-
     from fineinstructions.backends.hub_upload import upload
     from fineinstructions.corpus.check import files_to_upload
 

@@ -4,7 +4,7 @@ In: sources, each with the tokens, random keys and marks of its rows. Out: for e
 rows that it takes. Arrays of all rows may lie on disk; the rows themselves are read only when they are written.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fineinstructions.backends.tokenizer import Tokenizer
 from fineinstructions.corpus.cut import keep_tokens, live_tokens
 from fineinstructions.corpus.export import arm_tokens
-from fineinstructions.corpus.write import ROW_SCHEMA
+from fineinstructions.corpus.render import with_pairs
+from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Source:
     """Random bits of every row; decide which rows stay where not all do."""
     live: NDArray[np.bool_]
     """Rows that may be taken."""
+
+    def live_tables(self) -> Iterator[pa.Table]:
+        """The rows that may be taken, in order, without their tokens."""
+        start = 0
+        for table in self.tables():
+            yield table.filter(pa.array(np.array(self.live[start : start + table.num_rows])))
+            start += table.num_rows
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,39 @@ class Share:
         for start in range(0, len(self.kept), 1 << 20):
             block = slice(start, start + (1 << 20))
             yield from (start + np.flatnonzero(self.source.live[block] & ~self.kept[block])).tolist()
+
+
+def joined_rows(
+    documents: Iterable[pa.Table], pairs: Iterable[pa.Table], tokenizer: Tokenizer
+) -> Iterator[TrainingRow]:
+    """Every document followed by its pairs, as one row; both come in the order of the run.
+
+    Args:
+        documents: Documents as rows without tokens.
+        pairs: Pairs as rows without tokens.
+        tokenizer: Counts the rows.
+
+    Yields:
+        One row per document, with the licences of its pairs' templates and what made them.
+    """
+    waiting = (row for table in pairs for row in table.to_pylist())
+    pair = next(waiting, None)
+    for document in (row for table in documents for row in table.to_pylist()):
+        of_document = []
+        while pair is not None and pair["document_id"] == document["id"]:
+            of_document.append(pair)
+            pair = next(waiting, None)
+        text = with_pairs(document["text"], [(found["instruction"], found["answer"]) for found in of_document])
+        licences = {name.strip() for found in of_document for name in found["template_licence"].split(";")}
+        yield TrainingRow(
+            **{name: document[name] for name in ("id", "document_id", "source", "licence")},
+            text=text,
+            instruction=None,
+            answer=None,
+            template_licence="; ".join(sorted(licences)),
+            models=of_document[0]["models"] if of_document else "",
+            num_tokens=int(tokenizer.row_tokens([text])[0]),
+        )
 
 
 def share_out(

@@ -47,7 +47,10 @@ class RowTallies:
         """The same tables."""
         for rows in tables:
             add_licences(self.licences, self.on_hub, rows.column("licence"))
-            queried = rows.column("template_licence").filter(pc.is_valid(rows.column("instruction")))
+            is_made_of_pairs = pc.or_(
+                pc.is_valid(rows.column("instruction")), pc.not_equal(rows.column("template_licence"), "")
+            )
+            queried = rows.column("template_licence").filter(is_made_of_pairs)
             add_licences(self.template_licences, self.on_hub, queried)
             for name, tally in (("source", self.sources), ("models", self.models)):
                 for found in pc.value_counts(rows.column(name)).to_pylist():

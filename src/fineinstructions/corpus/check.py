@@ -110,7 +110,11 @@ def _check_accounts(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     counted: Counter[tuple[str, str]] = Counter()
     for rejection in read_all_rejected(folder):
         counted[rejection.stage, rejection.reason] += 1
-    stated = {(stage, why): n for stage, account in manifest.stages.items() for why, n in account.rejected.items()}
+    stated = {
+        (stage, why): number
+        for stage, account in manifest.stages.items()
+        for why, number in {**account.rejected, **account.failed}.items()
+    }
     for stage, account in manifest.stages.items():
         if account.num_missing:
             yield Finding(stage, f"lost {account.num_missing} of {account.num_in} rows")

@@ -12,21 +12,31 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.config import Config
 from fineinstructions.corpus.render import View
+from fineinstructions.corpus.rephrase import NEMOTRON_TOKENS, STYLES, RephraseConfig
 from fineinstructions.corpus.sift import SiftConfig
 from fineinstructions.engines.engine import LaunchConfig
 from fineinstructions.errors import ConfigError
 
 Format = Literal["parquet", "jsonl", "lingua", "torchtitan", "hf"]
-DOCUMENTS, PAIRS = "documents", "pairs"
-SOURCES = (DOCUMENTS, PAIRS)
+DOCUMENTS, PAIRS, WITH_PAIRS = "documents", "pairs", "documents_with_pairs"
+SOURCES = (DOCUMENTS, PAIRS, WITH_PAIRS, *STYLES)
+"""What rows are made of; the last ones by a language model."""
 SHUFFLED_FORMATS = ("lingua", "torchtitan")
 """Programs that read rows in the order of their files."""
 PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
-    {"standard": {DOCUMENTS: 1.0}, "fineinstructions": {PAIRS: 1.0}}
+    {
+        "standard": {DOCUMENTS: 1.0},
+        "fineinstructions": {PAIRS: 1.0},
+        "ipt": {WITH_PAIRS: 1.0},
+        "wrap": {DOCUMENTS: 1.0, "wikipedia_style": 1.0},
+        "nemotron_qa": {"diverse_qa": 1.0},
+        "nemotron_mixture": NEMOTRON_TOKENS,
+    }
 )
-"""Arms that go by name."""
+"""Arms that go by name. WRAP mixes rephrased pages one to one with the originals (arXiv:2401.16380)."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 
 
@@ -57,6 +67,10 @@ class ExportConfig(Config):
     """Most rows in a file, where the format has no rule of its own. Ours."""
     bytes_per_part: int = Field(default=512 << 20, ge=1)
     """Uncompressed bytes in a file, about. Ours."""
+    llm: LlmConfig = LlmConfig()
+    """The language model that rephrases documents."""
+    rephrase: RephraseConfig = RephraseConfig()
+    """How documents are rephrased, for arms that have such rows."""
     seed: int = 0
     """Seed of every random choice, together with the row's id."""
     unit_rows: int = Field(default=20_000, ge=1)
@@ -89,10 +103,14 @@ class ExportConfig(Config):
         return arms
 
     @model_validator(mode="after")
-    def _fitting_view(self) -> "ExportConfig":
+    def _fits_together(self) -> "ExportConfig":
         whole_texts = sorted({source for arm in self.mixtures.values() for source in arm} - {PAIRS})
         if self.view != "text" and whole_texts:
             raise ValueError(f"view: {self.view} needs pairs, but {whole_texts[0]} have no instruction; use text")
+        if self.styles and not self.rephrase.llm.get("model", self.llm.model):
+            raise ValueError(f"llm.model: missing, but {self.styles[0]} asks a model; name it as its server knows it")
+        if self.styles and self.rephrase.llm.get("engine", self.llm.engine) == "batch":
+            raise ValueError("llm.engine: documents are not rephrased by batch files; use server or transformers")
         if self.view != "text" and self.format in SHUFFLED_FORMATS:
             raise ValueError(f"view: {self.format} reads text only")
         return self
@@ -111,6 +129,11 @@ class ExportConfig(Config):
         """Sources that any arm has rows of, in the order of `SOURCES`."""
         used = {source for weights in self.mixtures.values() for source in weights}
         return [source for source in SOURCES if source in used]
+
+    @property
+    def styles(self) -> list[str]:
+        """Ways in which documents are rephrased."""
+        return [source for source in self.sources if source in STYLES]
 
     def is_shuffled(self, arm: str) -> bool:
         """Whether the rows of an arm are written in random order."""
