@@ -106,9 +106,10 @@ def export(
     rephrasers = _rephrasers(exported)
     made_of = digest(_made_of(settings, rows, tokenizer), rephrasers)
     found = _found(target, made_of)
-    if found is not None:
-        return found
     work_dir = target.with_name(f"{target.name}.work")
+    if found is not None:
+        shutil.rmtree(work_dir, ignore_errors=True)  # of a call that was stopped at its very end
+        return found
     phases = [
         Phase("count_documents", digest(dataclasses.asdict(tokenizer), rows.documents), entry="count_documents"),
         Phase(

@@ -23,11 +23,10 @@ from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
 from fineinstructions.decontamination import Decontaminator
 from fineinstructions.documents import documents_of
 from fineinstructions.errors import ConfigError
-from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Document, Rejection
 from fineinstructions.runs import RunFolder, Unit, UnitSpec, describe_parquet, plan_units
 from fineinstructions.runs.tables import read_groups
-from fineinstructions.setup import open_setup
+from fineinstructions.setup import Setup, open_setup
 
 if TYPE_CHECKING:
     from fineinstructions.backends.llm import ChatClient
@@ -65,6 +64,11 @@ class Counters:
         self.tokenizer = open_tokenizer(exported.config.tokenizer)
 
     @cached_property
+    def setup(self) -> Setup:
+        """What tells how the documents of the run are read."""
+        return open_setup(self._exported.run_dir)
+
+    @cached_property
     def benchmarks(self) -> Decontaminator | None:
         """The benchmarks that pairs are compared with."""
         named = self._exported.config.sift.benchmarks
@@ -98,7 +102,7 @@ def build_counters(exported: Exported) -> Counters:
 
 def count_documents(unit: Unit, counters: Counters, exported: Exported) -> None:
     """count_documents: documents -> their tokens."""
-    documents = accepted(unit.spec, exported.run_dir)
+    documents = accepted(unit.spec, counters.setup)
 
     def facts() -> Iterator[DocumentFacts]:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
@@ -119,14 +123,14 @@ def rephrase_documents(unit: Unit, counters: Counters, exported: Exported) -> No
     """rephrase_STYLE: documents -> rephrased rows with their tokens."""
     style = unit.phase.removeprefix(REPHRASE)
     rephraser, min_chars = counters.rephraser(style), exported.config.rephrase.min_chars
-    documents = accepted(unit.spec, exported.run_dir)
+    documents = accepted(unit.spec, counters.setup)
     rows = unit.through(STAGE, documents, lambda d: rephrase(d, rephraser, style, counters.tokenizer, min_chars))
     unit.count("rows", unit.write(rows, TrainingRow))
 
 
-def accepted(spec: UnitSpec, run_dir: Path) -> Iterator[Document]:
+def accepted(spec: UnitSpec, setup: Setup) -> Iterator[Document]:
     """Documents of a unit that the run took."""
-    return (item for item in documents_of(spec, open_setup(run_dir)) if not isinstance(item, Rejection))
+    return (item for item in documents_of(spec, setup) if not isinstance(item, Rejection))
 
 
 class RunRows:
@@ -149,10 +153,10 @@ class RunRows:
         """Digest of the documents of the run, as its units know them."""
         self.pair_files = [run_dir / "pairs" / entry.name for entry in published.files]
 
-    @property
-    def recipe(self) -> RunConfig:
-        """The recipe of the run."""
-        return open_setup(self.run.root).config
+    @cached_property
+    def setup(self) -> Setup:
+        """The recipe of the run and where it lies."""
+        return open_setup(self.run.root)
 
     def document_units(self) -> list[UnitSpec]:
         """Ranges of the documents."""
@@ -165,7 +169,7 @@ class RunRows:
     def document_tables(self) -> Iterator[pa.Table]:
         """All documents as training rows, without their tokens."""
         for spec in self.document_units():
-            documents = accepted(spec, self.run.root)
+            documents = accepted(spec, self.setup)
             while batch := list(islice(documents, BATCH_DOCUMENTS)):
                 yield pa.Table.from_pylist([_document_row(document) for document in batch], schema=UNTOKENIZED)
 

@@ -272,7 +272,7 @@ class CorpusWriting:
             "config": config,
         }
         write_text(out / CORPUS_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        write_text(out / CARD_FILE, card_text(facts, self._tallies, made_with(self._rows.recipe)) + "\n")
+        write_text(out / CARD_FILE, card_text(facts, self._tallies, made_with(self._rows.setup.config)) + "\n")
         rows = {name: file["rows"] for arm in written.values() for name, file in arm["files"].items()}
         manifest = Manifest(
             phase=PHASE,

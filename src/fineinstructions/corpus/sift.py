@@ -36,8 +36,8 @@ class SiftConfig(Config):
     """Benchmarks that neither instruction nor answer may share wording with. Ours: none; the paper decontaminates its
     queries (section 3.1), not its pairs."""
     near_duplicates: bool = False
-    """Turn down instructions that repeat an earlier one in other words. Ours: off; keeps about 150 bytes of memory for
-    every different instruction."""
+    """Turn down instructions that repeat an earlier one in other words. Ours: off; holds a hash and an id
+    of every different short instruction in memory, and a signature of every long one."""
     max_template_share: float | None = Field(default=None, gt=0, le=1)
     """Largest share of one template among the pairs that are left, before the budget. Ours: off; the run has its own
     cap."""
