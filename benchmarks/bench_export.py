@@ -159,8 +159,8 @@ def main() -> None:
             f"# Export, {datetime.date.today()}",
             "",
             f"`bench_export.py`, {platform.machine()}, Python {platform.python_version()}, one process, seconds of its "
-            f"processor, medians of {options.turns} turns, {len(texts):,} pairs with {num_bytes / 1e6:,.0f} MB of text, "
-            "all of them taken (no budget), tokens are bytes.",
+            f"processor, medians of {options.turns} turns. {len(texts):,} pairs with {num_bytes / 1e6:,.0f} MB of text, "
+            "all of them taken (no budget); tokens are bytes.",
             "",
             *measure(run, options.turns, num_bytes, "none"),
         ]

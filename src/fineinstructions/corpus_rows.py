@@ -102,6 +102,7 @@ def build_counters(exported: Exported) -> Counters:
 
 def count_documents(unit: Unit, counters: Counters, exported: Exported) -> None:
     """count_documents: documents -> their tokens."""
+    del exported
     documents = accepted(unit.spec, counters.setup)
 
     def facts() -> Iterator[DocumentFacts]:

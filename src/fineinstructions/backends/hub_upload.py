@@ -108,7 +108,7 @@ def _patiently(what: str, call: Callable[[], Any], note: Callable[[str], None], 
             if status not in RETRIED_STATUSES:
                 raise ConfigError(f"{what}: the hub refuses ({line}); check the name and 'hf auth login'") from None
             asked = _seconds(getattr(error.response, "headers", {}).get("Retry-After"))
-        except Exception as error:
+        except Exception as error:  # the client lets its transport's own exceptions through
             if not isinstance(error, OSError) and not type(error).__module__.startswith(TRANSPORTS):
                 raise
             line, asked = " ".join(str(error).split())[:200] or type(error).__name__, None

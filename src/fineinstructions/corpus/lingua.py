@@ -26,6 +26,20 @@ PREFETCH_SIZE = 1024
 MULTIPLE_OF = 256
 
 
+OPTIMISER: Mapping[str, Any] = MappingProxyType(
+    {
+        "weight_decay": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "epsilon": 1.0e-8,
+        "clip": 1.0,
+        "scheduler": "cosine",
+        "lr_min_ratio": 1.0e-6,
+    }
+)
+"""Authors' release; the learning rate and its warm-up depend on model and steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A model of Lingua: Llama's architecture, with untied embeddings."""
@@ -118,17 +132,7 @@ def recipe(name: str, arm: str, root_dir: str, rank_tokens: Sequence[int], token
         "steps": steps,
         "seed": 777,
         "grad_acc_steps": grad_acc_steps,
-        "optim": {
-            "lr": shape.lr,
-            "weight_decay": 0.1,
-            "beta1": 0.9,
-            "beta2": 0.95,
-            "epsilon": 1.0e-8,
-            "clip": 1.0,
-            "scheduler": "cosine",
-            "warmup": min(2000, max(1, steps // 10)),
-            "lr_min_ratio": 1.0e-6,
-        },
+        "optim": {**OPTIMISER, "lr": shape.lr, "warmup": min(2000, max(1, steps // 10))},
         "distributed": {
             "dp_replicate": ranks,
             "dp_shard": 1,
