@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fineinstructions.backends.tokenizer import BYTES, open_tokenizer
 from fineinstructions.config import from_mapping, to_plain
 from fineinstructions.corpora import export
 from fineinstructions.documents import document_units
@@ -144,11 +145,27 @@ def measure(run: Path, turns: int, num_bytes: int, budget: str) -> list[str]:
     return lines
 
 
+def counting(names: list[str], texts: list[str], turns: int) -> Iterator[str]:
+    """How fast each tokenizer counts, on some of the texts."""
+    num_bytes = sum(len(text.encode()) for text in texts)
+    yield from ("| tokenizer | MB/s counted |", "| --- | --- |")
+    for name in names:
+        tokenizer, seconds = open_tokenizer(name), []
+        for _ in range(turns):
+            began = time.process_time()
+            tokenizer.row_tokens(texts)
+            seconds.append(time.process_time() - began)
+        size = f"{tokenizer.facts.vocab_size:,} ids"
+        label = f"{tokenizer.facts.kind}, {Path(name).name}, {size}" if name != BYTES else BYTES
+        yield f"| {label} | {num_bytes / 1e6 / statistics.median(seconds):,.1f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=Path, required=True, help="Parquet with the columns id and text")
     parser.add_argument("--copies", type=int, default=20)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--tokenizers", nargs="*", default=[], help="tokenizer.json or rank files to count with")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -159,10 +176,12 @@ def main() -> None:
             f"# Export, {datetime.date.today()}",
             "",
             f"`bench_export.py`, {platform.machine()}, Python {platform.python_version()}, one process, seconds of its "
-            f"processor, medians of {options.turns} turns. {len(texts):,} pairs with {num_bytes / 1e6:,.0f} MB of text, "
-            "all of them taken (no budget); tokens are bytes.",
+            f"processor, medians of {options.turns} turns. {len(texts):,} pairs with {num_bytes / 1e6:,.0f} MB of text "
+            "(no budget); tokens are bytes.",
             "",
             *measure(run, options.turns, num_bytes, "none"),
+            "",
+            *counting([BYTES, *options.tokenizers], [text.as_py() for text in texts[:2000]], options.turns),
         ]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

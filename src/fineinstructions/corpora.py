@@ -4,7 +4,7 @@
 
 In: a run folder and what to make of it. Out: a folder with the files of every arm, a ledger, the rejected rows, a
 manifest. The decision a reader would question: only tokens are counted in work units, on as many workers as there are.
-Everything after it looks at numbers, or copies rows as Arrow has them, and one process does that as fast as disks are.
+Everything after it looks at numbers, or copies rows as Arrow has them, which one process does fast enough.
 """
 
 import dataclasses

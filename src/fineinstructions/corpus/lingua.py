@@ -40,6 +40,12 @@ OPTIMISER: Mapping[str, Any] = MappingProxyType(
 """Authors' release; the learning rate and its warm-up depend on model and steps."""
 
 
+DATA: Mapping[str, Any] = MappingProxyType(
+    {"batch_size": BATCH_SIZE, "seq_len": SEQ_LEN, "n_views": 2, "seed": 42, "add_bos": True, "add_eos": True}
+)
+"""Authors' release."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A model of Lingua: Llama's architecture, with untied embeddings."""
@@ -126,6 +132,7 @@ def recipe(name: str, arm: str, root_dir: str, rank_tokens: Sequence[int], token
     shape, ranks = SHAPES[name], len(rank_tokens)
     grad_acc_steps = max(1, TOKENS_A_STEP // (BATCH_SIZE * SEQ_LEN * ranks))
     steps, prefetch = steps_without_repeat(rank_tokens, grad_acc_steps)
+    named = {"name": tokenizer.kind, **({"path": path} if tokenizer.kind != BYTES else {})}
     plain: dict[str, Any] = {
         "name": f"{arm}-{name}",
         "dump_dir": f"lingua-runs/{arm}-{name}",
@@ -153,18 +160,7 @@ def recipe(name: str, arm: str, root_dir: str, rank_tokens: Sequence[int], token
             "weight_tying": False,
             "seed": 42,
         },
-        "data": {
-            "root_dir": root_dir,
-            "sources": {arm: 1.0},
-            "batch_size": BATCH_SIZE,
-            "seq_len": SEQ_LEN,
-            "n_views": 2,
-            "seed": 42,
-            "prefetch_size": prefetch,
-            "add_bos": True,
-            "add_eos": True,
-            "tokenizer": {"name": tokenizer.kind, **({"path": path} if tokenizer.kind != BYTES else {})},
-        },
+        "data": {**DATA, "root_dir": root_dir, "sources": {arm: 1.0}, "prefetch_size": prefetch, "tokenizer": named},
         "checkpoint": {"dump": {"every": max(1, steps // 10), "keep": 2}},
         "logging": {"freq": 10},
     }
