@@ -6,17 +6,20 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from exported import every_file, export, rows_of
 from pipeline_inputs import command, in_process
 from small_run import some_texts, write_run
 
 from fineinstructions.backends.tokenizer import ByteTokenizer
+from fineinstructions.config import to_plain
+from fineinstructions.corpora import as_export_config
 from fineinstructions.corpus.budget import LedgerRow
-from fineinstructions.corpus.check import check_corpora, read_rows
-from fineinstructions.runs import read_table
+from fineinstructions.corpus.check import check_corpora
+from fineinstructions.corpus_rows import Exported, open_exported
+from fineinstructions.runs import Phase, RunFolder, read_table
 
 pytestmark = pytest.mark.xdist_group("corpora")
 LONGEST_PAIR = 120
@@ -26,25 +29,6 @@ LONGEST_PAIR = 120
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose pairs cost more than its documents."""
     return write_run(tmp_path_factory.mktemp("dense"), some_texts(60), lambda n: 3 + n % 5)
-
-
-def export(run: Path, out: Path, *words: str | Path) -> dict[str, Any]:
-    """Export, in this process unless workers are asked for; what stands in corpus.json."""
-    workers = () if "--workers" in words else ("--workers", "0")
-    code, _, errors = in_process("export", run, "--out", out, *workers, *words)
-    assert code == 0, errors
-    assert not out.with_name(f"{out.name}.work").exists()
-    facts: dict[str, Any] = json.loads((out / "corpus.json").read_text(encoding="utf-8"))
-    return facts
-
-
-def rows_of(out: Path, arm: str) -> list[dict[str, Any]]:
-    facts = json.loads((out / "corpus.json").read_text(encoding="utf-8"))
-    return [row for name in facts["arms"][arm]["files"] for row in read_rows(out / name)]
-
-
-def every_file(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_pairs_cost_what_their_documents_cost(dense: Path, tmp_path: Path) -> None:
@@ -125,6 +109,13 @@ def test_every_format_holds_the_same_rows(dense: Path, tmp_path: Path, form: str
     assert (code, "clean" in said) == (0, True)
 
 
+def test_workers_that_are_sent_no_objects_find_everything_in_the_work_folder(dense: Path, tmp_path: Path) -> None:
+    config = as_export_config({"arms": {"half": {"documents": 1, "pairs": 3}}}, ["sift.min_score=4", "ranks=2"])
+    plain = {"run": str(dense), **to_plain(config)}
+    with RunFolder.create_or_open(tmp_path / "out.work", plain, [Phase("count_pairs", "x")]).lease():
+        assert open_exported(tmp_path / "out.work") == Exported(dense, config)
+
+
 def test_the_seed_decides(dense: Path, tmp_path: Path) -> None:
     chosen = {}
     for seed in ("0", "1", "0 again"):
@@ -201,12 +192,21 @@ def test_a_second_call_has_nothing_to_do_and_other_settings_are_refused(dense: P
         (("--tokenizer", "no/such/file"), "no tokenizer here"),
         (("--set", "sift.benchmarks=[{path: nowhere.jsonl}]"), "nowhere.jsonl"),
         (("--ranks", "0"), "ranks"),
+        (("--arm", "rejected=documents:1"), "no name for an arm"),
     ],
 )
 def test_a_mistake_is_one_line(dense: Path, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     code, _, errors = in_process("export", dense, "--out", tmp_path / "out", "--workers", "0", *words)
     assert (code, len(errors.strip().splitlines())) == (2, 1), errors
     assert told in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_ranks_than_rows_are_refused(dense: Path, tmp_path: Path) -> None:
+    """Lingua would wait for ever on an empty file."""
+    words = ("--format", "lingua", "--ranks", "500", "--workers", "0")
+    code, _, errors = in_process("export", dense, "--out", tmp_path / "out", *words)
+    assert (code, "lower --ranks" in errors.splitlines()[-1]) == (2, True), errors
     assert not (tmp_path / "out").exists()
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from exported import export, rows_of
 from golden_files import check_golden
 from pipeline_inputs import in_process
 from small_run import some_texts, write_run
-from test_corpora import export, rows_of
 
 from fineinstructions.backends.scripted_server import ScriptedServer, StatusError
 from fineinstructions.backends.tokenizer import ByteTokenizer

@@ -23,14 +23,15 @@ from fineinstructions.corpus.arms import Share, Source, joined_rows, open_array,
 from fineinstructions.corpus.budget import LedgerRow
 from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
-from fineinstructions.corpus.export import DOCUMENTS, PAIRS, WITH_PAIRS, ExportConfig
-from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, REJECTED, open_writer
+from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED, WITH_PAIRS, ExportConfig
+from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, open_writer
 from fineinstructions.corpus.order import row_keys
 from fineinstructions.corpus.rephrase import STAGE
 from fineinstructions.corpus.shuffle import KEY, shuffled
 from fineinstructions.corpus.sift import BenchmarkHit, PairFacts, hits_by_benchmark
 from fineinstructions.corpus.write import RankWriter, TrainingRow
 from fineinstructions.corpus_rows import REPHRASE, UNTOKENIZED, RunRows
+from fineinstructions.errors import ConfigError
 from fineinstructions.pairs.judge import template_cap
 from fineinstructions.progress import Progress
 from fineinstructions.records import Rejection, rejection
@@ -240,12 +241,14 @@ class CorpusWriting:
             "shuffled": self._config.is_shuffled(arm),
             "files": {f"{arm}/{file.name}": {"rows": file.num_rows, "tokens": file.num_tokens} for file in files},
         }
-        ranks = (
-            {"rank_tokens": [n for of_file in writer.rank_tokens for n in of_file]}
-            if isinstance(writer, RankWriter)
-            else {}
-        )
-        return facts | ranks
+        if isinstance(writer, RankWriter):
+            facts["rank_tokens"] = [tokens for of_file in writer.rank_tokens for tokens in of_file]
+            if not min(facts["rank_tokens"]):
+                raise ConfigError(
+                    f"{arm}: has fewer rows than there are ranks, and Lingua waits for ever on an empty file; lower"
+                    " --ranks"
+                )
+        return facts
 
     def _with_keys(self, table: pa.Table) -> pa.Table:
         keys = row_keys(self._config.seed, "shuffle", table.column("id").to_pylist())

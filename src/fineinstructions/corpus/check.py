@@ -15,8 +15,8 @@ from typing import Any
 from fineinstructions.backends.tokenizer import BYTES, ByteTokenizer
 from fineinstructions.corpus.budget import LedgerRow, ledger_problems
 from fineinstructions.corpus.card import CARD_FILE
-from fineinstructions.corpus.export import DOCUMENTS, PAIRS
-from fineinstructions.corpus.layout import CORPUS_FILE, LEDGER_FILE, REJECTED
+from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED
+from fineinstructions.corpus.layout import CORPUS_FILE, LEDGER_FILE
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import Rejection
 from fineinstructions.runs import Finding, Manifest, read_table

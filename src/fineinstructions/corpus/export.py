@@ -24,6 +24,8 @@ Format = Literal["parquet", "jsonl", "lingua", "torchtitan", "hf"]
 DOCUMENTS, PAIRS, WITH_PAIRS = "documents", "pairs", "documents_with_pairs"
 SOURCES = (DOCUMENTS, PAIRS, WITH_PAIRS, *STYLES)
 """What rows are made of; the last ones by a language model."""
+REJECTED = "rejected"
+"""Folder of the rows that did not make it; no arm may have that name."""
 SHUFFLED_FORMATS = ("lingua", "torchtitan")
 """Programs that read rows in the order of their files."""
 PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -84,8 +86,8 @@ class ExportConfig(Config):
         if not arms:
             raise ValueError("name at least one arm")
         for name in arms:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of an arm; use small letters, digits, _ and -")
+            if not _NAME.fullmatch(name) or name == REJECTED:
+                raise ValueError(f"{name!r} is no name for an arm; use small letters, digits, _ and -, not {REJECTED}")
         if isinstance(arms, list):
             for name in arms:
                 if name not in PRESETS:

@@ -18,9 +18,6 @@ from fineinstructions.corpus.write import PartWriter, RankWriter, RowWriter
 CORPUS_FILE = "corpus.json"
 LEDGER_FILE = "ledger.parquet"
 HITS_FILE = "benchmark_hits.parquet"
-REJECTED = "rejected"
-NOT_ARMS = frozenset({REJECTED})
-"""Folders that hold no arm, and names that no arm may have."""
 
 
 def open_writer(config: ExportConfig, folder: Path) -> RowWriter:
