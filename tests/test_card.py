@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_inputs import in_process, rows, take_documents, write_recipe
 
+from fineinstructions.cards import Tally, hub_licence
 from fineinstructions.records import Pair, schema_of
-from fineinstructions.review.card import Tally, hub_licence
 from fineinstructions.review.columns import PAIR_COLUMNS
 from fineinstructions.trial import EMBEDDED_BANK
 

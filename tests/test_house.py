@@ -17,9 +17,21 @@ PACKAGE = "fineinstructions"
 
 VOCABULARY = {"records", "errors"}
 TOOLS = {
-    *("config", "decontamination", "filters", "formats", "inputs", "json_window", "judging", "markdown", "markup"),
+    *(
+        "cards",
+        "config",
+        "decontamination",
+        "filters",
+        "formats",
+        "inputs",
+        "json_window",
+        "judging",
+        "markdown",
+        "markup",
+    ),
     *(
         "moderation",
+        "pair_text",
         "parquet",
         "pii",
         "pooling",
@@ -32,10 +44,13 @@ TOOLS = {
     ),
     *("engines", "runs"),
 }
-ROOMS = {"templates", "matches", "pairs", "silver", "review"}
+ROOMS = {"templates", "matches", "pairs", "corpus", "silver", "review"}
 HALLWAYS = {
     "artefacts",
     "calibration",
+    "corpora",
+    "corpus_rows",
+    "corpus_writing",
     "diagnostics",
     "distill",
     "documents",
@@ -59,7 +74,7 @@ BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "proc
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 HEAVY = {"torch", "openai", "faiss", "pandas", "scipy", "sklearn", "rensa", "py3langid", "pyarrow.dataset", "httpx2"}
-HEAVY |= {"ray", "transformers", "sentence_transformers"}
+HEAVY |= {"ray", "transformers", "sentence_transformers", "tiktoken", "tokenizers", "datasets"}
 IMPORT_NAMES = {"faiss-cpu": "faiss", "pyyaml": "yaml", "types-PyYAML": "yaml"}
 """Distributions whose import name differs from their own."""
 

@@ -14,7 +14,7 @@ Every operator can be called by itself too, for example `fineinstructions.pairs.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "build_templates", "explain", "forecast", "run", "try_document", "verify"]
+__all__ = ["RunConfig", "build_templates", "explain", "export", "forecast", "run", "try_document", "verify"]
 
 _HOME = {
     "RunConfig": "fineinstructions.pipeline",
@@ -22,11 +22,13 @@ _HOME = {
     "explain": "fineinstructions.pipeline",
     "run": "fineinstructions.pipeline",
     "verify": "fineinstructions.pipeline",
+    "export": "fineinstructions.corpora",
     "forecast": "fineinstructions.forecast",
     "try_document": "fineinstructions.trial",
 }
 
 if TYPE_CHECKING:
+    from fineinstructions.corpora import export
     from fineinstructions.forecast import forecast
     from fineinstructions.pipeline import RunConfig, build_templates, explain, run, verify
     from fineinstructions.trial import try_document

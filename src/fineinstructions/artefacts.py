@@ -13,10 +13,10 @@ from pathlib import Path
 from fineinstructions.backends.encoder import EMBEDDED
 from fineinstructions.backends.hub import Kind, folder_licence
 from fineinstructions.backends.llm import with_overrides
+from fineinstructions.cards import MadeWith
 from fineinstructions.config import EMPTY_REVISION
 from fineinstructions.errors import ConfigError
 from fineinstructions.recipe import RunConfig
-from fineinstructions.review.card import MadeWith
 
 EMBEDDED_LICENCE = "Apache-2.0"
 """Licence of the package, and so of the models that ship with it."""

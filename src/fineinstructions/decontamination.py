@@ -98,17 +98,20 @@ class Decontaminator:
         self._long_grams = np.unique(np.concatenate([*long_grams, np.zeros(0, np.uint64)]))
 
     @classmethod
-    def from_files(cls, benchmarks: Sequence[BenchmarkConfig], min_share: float = 0.5) -> "Decontaminator":
+    def from_files(
+        cls, benchmarks: Sequence[BenchmarkConfig], min_share: float = 0.5, section: str = "queries.benchmarks"
+    ) -> "Decontaminator":
         """Read benchmark files.
 
         Args:
             benchmarks: Files and the columns whose texts count.
             min_share: As in the class.
+            section: Section that names them, for messages.
 
         Raises:
             ConfigError: If a file cannot be read or holds no text under any of the columns.
         """
-        return cls((item for b in benchmarks for item in _items(b)), min_share)
+        return cls((item for b in benchmarks for item in _items(b, section)), min_share)
 
     @property
     def num_items(self) -> int:
@@ -171,10 +174,10 @@ def _grams(hashes: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
     return combined
 
 
-def _items(benchmark: BenchmarkConfig) -> Iterator[tuple[str, str]]:
+def _items(benchmark: BenchmarkConfig, section: str) -> Iterator[tuple[str, str]]:
     """Name and text of every item; texts of one row are items of their own."""
     columns = frozenset(benchmark.columns)
-    for file in list_inputs(benchmark.path, "queries.benchmarks"):
+    for file in list_inputs(benchmark.path, section):
         found = False
         for number, values in _rows(file):
             for text in _texts(values, columns, inside=False):

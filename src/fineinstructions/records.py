@@ -336,7 +336,12 @@ def schema_of(record_type: type[R]) -> pa.Schema:
 
 def to_table(records: Iterable[R], record_type: type[R]) -> pa.Table:
     """Records as an Arrow table in the schema of their type."""
-    return pa.Table.from_pylist([as_dict(r) for r in records], schema=schema_of(record_type))
+    rows, schema = list(records), schema_of(record_type)
+    columns = []
+    for field in schema:
+        values = [getattr(row, field.name) for row in rows]
+        columns.append(pa.array(map(_plain, values) if pa.types.is_nested(field.type) else values, field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def from_table(table: pa.Table, record_type: type[R]) -> Iterator[R]:

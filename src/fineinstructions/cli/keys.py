@@ -25,7 +25,22 @@ def config_page() -> str:
     lines += ["", *_key_table("", plain)]
     for name, field in RunConfig.model_fields.items():
         lines += _section_lines(name, field)
+    lines += _export_lines(set(RunConfig.model_fields))
     return "\n".join(lines) + "\n"
+
+
+def _export_lines(of_recipes: set[str]) -> Iterator[str]:
+    """Keys of an export, without the sections that recipes have too."""
+    from fineinstructions.corpus.export import ExportConfig
+
+    yield from ("", "# Keys of an export", "")
+    yield "For `fineinstructions export RUN --config FILE`, or `--set`; sections of a recipe mean the same here."
+    fields = ExportConfig.model_fields
+    plain = [(name, field) for name, field in fields.items() if _section(field.annotation) is None]
+    yield from ("", *_key_table("", plain))
+    for name, field in fields.items():
+        if name not in of_recipes:
+            yield from _section_lines(name, field)
 
 
 def _section_lines(key: str, field: FieldInfo) -> Iterator[str]:

@@ -242,12 +242,16 @@ def pack(folder: Folder, as_json: Json = False) -> None:
 
 
 def verify(folder: Folder, as_json: Json = False) -> None:
-    """Check that nothing is lost or changed and every excerpt is verbatim; exit code 1 if anything is."""
+    """Check that nothing is lost or changed and every excerpt is verbatim; exit code 1 if anything is.
+
+    Of corpora that `export` made: that digests, sums and the ledger of the budget hold.
+    """
     from fineinstructions import pipeline
     from fineinstructions.cli.reporters import waiting
+    from fineinstructions.corpus.check import check_corpora, is_corpora
 
     with waiting("checking every unit, digest and excerpt"):
-        findings = pipeline.verify(folder)
+        findings = check_corpora(folder) if is_corpora(folder) else pipeline.verify(folder)
     if as_json:
         print(json.dumps([{"place": f.place, "problem": f.problem} for f in findings], indent=1))
     else:

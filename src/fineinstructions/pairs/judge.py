@@ -33,6 +33,7 @@ from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, read_prompt
 from fineinstructions.config import Config
 from fineinstructions.judging import VERDICT_PARSERS, Verdict, expected_score
+from fineinstructions.pair_text import pair_text
 from fineinstructions.records import (
     Document,
     ExpandedDraft,
@@ -139,19 +140,6 @@ def _belongs(item: Judged, outcome: Judgement | Rejection) -> bool:
 def pair_id(draft: ExpandedDraft) -> str:
     """Id of the pair that a draft becomes."""
     return content_id("p", draft.document_id, draft.template_id)
-
-
-def pair_text(instruction: str, answer: str) -> str:
-    r"""Training text of a pair.
-
-    Source:
-        arXiv:2601.22146, section 4.2.
-
-    Example:
-        >>> pair_text("Why?", "So.")
-        'Instruction: Why?\n\nAnswer: So.'
-    """
-    return f"Instruction: {instruction}\n\nAnswer: {answer}"
 
 
 def _pair(item: Judged, verdict: Judgement, models: dict[str, str]) -> Pair:

@@ -164,7 +164,9 @@ def read_table(source: Source, record_type: type[R], row_start: int = 0, row_sto
         DataError: If the file is missing or corrupt.
     """
     with _parquet(source) as file:
-        for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
+        names = [name for name in schema_of(record_type).names if name in file.schema_arrow.names]
+        stop = file.metadata.num_rows if row_stop is None else row_stop
+        for batch in _row_range(file, row_start, stop, names):
             yield from from_table(pa.Table.from_batches([batch]), record_type)
 
 
@@ -183,8 +185,8 @@ def _parquet(source: Source) -> Iterator[Any]:
         raise DataError(f"{name}: cannot be read ({reason}); run verify to see what else is damaged") from error
 
 
-def _row_range(file: Any, row_start: int, row_stop: int) -> Iterator[pa.RecordBatch]:
-    """Batches of the rows of a range; row groups outside of it are not read."""
+def _row_range(file: Any, row_start: int, row_stop: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of some columns of the rows of a range; row groups outside of it are not read."""
     groups: list[int] = []
     first = position = 0
     for index in range(file.metadata.num_row_groups):
@@ -195,7 +197,8 @@ def _row_range(file: Any, row_start: int, row_stop: int) -> Iterator[pa.RecordBa
             groups.append(index)
         position += rows
     position = first
-    for batch in file.iter_batches(batch_size=1024, row_groups=groups, use_threads=False) if groups else ():
+    batches = file.iter_batches(batch_size=1024, row_groups=groups, columns=columns, use_threads=False)
+    for batch in batches if groups else ():
         low, high = max(row_start - position, 0), min(row_stop - position, batch.num_rows)
         if low < high:
             yield batch.slice(low, high - low)

@@ -1,0 +1,137 @@
+"""Rows of the arms: which rows of every source each arm takes, so that all arms have the same number of tokens.
+
+In: sources, each with the tokens, random keys and marks of its rows. Out: for every arm and source the marks of the
+rows that it takes. Arrays of all rows may lie on disk; the rows themselves are read only when they are written.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fineinstructions.backends.tokenizer import Tokenizer
+from fineinstructions.corpus.cut import keep_tokens, live_tokens
+from fineinstructions.corpus.export import arm_tokens
+from fineinstructions.corpus.render import with_pairs
+from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
+
+
+@dataclass(frozen=True)
+class Source:
+    """What rows can be taken from."""
+
+    name: str
+    tables: Callable[[], Iterator[pa.Table]]
+    """All rows in order, without their tokens."""
+    tokens: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    """Random bits of every row; decide which rows stay where not all do."""
+    live: NDArray[np.bool_]
+    """Rows that may be taken."""
+
+    def live_tables(self) -> Iterator[pa.Table]:
+        """The rows that may be taken, in order, without their tokens."""
+        start = 0
+        for table in self.tables():
+            yield table.filter(pa.array(np.array(self.live[start : start + table.num_rows])))
+            start += table.num_rows
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows that an arm takes of one source."""
+
+    source: Source
+    kept: NDArray[np.bool_]
+    num_tokens: int
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows, in the order of the source."""
+        start = 0
+        for table in self.source.tables():
+            stop = start + table.num_rows
+            marks = np.array(self.kept[start:stop])
+            if marks.any():
+                taken = table.append_column(ROW_SCHEMA.field("num_tokens"), pa.array(self.source.tokens[start:stop]))
+                yield taken if marks.all() else taken.filter(pa.array(marks))
+            start = stop
+
+    def left_out(self) -> Iterator[int]:
+        """Places of the rows that might have been taken and were not."""
+        for start in range(0, len(self.kept), 1 << 20):
+            block = slice(start, start + (1 << 20))
+            yield from (start + np.flatnonzero(self.source.live[block] & ~self.kept[block])).tolist()
+
+
+def joined_rows(
+    documents: Iterable[pa.Table], pairs: Iterable[pa.Table], tokenizer: Tokenizer
+) -> Iterator[TrainingRow]:
+    """Every document followed by its pairs, as one row; both come in the order of the run.
+
+    Args:
+        documents: Documents as rows without tokens.
+        pairs: Pairs as rows without tokens.
+        tokenizer: Counts the rows.
+
+    Yields:
+        One row per document, with the licences of its pairs' templates and what made them.
+    """
+    waiting = (row for table in pairs for row in table.to_pylist())
+    pair = next(waiting, None)
+    for document in (row for table in documents for row in table.to_pylist()):
+        of_document = []
+        while pair is not None and pair["document_id"] == document["id"]:
+            of_document.append(pair)
+            pair = next(waiting, None)
+        text = with_pairs(document["text"], [(found["instruction"], found["answer"]) for found in of_document])
+        licences = {name.strip() for found in of_document for name in found["template_licence"].split(";")}
+        yield TrainingRow(
+            **{name: document[name] for name in ("id", "document_id", "source", "licence")},
+            text=text,
+            instruction=None,
+            answer=None,
+            template_licence="; ".join(sorted(licences)),
+            models=of_document[0]["models"] if of_document else "",
+            num_tokens=int(tokenizer.row_tokens([text])[0]),
+        )
+
+
+def share_out(
+    sources: Mapping[str, Source], mixtures: Mapping[str, Mapping[str, float]], equal: bool, folder: Path
+) -> dict[str, list[Share]]:
+    """Choose the rows of every arm.
+
+    Args:
+        sources: Sources by name.
+        mixtures: Shares of the sources of every arm, in tokens; they add up to 1.
+        equal: Whether all arms get the tokens of the smallest.
+        folder: Where marks are kept.
+
+    Returns:
+        What each arm takes, at most its share of every source and less than one row below it.
+    """
+    used = {name for shares in mixtures.values() for name in shares}
+    capacities = {name: live_tokens(sources[name].tokens, sources[name].live) for name in used}
+    wanted = arm_tokens(capacities, mixtures)
+    if equal:
+        wanted = dict.fromkeys(wanted, min(wanted.values()))
+    arms: dict[str, list[Share]] = {}
+    for arm, shares in mixtures.items():
+        arms[arm], left = [], wanted[arm]
+        for place, (name, share) in enumerate(shares.items(), start=1):
+            source = sources[name]
+            most = left if place == len(shares) else min(left, int(wanted[arm] * share + 1e-6))
+            kept = open_array(folder / f"kept-{arm}-{name}", np.bool_, len(source.tokens))
+            number = keep_tokens(source.tokens, source.keys, source.live, most, kept)
+            arms[arm].append(Share(source, kept, number))
+            left -= number
+    return arms
+
+
+def open_array(path: Path, kind: Any, number: int) -> NDArray[Any]:
+    """A new array of zeros on disk."""
+    return np.memmap(path, kind, "w+", shape=(number,)) if number else np.zeros(0, kind)
