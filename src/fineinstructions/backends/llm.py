@@ -142,6 +142,11 @@ class ChatClient:
             peak_in_flight=max((f["peak_in_flight"] for f in figures), default=0),
         )
 
+    def look_again(self) -> None:
+        """Find the replies that other processes have stored since the cache was read."""
+        if self._cache is not None:
+            self._cache.look_again()
+
     def close(self) -> None:
         """Cancel what is under way, close the connections and end the thread."""
         with self._lock:

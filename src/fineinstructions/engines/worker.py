@@ -35,6 +35,9 @@ from fineinstructions.runs.unit import Unit
 class Closable(Protocol):
     """Models that hold something open, such as connections."""
 
+    def look_again(self) -> None:
+        """See what other processes have stored since; called before a unit is done again whose worker died."""
+
     def close(self) -> None:
         """Let go of it; called once, when there is no more work."""
 
@@ -86,8 +89,9 @@ def serve(pipe: Connection, driver: int) -> None:
     """Main function of a worker process: one phase after the other.
 
     Args:
-        pipe: A job comes in, then its units, then ``None`` once every unit was reported; reports go out, the last of a
-            job when its models are closed. Then the next job. The driver closes the pipe when there is no more work.
+        pipe: A job comes in, then its units, each with whether a worker died over it, then ``None`` once every unit was
+            reported; reports go out, the last of a job when its models are closed. Then the next job. The driver closes
+            the pipe when there is no more work.
         driver: Process id of the driver.
     """
     _die_with(driver)
@@ -108,8 +112,8 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
     lock = threading.Lock()
     under_way: set[int] = set()
 
-    def do(spec: UnitSpec) -> None:
-        report = execute(job, models, spec)
+    def do(spec: UnitSpec, again: bool) -> None:
+        report = execute(job, models, spec, again)
         with lock, contextlib.suppress(BrokenPipeError):
             under_way.discard(spec.ordinal)
             pipe.send(report)
@@ -117,14 +121,15 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
     with ThreadPoolExecutor(job.open_units) as threads:
         while True:
             try:
-                spec = pipe.recv()
+                given = pipe.recv()
             except (EOFError, OSError):
                 _leave(models, is_idle=not under_way)
-            if spec is None:
+            if given is None:
                 break
+            spec, again = given
             with lock:
                 under_way.add(spec.ordinal)
-            threads.submit(do, spec)
+            threads.submit(do, spec, again)
     return close(job, models)
 
 
@@ -168,10 +173,19 @@ def _leave(models: Closable, *, is_idle: bool) -> NoReturn:
         os._exit(0)
 
 
-def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
-    """Do and commit one unit; any trouble becomes a report."""
+def execute(job: Job[M, C], models: M, spec: UnitSpec, again: bool = False) -> Report:
+    """Do and commit one unit; any trouble becomes a report.
+
+    Args:
+        job: What to do.
+        models: Models of the job.
+        spec: The unit.
+        again: Whether a worker died over it, who may have stored replies of models.
+    """
     began = time.monotonic()
     try:
+        if again:
+            models.look_again()
         with job.run.unit(job.phase, spec) as unit:
             job.work(unit, models, job.config)
             require_lease(job)
