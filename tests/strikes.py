@@ -72,7 +72,7 @@ class ModelServer:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         words = [sys.executable, __file__, str(self._port), str(self._answers), str(self._gauge)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         expect(bool(self._process.stdout and self._process.stdout.readline()), "the model server did not start")
 
     def kill(self) -> None:
@@ -96,7 +96,10 @@ class ModelServer:
 
 
 def serve(port: int, answers: Path, gauge: Path) -> None:
-    """Be the server: one byte in `answers` for every answer, and the requests under way in `gauge` when asked."""
+    """Be the server: one byte in `answers` for every answer, and the requests under way in `gauge` when asked.
+
+    It ends with whoever started it, by the end of its standard input.
+    """
     book = os.open(answers, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def written_down(body: Mapping[str, Any]) -> str:
@@ -109,7 +112,9 @@ def serve(port: int, answers: Path, gauge: Path) -> None:
         loop.add_signal_handler(signal.SIGUSR1, lambda: gauge.write_text(str(server.in_flight)))
         await server.start()
         print(server.base_url, flush=True)
-        await asyncio.Event().wait()
+        over = asyncio.Event()
+        loop.add_reader(sys.stdin, over.set)
+        await over.wait()
 
     asyncio.run(run())
 
