@@ -1,12 +1,12 @@
-"""What SIGKILL costs: a small run with a model server is struck again and again, and has to end as if nothing had been.
+"""What SIGKILL costs: small runs with a model server are struck again and again, and have to end as if nothing had been.
 
     python benchmarks/bench_faults.py --work FOLDER --out benchmarks/results/NAME.md
 
-Four victims (the driver, one worker, every worker, the model server), each struck as often as `--blows` says, at seeded
-moments: half of them a share of the run's time, half a share of its calls. After each blow the same command is given
-until it ends with 0; the model server is started again by itself. Then nothing may be lost, doubled or left running,
-and every published byte has to be that of an undisturbed run. Wasted calls are answers of the server beyond those that
-an undisturbed run takes. What was measured is kept in FOLDER, so that the command can be stopped and given again.
+Four victims: the driver, one worker, every worker, the model server. Each run is struck by all of them, in an order and
+at moments that the seed settles, until each has had as many blows as `--blows` says. The driver's command is given again
+when it ends, the server is started again by itself. Then nothing may be lost, doubled or left running, and every
+published byte has to be that of an undisturbed run. Wasted calls are answers of the server beyond those that an
+undisturbed run takes. What was measured is kept in FOLDER, so that the command can be stopped and given again.
 """
 
 import argparse
@@ -22,75 +22,77 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from strikes import LATENCY_SECONDS, VICTIMS, WINDOW, WORKERS, Blow, Undisturbed, strike, undisturbed
+from strikes import LATENCY_SECONDS, VICTIMS, WINDOW, WORKERS, Blow, Struck, Undisturbed, strike, undisturbed
 
 MOST_AT_RISK = {"driver": WORKERS * WINDOW, "worker": WINDOW, "every worker": WORKERS * WINDOW, "server": 0}
-"""Requests that the victims can have under way; an answer that a dying server had begun counts as none."""
+"""Requests that a victim can have under way; what a dying server was working on was no answer yet."""
 
 
-def struck(work: Path, number: int, seed: int, whole: Undisturbed) -> list[Blow]:
-    """All blows: those that were kept, and the others now."""
-    book = work / "blows.jsonl"
+def struck_runs(work: Path, num_blows: int, seed: int, whole: Undisturbed) -> list[Struck]:
+    """All runs: those that were kept, and more until every victim has had its blows."""
+    book = work / "runs.jsonl"
     lines = book.read_text().splitlines() if book.exists() else []
-    kept = {(blow.victim, blow.number): blow for blow in (Blow(**json.loads(line)) for line in lines)}
-    for i in range(number):
-        for victim in VICTIMS:
-            if (victim, i) in kept:
-                continue
-            folder = work / f"{victim.replace(' ', '-')}-{i}"
-            shutil.rmtree(folder, ignore_errors=True)
-            blow = strike(victim, i, seed, whole, folder)
-            with book.open("a") as file:
-                file.write(json.dumps(asdict(blow)) + "\n")
-            kept[victim, i] = blow
-            print(blow, flush=True)
-            if not blow.problems:
-                shutil.rmtree(folder)
-    return list(kept.values())
+    kept = [Struck(**{**plain, "blows": [Blow(**blow) for blow in plain["blows"]]}) for plain in map(json.loads, lines)]
+    while min(count(kept).values()) < num_blows:
+        folder = work / f"run-{len(kept)}"
+        shutil.rmtree(folder, ignore_errors=True)
+        struck = strike(len(kept), seed, whole, folder)
+        with book.open("a") as file:
+            file.write(json.dumps(asdict(struck)) + "\n")
+        kept.append(struck)
+        print(struck, flush=True)
+        if not struck.problems:
+            shutil.rmtree(folder)
+    return kept
 
 
-def report(blows: list[Blow], whole: Undisturbed, seed: int) -> str:
+def count(runs: list[Struck]) -> dict[str, int]:
+    """Blows so far, by victim."""
+    return {victim: sum(blow.victim == victim for run in runs for blow in run.blows) for victim in VICTIMS}
+
+
+def report(runs: list[Struck], whole: Undisturbed, seed: int) -> str:
     """The result as Markdown."""
+    calls, blows = whole.answers.total(), [blow for run in runs for blow in run.blows]
+    wasted = sum(run.wasted_calls for run in runs)
     lines = [
         f"# Blows of SIGKILL, {datetime.date.today()}",
         "",
-        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()};"
-        f" `bench_faults.py` with seed {seed}, {len(blows)} blows. The run: {WORKERS} workers, three stages that ask a"
-        f" scripted server (mean latency {LATENCY_SECONDS:g} s, at most {WINDOW} requests under way per worker),"
-        f" {whole.num_calls} calls when undisturbed.",
+        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}; `bench_faults.py` with"
+        f" seed {seed}. A run: {WORKERS} workers, three stages that ask a scripted server (mean latency"
+        f" {LATENCY_SECONDS:g} s, at most {WINDOW} requests under way per worker), {calls} calls when undisturbed.",
         "",
-        "| victim | blows | with calls under way | command given again | runs with anything lost, doubled, other or"
-        " left running | wasted calls: sum | median | most | possible under way |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"{len(runs)} runs were struck {len(blows)} times. Runs with anything lost, doubled, other than undisturbed or"
+        f" left running: {sum(bool(run.problems) for run in runs)}. The command was given"
+        f" {sum(run.num_calls_of_command - 1 for run in runs)} times again. Wasted calls: {wasted} beside"
+        f" {calls * len(runs)} needed, {wasted / len(blows):.1f} a blow.",
+        "",
+        "| victim | blows | with calls under way | wasted calls, sum | mean | most | a victim can have under way |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for victim in VICTIMS:
         mine = [blow for blow in blows if blow.victim == victim]
-        wasted = [blow.wasted_calls for blow in mine]
+        costs = [blow.wasted_calls for blow in mine]
         busy = sum(blow.in_flight > 0 for blow in mine)
-        again = sum(blow.num_calls_of_command - 1 for blow in mine)
-        wrong = sum(bool(blow.problems) for blow in mine)
         lines.append(
-            f"| {victim} | {len(mine)} | {busy} | {again} | {wrong} | {sum(wasted)} | {statistics.median(wasted):g}"
-            f" | {max(wasted)} | {MOST_AT_RISK[victim]} |"
+            f"| {victim} | {len(mine)} | {busy} | {sum(costs)} | {statistics.mean(costs):.1f} | {max(costs)}"
+            f" | {MOST_AT_RISK[victim]} |"
         )
-    total = sum(blow.wasted_calls for blow in blows)
-    calls = whole.num_calls * len(blows)
-    lines += ["", f"Wasted in all: {total} of {calls + total} calls, {total / len(blows):.1f} a blow.", ""]
-    problems = [f"- {blow.victim} {blow.number}: {problem}" for blow in blows for problem in blow.problems]
-    return "\n".join([*lines, *problems])
+    problems = [f"- run {run.number}: {problem}" for run in runs for problem in run.problems]
+    return "\n".join([*lines, "", *problems])
 
 
 def main() -> None:
     """Strike, and print the table."""
     parser = argparse.ArgumentParser(description="What SIGKILL costs.")
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and for what was measured")
-    parser.add_argument("--blows", type=int, default=25, help="of every kind")
+    parser.add_argument("--blows", type=int, default=25, help="for every victim")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="file for the result")
     options = parser.parse_args()
     shutil.rmtree(options.work / "whole", ignore_errors=True)
     whole = undisturbed(options.work / "whole")
-    text = report(struck(options.work, options.blows, options.seed, whole), whole, options.seed)
+    text = report(struck_runs(options.work, options.blows, options.seed, whole), whole, options.seed)
     print(text)
     if options.out:
         options.out.write_text(text)

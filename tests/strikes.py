@@ -1,12 +1,14 @@
 """Real runs against a model server in a process of its own, struck by SIGKILL: for tests and `bench_faults.py`.
 
-In: who is to die, and when. Out: what it cost, once the same command has brought the run to its end. The server writes
-every answer down before it sends it, so that its own death loses no count; an answer that nobody was there to receive
-counts too.
+In: a seed. Out: what became of a run whose driver, workers and server were killed, once the same command has brought it
+to its end. The server writes every answer down before it sends it, so that its own death loses no count; an answer that
+nobody was there to receive counts too.
 """
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 import random
 import signal
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +38,9 @@ WINDOW = 16
 LATENCY_SECONDS = 0.05
 MARK = "FINEINSTRUCTIONS_STRUCK_RUN"
 """Variable that every process of a run inherits, by which those that outlive it are found."""
-MAX_CALLS = 6
-"""Calls of the command after which a run that still has not come to its end is given up."""
+MAX_CALLS_OF_COMMAND = 8
+"""After which a run that still has not come to its end is given up."""
+DIGEST_BYTES = 8
 PATIENCE_SECONDS = 300.0
 
 
@@ -82,9 +86,14 @@ class ModelServer:
             self._process.communicate()
             self._process = None
 
+    def answers(self) -> list[bytes]:
+        """Digests of the chat requests that it has made an answer to, in order, whoever received it."""
+        raw = self._answers.read_bytes() if self._answers.exists() else b""
+        return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+
     def num_answers(self) -> int:
-        """Chat requests that it has made an answer to, whoever received it."""
-        return self._answers.stat().st_size if self._answers.exists() else 0
+        """How many there are."""
+        return self._answers.stat().st_size // DIGEST_BYTES if self._answers.exists() else 0
 
     def in_flight(self) -> int:
         """Requests that it is working on now."""
@@ -96,14 +105,14 @@ class ModelServer:
 
 
 def serve(port: int, answers: Path, gauge: Path) -> None:
-    """Be the server: one byte in `answers` for every answer, and the requests under way in `gauge` when asked.
+    """Be the server: the digest of every request answered in `answers`, those under way in `gauge` when asked.
 
     It ends with whoever started it, by the end of its standard input.
     """
     book = os.open(answers, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def written_down(body: Mapping[str, Any]) -> str:
-        os.write(book, b".")
+        os.write(book, hashlib.blake2b(json.dumps(body).encode(), digest_size=DIGEST_BYTES).digest())
         return str(echo(body))
 
     async def run() -> None:
@@ -167,22 +176,31 @@ class Undisturbed:
 
     recipe: Path
     tables: dict[str, dict[str, bytes]]
-    num_calls: int
-    """Answers of the model server that it takes."""
+    answers: Counter[bytes]
+    """Requests that the model server answered."""
     seconds: float
 
 
 @dataclass
 class Blow:
-    """What one SIGKILL cost."""
+    """One SIGKILL, or several at once."""
 
     victim: Victim
+    num_killed: int
+    in_flight: int
+    """Requests that the server worked on at that moment."""
+    num_answers: int
+    """Answers that it had given by then."""
+    wasted_calls: int = 0
+    """Answers given before that had to be asked for again after it."""
+
+
+@dataclass
+class Struck:
+    """A run, all the blows to it, and what came of it."""
+
     number: int
-    seconds_in: float
-    """Moment of the blow, in seconds from the start of the driver."""
-    in_flight: int = 0
-    """Requests that the server worked on then."""
-    num_killed: int = 0
+    blows: list[Blow] = field(default_factory=list)
     num_calls_of_command: int = 1
     """How often the command was given until the run had come to its end."""
     wasted_calls: int = 0
@@ -205,7 +223,7 @@ def undisturbed(folder: Path) -> Undisturbed:
         driver = start_driver(recipe, run, server, "undisturbed")
         expect(driver.wait(PATIENCE_SECONDS) == 0, (folder / "errors").read_text())
         seconds = time.monotonic() - began
-        return Undisturbed(recipe, tables_of(run), server.num_answers(), seconds)
+        return Undisturbed(recipe, tables_of(run), Counter(server.answers()), seconds)
 
 
 def start_driver(recipe: Path, run: Path, server: ModelServer, mark: str) -> "subprocess.Popen[bytes]":
@@ -217,122 +235,144 @@ def start_driver(recipe: Path, run: Path, server: ModelServer, mark: str) -> "su
         )
 
 
-def strike(victim: Victim, number: int, seed: int, whole: Undisturbed, folder: Path) -> Blow:
-    """Start a run, kill at a random moment, bring the run to its end, compare.
+def strike(number: int, seed: int, whole: Undisturbed, folder: Path) -> Struck:
+    """Start a run, strike every victim once in turn, bring the run to its end, compare.
 
     Args:
-        victim: Who dies.
-        number: Which blow of this kind it is; with the seed it settles the moment, a share of the run's time where it
-            is even, and of its calls where it is odd.
-        seed: Seed of all blows.
+        number: Which run it is; with the seed it settles order and moments of the blows. Every other one falls when a
+            share of the calls is answered, as most of a small run's time is spent on starting processes.
+        seed: Seed of all runs.
         whole: What an undisturbed run gives.
         folder: Empty folder for the run and its server.
+
+    Returns:
+        What came of it; blows that the run did not wait for are not among it.
     """
-    chance = random.Random(f"{seed} {victim} {number}")
-    for attempt in range(20):
-        home = folder / f"attempt-{attempt}"
-        blow = _strike(victim, number, chance, whole, home)
-        if blow is not None:
-            return blow
-    raise AssertionError(f"{victim} {number}: every run was over before it could be struck")
-
-
-def _strike(victim: Victim, number: int, chance: random.Random, whole: Undisturbed, home: Path) -> Blow | None:
-    """One try; None where the run was over first."""
-    mark, run = uuid.uuid4().hex, home / "run"
-    moment, which, pause = chance.random(), chance.random(), chance.uniform(0.0, 1.5)
-    with ModelServer(home / "server") as server:
-        driver = start_driver(whole.recipe, run, server, mark)
+    chance = random.Random(f"{seed} {number}")
+    victims = chance.sample(VICTIMS, len(VICTIMS))
+    shares = sorted(chance.random() for _ in victims)
+    with ModelServer(folder / "server") as server:
+        assault = _Assault(whole, folder / "run", server, number)
         try:
-            began = time.monotonic()
-            _wait_for(moment, by_calls=number % 2 == 1, whole=whole, server=server, driver=driver)
-            pids = [] if driver.poll() is not None else _victims(victim, driver, server, mark, which)
-            if not pids:
-                return None
-            blow = Blow(victim, number, round(time.monotonic() - began, 2), server.in_flight())
-            blow.num_killed = _kill(victim, pids, server)
-            if victim == "server":
-                time.sleep(pause)
-                server.start()
-            _finish(driver, whole.recipe, run, server, mark, blow)
-            blow.wasted_calls = server.num_answers() - whole.num_calls
+            for turn, (victim, share) in enumerate(zip(victims, shares, strict=True)):
+                pause = None if (turn + number) % 2 else chance.uniform(0.0, whole.seconds / 3)
+                assault.wait(share, pause)
+                assault.strike(victim, chance)
+            assault.finish()
         finally:
-            driver.kill()
-            driver.wait()
-    if blow.num_killed == 0:
-        return None
-    _compare(run, whole, blow)
-    return blow
+            assault.end()
+        return assault.struck
 
 
-def _wait_for(
-    moment: float, *, by_calls: bool, whole: Undisturbed, server: ModelServer, driver: "subprocess.Popen[bytes]"
-) -> None:
-    """Wait for a moment of a run, as a share of its time or, as most of that is spent on starting, of its calls."""
-    began = time.monotonic()
-    while driver.poll() is None:
-        share = server.num_answers() / whole.num_calls if by_calls else (time.monotonic() - began) / whole.seconds
-        if share >= moment:
+class _Assault:
+    """A run while it is being struck."""
+
+    def __init__(self, whole: Undisturbed, run: Path, server: ModelServer, number: int) -> None:
+        self._whole, self._run, self._server = whole, run, server
+        self._mark = uuid.uuid4().hex
+        self.struck = Struck(number)
+        self._driver = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return start_driver(self._whole.recipe, self._run, self._server, self._mark)
+
+    def wait(self, share: float, pause: float | None) -> None:
+        """Wait for some seconds, or else until a share of the calls is answered; not beyond the end of the driver."""
+        due = time.monotonic() + (pause or 0.0)
+        while self._goes_on():
+            share_done = self._server.num_answers() / self._whole.answers.total()
+            if time.monotonic() >= due if pause is not None else share_done >= share:
+                return
+            time.sleep(0.002)
+
+    def _goes_on(self) -> bool:
+        """Whether the run is not at its end; where its driver stopped with a line, the command is given again."""
+        code = self._driver.poll()
+        if code is None:
+            return True
+        if code == 0:
+            return False
+        self._again()
+        return True
+
+    def _again(self) -> None:
+        """Give the command again, once everything of the last one is gone."""
+        self._look_for_orphans()
+        self.struck.num_calls_of_command += 1
+        expect(self.struck.num_calls_of_command <= MAX_CALLS_OF_COMMAND, self._said()[-500:])
+        self._driver = self._start()
+
+    def _said(self) -> str:
+        return (self._run.parent / "errors").read_text()
+
+    def strike(self, victim: Victim, chance: random.Random) -> None:
+        """Kill, unless the run is at its end."""
+        pids = self._pids(victim, chance)
+        if not pids:
             return
-        time.sleep(0.002)
+        blow = Blow(victim, 0, self._server.in_flight(), self._server.num_answers())
+        if victim == "server":
+            self._server.kill()
+            blow.num_killed = 1
+            time.sleep(chance.uniform(0.0, 1.5))
+            self._server.start()
+        for pid in pids if victim != "server" else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                blow.num_killed += 1
+        if blow.num_killed:
+            self.struck.blows.append(blow)
+        if victim == "driver":
+            self._driver.wait()
+            self._again()
 
+    def _pids(self, victim: Victim, chance: random.Random) -> list[int]:
+        """Who is to be killed; where there is no worker at the moment, the first that come."""
+        while self._goes_on():
+            if victim in ("driver", "server"):
+                return [self._driver.pid]
+            workers = sorted(pid for pid, line in processes_of(self._mark).items() if is_worker(line))
+            if workers:
+                return workers if victim == "every worker" else [chance.choice(workers)]
+            time.sleep(0.02)
+        return []
 
-def _victims(
-    victim: Victim, driver: "subprocess.Popen[bytes]", server: ModelServer, mark: str, which: float
-) -> list[int]:
-    """Process ids to be killed; where there is no worker at the moment, the first that come."""
-    if victim in ("driver", "server"):
-        return [driver.pid]
-    while driver.poll() is None:
-        workers = sorted(pid for pid, line in processes_of(mark).items() if is_worker(line))
-        if workers:
-            return workers if victim == "every worker" else [workers[int(which * len(workers))]]
-        time.sleep(0.002)
-    return []
+    def finish(self) -> None:
+        """Bring the run to its end and compare it: nothing lost, nothing twice, the same bytes, nothing left."""
+        while self._goes_on():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._driver.wait(PATIENCE_SECONDS)
+        self._look_for_orphans()
+        self._count_waste()
+        found, problems = tables_of(self._run), self.struck.problems
+        problems += [str(finding) for finding in fineinstructions.verify(self._run)]
+        problems += [f"{name}: other bytes" for name in TABLES if found[name] != self._whole.tables[name]]
+        problems += [f"left behind: {path.relative_to(self._run)}" for path in self._run.rglob("tmp-*")]
 
+    def _look_for_orphans(self) -> None:
+        deadline = time.monotonic() + 15
+        while (left := processes_of(self._mark)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.struck.problems += [f"outlived its driver: {line}" for line in left.values()]
 
-def _kill(victim: Victim, pids: list[int], server: ModelServer) -> int:
-    if victim == "server":
-        server.kill()
-        return 1
-    killed = 0
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
-    return killed
+    def _count_waste(self) -> None:
+        """Lay every answer that was given once too often at the door of the blow that came after the one before it."""
+        answers = self._server.answers()
+        self.struck.wasted_calls = len(answers) - self._whole.answers.total()
+        left = Counter(self._whole.answers)
+        last: dict[bytes, int] = {}
+        for place, answer in enumerate(answers):
+            left[answer] -= 1
+            if left[answer] < 0 and answer in last:
+                at_fault = [blow for blow in self.struck.blows if last[answer] < blow.num_answers + blow.in_flight]
+                if at_fault:
+                    at_fault[0].wasted_calls += 1
+            last[answer] = place
 
-
-def _finish(
-    driver: "subprocess.Popen[bytes]", recipe: Path, run: Path, server: ModelServer, mark: str, blow: Blow
-) -> None:
-    """Wait for the driver, and give its command again for as long as it does not come to its end."""
-    while driver.wait(PATIENCE_SECONDS) != 0:
-        left = _outlived(mark)
-        blow.problems += [f"outlived its driver: {line}" for line in left.values()]
-        if blow.num_calls_of_command == MAX_CALLS:
-            blow.problems.append((run.parent / "errors").read_text()[-500:])
-            return
-        blow.num_calls_of_command += 1
-        driver = start_driver(recipe, run, server, mark)
-    blow.problems += [f"outlived its driver: {line}" for line in _outlived(mark).values()]
-
-
-def _outlived(mark: str) -> dict[int, str]:
-    """Processes of a run that are still there some time after their driver's end."""
-    deadline = time.monotonic() + 15
-    while (left := processes_of(mark)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
-
-
-def _compare(run: Path, whole: Undisturbed, blow: Blow) -> None:
-    """Nothing lost, nothing twice, the same bytes."""
-    blow.problems += [str(finding) for finding in fineinstructions.verify(run)]
-    found = tables_of(run)
-    blow.problems += [f"{name}: other bytes" for name in TABLES if found[name] != whole.tables[name]]
-    leftovers = [str(path) for path in run.rglob("tmp-*")]
-    blow.problems += [f"left behind: {path}" for path in leftovers]
+    def end(self) -> None:
+        """Leave nothing running."""
+        self._driver.kill()
+        self._driver.wait()
 
 
 if __name__ == "__main__":

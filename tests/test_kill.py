@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from pipeline_inputs import call, command, content, take_documents, write_recipe
+from strikes import VICTIMS, WINDOW, WORKERS, strike, undisturbed
 
 TABLES = ("pairs", "matches", "templates", "rejected")
+MAX_PROBES = 10
+"""Short questions about what the server can do, asked again where the answers were not written down yet."""
 
 
 def children_of(pid: int) -> set[int]:
@@ -86,3 +89,16 @@ def test_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     expect_gone(workers)
     assert call("run", recipe, "--out", tmp_path / "run").returncode == 0
     assert call("verify", tmp_path / "run").returncode == 0
+
+
+@pytest.mark.slow
+def test_driver_workers_and_server_killed_in_the_middle_of_their_calls(tmp_path: Path) -> None:
+    """The small version of `benchmarks/bench_faults.py`: all four kinds of blow, several times."""
+    whole = undisturbed(tmp_path / "whole")
+    runs = [strike(number, 1, whole, tmp_path / f"struck-{number}") for number in range(3)]
+    assert [run.problems for run in runs] == [[], [], []]
+    struck = {blow.victim for run in runs for blow in run.blows}
+    assert struck == set(VICTIMS), "too few runs were under way for long enough"
+    for run in runs:
+        at_risk = sum(WINDOW * WORKERS for blow in run.blows if blow.victim != "server")
+        assert run.wasted_calls <= at_risk + MAX_PROBES

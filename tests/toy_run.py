@@ -2,7 +2,8 @@
 
 Documents -> one match per document -> one pair per match -> published tables. A word in a document's text decides its
 fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, TASK kills the worker's parent,
-RAISE, DATA, CONFIG, BACKEND and FULL raise, and BROKEN raises as long as there is a file `broken` beside the run.
+RAISE, DATA, CONFIG, BACKEND and FULL raise, FILL fills the disk and raises, HUNGRY wants more memory than there is, and
+BROKEN raises as long as there is a file `broken` beside the run.
 """
 
 import json
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pyarrow.parquet as pq
 
@@ -103,11 +104,23 @@ def meet_fate(text: str) -> None:
         time.sleep(60)  # the worker dies with its parent
     if "FULL" in text:
         Path("/dev/full").write_text("x")
+    if "HUNGRY" in text:
+        bytearray(1 << 40)
     if "RAISE" in text:
         raise RuntimeError("the text said so")
     for word, error in {"DATA": DataError, "CONFIG": ConfigError, "BACKEND": BackendError}.items():
         if word in text:
             raise error(f"{word.lower()} trouble")
+
+
+def fill_disk(folder: Path) -> NoReturn:
+    """Write until nothing more fits, then have another trouble."""
+    try:
+        with (folder / "tmp-filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        raise RuntimeError("the text said so, and the disk is full") from None
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,8 @@ def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:
         for document in documents:
             time.sleep(toy.seconds)
             meet_fate(document.text)
+            if "FILL" in document.text:
+                fill_disk(Path(toy.out))
             if "BROKEN" in document.text and (Path(toy.out).parent / "broken").exists():
                 raise OSError("a disk is full somewhere")
             words = len(document.text.split()[: toy.words])

@@ -6,7 +6,6 @@ Reports are plain words and lines, because an exception of a third party may not
 
 import contextlib
 import ctypes
-import errno
 import gc
 import os
 import signal
@@ -26,6 +25,7 @@ import pyarrow as pa
 
 from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
+from fineinstructions.runs.durable import disk_trouble
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
 from fineinstructions.runs.plan import UnitSpec
@@ -224,11 +224,15 @@ def _report(job: Job[Any, Any], spec: UnitSpec | None, error: BaseException, log
         return Report(ordinal, "pending", str(error))
     if isinstance(error, BackendError):
         return Report(ordinal, "backend_error", str(error))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        line = f"{job.run.root}: no space left on the disk; make room and run again, what is committed is kept"
+    full = disk_trouble(job.run.root, error) if isinstance(error, OSError) else ""
+    if full:
+        return Report(ordinal, "config_error", full)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as trouble:
+        line = disk_trouble(job.run.root, trouble) or f"{log}: {trouble.strerror}; mend it and run again"
         return Report(ordinal, "config_error", line)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     line = " ".join(str(error).split())[:300] or type(error).__name__
     where = f"unit {spec.folder_name}" if spec else "building the models"
     kind: Kind = "data_error" if isinstance(error, DataError) else "unit_error"
