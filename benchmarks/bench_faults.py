@@ -1,12 +1,12 @@
-"""What SIGKILL costs: small runs with a model server are struck again and again, and have to end as if nothing had been.
+"""What SIGKILL costs: small runs with a model server are struck again and again, and must end as if nothing had been.
 
     python benchmarks/bench_faults.py --work FOLDER --out benchmarks/results/NAME.md
 
-Four victims: the driver, one worker, every worker, the model server. Each run is struck by all of them, in an order and
-at moments that the seed settles, until each has had as many blows as `--blows` says. The driver's command is given again
-when it ends, the server is started again by itself. Then nothing may be lost, doubled or left running, and every
-published byte has to be that of an undisturbed run. Wasted calls are answers of the server beyond those that an
-undisturbed run takes. What was measured is kept in FOLDER, so that the command can be stopped and given again.
+Four victims: the driver, one worker, every worker, the model server. Each of them dies once in every run, in an order
+and at moments that the seed settles, until each has had as many blows as `--blows` says. The driver's command is given
+again when it ends, and the server is started again after a moment. Then nothing may be lost, doubled or left running,
+and every published byte has to be that of an undisturbed run. Wasted calls are answers of the server beyond those that
+an undisturbed run takes. What was measured is kept in FOLDER, so that the command can be stopped and given again.
 """
 
 import argparse

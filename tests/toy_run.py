@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -113,6 +114,11 @@ def meet_fate(text: str) -> None:
             raise error(f"{word.lower()} trouble")
 
 
+def pause(seconds: float) -> None:
+    """Sleep; under libfaketime `time.sleep` fails."""
+    threading.Event().wait(seconds)
+
+
 def fill_disk(folder: Path) -> NoReturn:
     """Write until nothing more fits, then have another trouble."""
     try:
@@ -142,7 +148,7 @@ class ToyModels:
 def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:
     def match(documents: Iterator[Document]) -> Iterator[Match | Rejection]:
         for document in documents:
-            time.sleep(toy.seconds)
+            pause(toy.seconds)
             meet_fate(document.text)
             if "FILL" in document.text:
                 fill_disk(Path(toy.out))
@@ -163,7 +169,7 @@ def make_pairs(unit: Unit, models: ToyModels, toy: Toy) -> None:
 
     def judge(matches: Iterator[Match]) -> Iterator[Pair | Rejection]:
         for match in matches:
-            time.sleep(toy.seconds)
+            pause(toy.seconds)
             text = texts[match.document_id]
             meet_fate(text.replace("LATE", "KILL"))
             yield a_pair(match, text, score=1 if "LOW" in text else 3)
