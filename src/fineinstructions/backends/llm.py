@@ -92,6 +92,7 @@ class ChatClient:
         self._known = known or {}
         self._engines: dict[str, ChatEngine] = {}
         self._probes: dict[str, asyncio.Task[Any]] = {}
+        self._names: dict[str, str] = {}
         self._usage = Usage()
         self._fatal: BackendError | None = None
         self._closed = False
@@ -131,6 +132,10 @@ class ChatClient:
         """
         found = self._known.get(model_key(llm or self.llm))
         return found.context_tokens if found else self._start(self._facts(llm or self.llm)).result().context_tokens
+
+    def name_given(self, llm: LlmConfig) -> str:
+        """What a model called itself when it was tried out; empty where it did not, or was not tried out here."""
+        return self._names.get(model_key(llm), "")
 
     def usage(self) -> Usage:
         """What was used so far."""
@@ -292,7 +297,9 @@ class ChatClient:
 
     def _asking(self, llm: LlmConfig) -> Ask:
         async def ask(messages: Sequence[Message], fields: Mapping[str, Any]) -> Completion:
-            return await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
+            completion = await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
+            self._names[model_key(llm)] = completion.model
+            return completion
 
         return ask
 
