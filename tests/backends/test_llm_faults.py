@@ -39,7 +39,7 @@ def test_a_senseless_retry_after_holds_nobody_up(header: str) -> None:
 
 
 def test_a_server_that_answers_for_another_model_is_believed_about_the_text_only() -> None:
-    """Gateways name the model in many ways; lineage holds what was asked for, and a run tells (`test_server_faults`)."""
+    """Gateways name the model in many ways; lineage holds what was asked for, and a run tells of the other name."""
     with (
         ScriptedServer(lambda body: Reply(upper(body), model="another")) as server,
         ChatClient(settings(server, model="m")) as client,
