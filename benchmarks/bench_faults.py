@@ -64,7 +64,8 @@ def report(runs: list[Struck], whole: Undisturbed, seed: int) -> str:
         "",
         f"{len(runs)} runs were struck {len(blows)} times. Runs with anything lost, doubled, other than undisturbed or"
         f" left running: {sum(bool(run.problems) for run in runs)}. The command was given"
-        f" {sum(run.num_calls_of_command - 1 for run in runs)} times again. Wasted calls: {wasted} beside"
+        f" {sum(run.num_calls_of_command - 1 for run in runs)} times again,"
+        f" {sum(run.num_retries for run in runs)} of these with --retry-failed. Wasted calls: {wasted} beside"
         f" {calls * len(runs)} needed, {wasted / len(blows):.1f} a blow.",
         "",
         "| victim | blows | with calls under way | wasted calls, sum | mean | most | a victim can have under way |",

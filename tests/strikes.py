@@ -203,6 +203,8 @@ class Struck:
     blows: list[Blow] = field(default_factory=list)
     num_calls_of_command: int = 1
     """How often the command was given until the run had come to its end."""
+    num_retries: int = 0
+    """How often of these with --retry-failed, because the server was away for longer than requests are made again."""
     wasted_calls: int = 0
     """Answers beyond those of an undisturbed run."""
     problems: list[str] = field(default_factory=list)
@@ -226,9 +228,9 @@ def undisturbed(folder: Path) -> Undisturbed:
         return Undisturbed(recipe, tables_of(run), Counter(server.answers()), seconds)
 
 
-def start_driver(recipe: Path, run: Path, server: ModelServer, mark: str) -> "subprocess.Popen[bytes]":
+def start_driver(recipe: Path, run: Path, server: ModelServer, mark: str, *more: str) -> "subprocess.Popen[bytes]":
     """Give the command."""
-    words = ["run", recipe, "--out", run, "--set", f"llm.base_url={server.base_url}"]
+    words = ["run", recipe, "--out", run, "--set", f"llm.base_url={server.base_url}", *more]
     with (run.parent / "errors").open("ab") as errors:
         return subprocess.Popen(
             command(*words), stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, MARK: mark}
@@ -273,8 +275,8 @@ class _Assault:
         self.struck = Struck(number)
         self._driver = self._start()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return start_driver(self._whole.recipe, self._run, self._server, self._mark)
+    def _start(self, *words: str) -> "subprocess.Popen[bytes]":
+        return start_driver(self._whole.recipe, self._run, self._server, self._mark, *words)
 
     def wait(self, share: float, pause: float | None) -> None:
         """Wait for some seconds, or else until a share of the calls is answered; not beyond the end of the driver."""
@@ -299,11 +301,11 @@ class _Assault:
         """Give the command again, once everything of the last one is gone."""
         self._look_for_orphans()
         self.struck.num_calls_of_command += 1
-        expect(self.struck.num_calls_of_command <= MAX_CALLS_OF_COMMAND, self._said()[-500:])
-        self._driver = self._start()
-
-    def _said(self) -> str:
-        return (self._run.parent / "errors").read_text()
+        said = (self._run.parent / "errors").read_text().splitlines()
+        expect(self.struck.num_calls_of_command <= MAX_CALLS_OF_COMMAND, "\n".join(said[-5:]))
+        has_failed = bool(said) and "run again with --retry-failed" in said[-1]
+        self.struck.num_retries += has_failed
+        self._driver = self._start(*["--retry-failed"] * has_failed)
 
     def strike(self, victim: Victim, chance: random.Random) -> None:
         """Kill, unless the run is at its end."""
