@@ -85,7 +85,7 @@ class Completion:
             content, refusal = message.get("content"), message.get("refusal")
             usage = body.get("usage") or {}
             asked, said = (int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
-            finish_reason, model = (str(of.get(name) or "") for of, name in ((choice, "finish_reason"), (body, "model")))
+            finish_reason, model = str(choice.get("finish_reason") or ""), str(body.get("model") or "")
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
             raise ValueError("the body is no chat completion") from None
         if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
