@@ -50,8 +50,8 @@ test-all: test slurm
 slurm:
 	@( for p in munged slurmctld slurmd sbatch; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || exit 1; done ) || \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurm-wlm munge >/dev/null; } || \
-	echo "no Slurm here and no way to install it: its tests are skipped (Debian: apt install slurm-wlm munge)"
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurm-wlm munge faketime >/dev/null; } || \
+	echo "no Slurm here and no way to install it: its tests are skipped (Debian: apt install slurm-wlm munge faketime)"
 
 demo: $(VENV)/base.stamp
 	@$(BIN)/fineinstructions run recipes/quickstart.yaml --out $(DEMO)

@@ -247,6 +247,30 @@ def test_no_file_is_trusted_with_code(path: Path) -> None:
                     assert ast.unparse(value) == "False", f"{path.name}:{value.lineno}"
 
 
+DATABASES = {"sqlite3", "dbm", "shelve", "lmdb", "bsddb3", "plyvel", "rocksdb", "diskcache", "duckdb", "tinydb"}
+"""What locks or maps its files, which goes wrong on a disk that several machines share."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_database_on_a_shared_disk(path: Path) -> None:
+    """Caches and journals are files that are appended to; `tests/backends/test_cache.py` tears them at every byte."""
+    assert not DATABASES & {name.split(".")[0] for name in imports(tree_of(path))}
+
+
+WALL_CLOCK = {
+    "backends.endpoint": "a Retry-After with a date",
+    "engines.slurm": "a name for a folder",
+    "runs.status": "rates for people",
+}
+"""Who may ask what time it is, and what for; everybody else measures with a clock that is never set."""
+
+
+def test_nothing_that_counts_depends_on_the_time_of_day() -> None:
+    asking = re.compile(r"\btime\.time(_ns)?\(|\b(datetime|date)\.(now|utcnow|today)\(|\btime\.(local|gm)time\(")
+    found = {module for module, path in NAMES.items() if asking.search(path.read_text(encoding="utf-8"))}
+    assert found == set(WALL_CLOCK)
+
+
 def heavy_modules_after(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint('\\n', *sorted(set(sys.modules) & {HEAVY!r}), sep=' ')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

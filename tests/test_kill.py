@@ -6,12 +6,16 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from pipeline_inputs import call, command, content, take_documents, write_recipe
+from strikes import VICTIMS, WINDOW, WORKERS, Struck, strike, undisturbed
 
 TABLES = ("pairs", "matches", "templates", "rejected")
+MAX_PROBES = 10
+"""Short questions about what the server can do, asked again where the answers were not written down yet."""
 
 
 def children_of(pid: int) -> set[int]:
@@ -86,3 +90,16 @@ def test_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     expect_gone(workers)
     assert call("run", recipe, "--out", tmp_path / "run").returncode == 0
     assert call("verify", tmp_path / "run").returncode == 0
+
+
+@pytest.mark.slow
+def test_driver_workers_and_server_killed_in_the_middle_of_their_calls(tmp_path: Path) -> None:
+    """The small version of `benchmarks/bench_faults.py`: runs until every kind of blow was dealt twice."""
+    whole = undisturbed(tmp_path / "whole")
+    runs: list[Struck] = []
+    while min(Counter([*VICTIMS, *(blow.victim for run in runs for blow in run.blows)]).values()) < 3:
+        assert len(runs) < 12, "runs were over before they could be struck"
+        runs.append(strike(len(runs), 1, whole, tmp_path / f"struck-{len(runs)}"))
+        assert runs[-1].problems == []
+        at_risk = sum(WINDOW * WORKERS for blow in runs[-1].blows if blow.victim != "server")
+        assert runs[-1].wasted_calls <= at_risk + MAX_PROBES

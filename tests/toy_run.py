@@ -2,19 +2,21 @@
 
 Documents -> one match per document -> one pair per match -> published tables. A word in a document's text decides its
 fate: SKIP and LOW are rejected, KILL and (in the second phase) LATE kill the worker, TASK kills the worker's parent,
-RAISE, DATA, CONFIG, BACKEND and FULL raise, and BROKEN raises as long as there is a file `broken` beside the run.
+RAISE, DATA, CONFIG, BACKEND and FULL raise, FILL fills the disk and raises, HUNGRY wants more memory than there is, and
+BROKEN raises as long as there is a file `broken` beside the run.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pyarrow.parquet as pq
 
@@ -110,6 +112,8 @@ def meet_fate(text: str) -> None:
         time.sleep(60)  # the worker dies with its parent
     if "FULL" in text:
         Path("/dev/full").write_text("x")
+    if "HUNGRY" in text:
+        bytearray(1 << 40)
     if "RAISE" in text:
         raise RuntimeError("the text said so")
     for word, error in {"DATA": DataError, "CONFIG": ConfigError, "BACKEND": BackendError}.items():
@@ -117,10 +121,29 @@ def meet_fate(text: str) -> None:
             raise error(f"{word.lower()} trouble")
 
 
+def pause(seconds: float) -> None:
+    """Sleep; under libfaketime `time.sleep` fails."""
+    threading.Event().wait(seconds)
+
+
+def fill_disk(folder: Path) -> NoReturn:
+    """Write until nothing more fits, then have another trouble."""
+    try:
+        with (folder / "tmp-filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        raise RuntimeError("the text said so, and the disk is full") from None
+
+
 @dataclass(frozen=True)
 class ToyModels:
     closed: Path
     name: str = "toy model"
+
+    def look_again(self) -> None:
+        with self.closed.with_suffix(".again").open("a") as file:
+            file.write(f"{os.getpid()}\n")
 
     def close(self) -> None:
         with self.closed.open("a") as file:
@@ -132,8 +155,10 @@ class ToyModels:
 def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:
     def match(documents: Iterator[Document]) -> Iterator[Match | Rejection]:
         for document in documents:
-            time.sleep(toy.seconds)
+            pause(toy.seconds)
             meet_fate(document.text)
+            if "FILL" in document.text:
+                fill_disk(Path(toy.out))
             if "BROKEN" in document.text and (Path(toy.out).parent / "broken").exists():
                 raise OSError("a disk is full somewhere")
             words = len(document.text.split()[: toy.words])
@@ -151,7 +176,7 @@ def make_pairs(unit: Unit, models: ToyModels, toy: Toy) -> None:
 
     def judge(matches: Iterator[Match]) -> Iterator[Pair | Rejection]:
         for match in matches:
-            time.sleep(toy.seconds)
+            pause(toy.seconds)
             text = texts[match.document_id]
             meet_fate(text.replace("LATE", "KILL"))
             yield a_pair(match, text, score=1 if "LOW" in text else 3)

@@ -10,7 +10,7 @@ Everything after it looks at numbers, or copies rows as Arrow has them, which on
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def _runs_here(config: ExportConfig) -> bool:
     return with_overrides(config.llm, config.rephrase.llm).engine == "transformers"
 
 
-def _do(engine: Engine, job: Job[Counters, Exported], specs: list[UnitSpec], progress: Progress) -> None:
+def _do(engine: Engine, job: Job[Counters, Exported], specs: Sequence[UnitSpec], progress: Progress) -> None:
     todo = job.run.todo(job.phase, specs, retry_failed=True)
     progress.start(job.phase, len(specs), len(specs) - len(todo))
     told = 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from fineinstructions.backends.batch_files import finish_round, start_round
 from fineinstructions.backends.cache import ResponseCache
-from fineinstructions.backends.capabilities import Capabilities, model_key
+from fineinstructions.backends.capabilities import Capabilities, is_another, model_key
 from fineinstructions.backends.chat import model_name
 from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.errors import ConfigError, PendingError
@@ -60,8 +60,13 @@ def require_answers_now(config: RunConfig) -> None:
             raise ConfigError(f"llm.engine: {stage} asks by batch files, which only a run does; use server here")
 
 
-def record_endpoints(setup: Setup, phase: str) -> None:
+def record_endpoints(setup: Setup, phase: str, note: Callable[[str], None]) -> None:
     """Find out what the models of a phase can do, unless that stands in the run folder already.
+
+    Args:
+        setup: The run.
+        phase: The phase.
+        note: Told where a server answers with another model than it was asked for.
 
     Raises:
         BackendError: If a server does not answer.
@@ -78,6 +83,13 @@ def record_endpoints(setup: Setup, phase: str) -> None:
     with ChatClient(setup.config.llm, cache, known=others, batches_dir=setup.batches_dir) as client:
         found = {stage: (llm, client.capabilities(llm)) for stage, llm in missing.items()}
         entries = {stage: _entry(llm, future.result()) for stage, (llm, future) in found.items()}
+        names = {stage: client.name_given(llm) for stage, llm in missing.items()}
+    for stage, llm in missing.items():
+        if is_another(llm.model, names[stage]):
+            note(
+                f"{stage}: {llm.address} was asked for {llm.model!r} and answers as {names[stage]!r}; the pairs will"
+                " name the model that was asked for, so look which one is served"
+            )
     write_text(setup.root / ENDPOINTS_FILE, json.dumps(known | entries, ensure_ascii=False, indent=1) + "\n")
 
 

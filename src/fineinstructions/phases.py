@@ -176,6 +176,11 @@ class Models:
 
         return EmbeddedJudge()
 
+    def look_again(self) -> None:
+        """Find the replies of models that other processes have stored since."""
+        if "client" in vars(self):
+            self.client.look_again()
+
     def close(self) -> None:
         """Close the connections to model servers, if any were made."""
         if "client" in vars(self):

@@ -342,7 +342,7 @@ class Driver:
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
         asks_a_server = _asks_a_server(self._config, phase)
         if todo:
-            record_endpoints(self._setup, phase)
+            record_endpoints(self._setup, phase, self._progress.note)
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 

@@ -31,16 +31,45 @@ def test_reading_only_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("cut", [1, 2, 30, 75, 100])
-def test_a_torn_tail_loses_only_its_own_entry(tmp_path, cut):
-    with ResponseCache(tmp_path) as cache:
-        cache.put(key(1), {"text": "one" * 20})
-        cache.put(key(2), {"text": "two" * 20})
-    (segment,) = tmp_path.iterdir()
-    segment.write_bytes(segment.read_bytes()[:-cut])
-    with ResponseCache(tmp_path) as cache:
-        assert cache.get(key(1)) == {"text": "one" * 20}
-        assert cache.get(key(2)) is None
+@pytest.mark.parametrize("tail", [b"", b"\0" * 64, b"\xff\xfe{", b'\n{"key":"', b"}\n", b"null\n[]\n"])
+def test_a_tail_torn_at_any_byte_loses_only_its_own_entries(tmp_path, tail):
+    """Whatever a kill or a power cut leaves behind it, what is found is what was put, and writing goes on."""
+    values = {number: {"text": f"{number} \u2028 é\n"} for number in range(3)}
+    with ResponseCache(tmp_path / "whole") as cache:
+        for number, value in values.items():
+            cache.put(key(number), value)
+    (segment,) = (tmp_path / "whole").iterdir()
+    raw = segment.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(raw) if byte == ord("\n")]
+    for length in range(ends[0], len(raw) + 1):
+        torn = tmp_path / f"torn-{length}"
+        torn.mkdir()
+        (torn / "1.jsonl").write_bytes(raw[:length] + tail)
+        with ResponseCache(torn) as cache:
+            found = {number: cache.get(key(number)) for number in values}
+            cache.put(key(9), {"text": "nine"})
+        for number, end in enumerate(ends):
+            whole = (raw[:length] + tail).startswith(raw[:end])
+            assert found[number] == (values[number] if whole else None)
+        with ResponseCache(torn) as cache:
+            assert {number: cache.get(key(number)) for number in values} == found
+            assert cache.get(key(9)) == {"text": "nine"}
+
+
+def test_what_another_process_stores_is_found_by_looking_again(tmp_path):
+    """A worker that takes over a dead one's unit asks nothing that was answered already."""
+    with ResponseCache(tmp_path) as mine, ResponseCache(tmp_path) as other:
+        mine.put(key(1), {"text": "mine"})
+        other.put(key(2), {"text": "other"})
+        assert mine.get(key(2)) is None
+        mine.look_again()
+        assert [mine.get(key(number)) for number in (1, 2)] == [{"text": "mine"}, {"text": "other"}]
+        mine.put(key(3), {"text": "three"})
+        assert [mine.get(key(number)) for number in (1, 2, 3)] == [
+            {"text": "mine"},
+            {"text": "other"},
+            {"text": "three"},
+        ]
 
 
 def test_damaged_lines_in_the_middle_count_as_absent(tmp_path):

@@ -39,8 +39,11 @@ def test_a_senseless_retry_after_holds_nobody_up(header: str) -> None:
 
 
 def test_a_server_that_answers_for_another_model_is_believed_about_the_text_only() -> None:
-    """Gateways name the model in many ways; lineage holds what was asked for."""
-    with ScriptedServer(upper) as server, ChatClient(settings(server, model="m")) as client:
+    """Gateways name the model in many ways; lineage holds what was asked for, and a run tells of the other name."""
+    with (
+        ScriptedServer(lambda body: Reply(upper(body), model="another")) as server,
+        ChatClient(settings(server, model="m")) as client,
+    ):
         assert client.submit(request("hello")).result(20).text == "HELLO"
         assert client.usage().calls == 1
 
@@ -91,9 +94,17 @@ def test_answers_for_other_prompts_stay_with_the_request_they_came_for() -> None
     assert replies == ["answer for nobody", *(f"answer for word {n}" for n in range(9))]
 
 
-@pytest.mark.parametrize("fault", ["unavailable", "reset", "half_body", "wrong_type", "bad_json", "no_choice", "hang"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("rate_limit", "server_error", "unavailable", "reset", "half_body", "wrong_type"),
+        *("bad_json", "no_choice", "hang"),
+    ],
+)
 def test_a_server_that_only_fails_ends_the_run_in_one_line_that_says_why(fault: str) -> None:
     said = {
+        "rate_limit": "HTTP 429",
+        "server_error": "HTTP 500",
         "unavailable": "HTTP 503",
         "reset": "connection failed",
         "half_body": "connection failed",

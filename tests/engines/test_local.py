@@ -85,6 +85,9 @@ def test_a_unit_that_kills_its_worker_is_set_aside_alone(tmp_path: Path, open_un
     assert failed(toy.out) == {"read": {"worker_died": 10}}
     assert check(toy.out) == []
     assert status(RunFolder.open(toy.out)).phases[0].num_set_aside == 1
+    assert len(set(Path(toy.out).with_suffix(".again").read_text().split())) >= 2, (
+        "looked for what the dead ones stored"
+    )
     again = run_toy(toy)
     assert [o.num_done for o in again] == [0, 0]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toy_run import Toy, check, content, run_toy, some_texts, write_documents
 
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.runs import Phase, RunFolder, funnel, status
 
 
@@ -150,6 +150,35 @@ def test_a_damaged_published_part_is_made_again(toy: Toy) -> None:
     (Path(toy.out) / "pairs" / "part-00000.parquet").write_bytes(b"PAR1")
     assert units_done(toy) == [0, 0]
     assert content(toy.out) == before
+
+
+def test_a_torn_manifest_of_a_table_makes_it_again(toy: Toy) -> None:
+    run_toy(toy)
+    before = content(toy.out)
+    path = Path(toy.out) / "plan" / "published" / "pairs" / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "pairs: not published; run again to finish it" in map(str, check(toy.out))
+    assert units_done(toy) == [0, 0]
+    assert content(toy.out) == before
+    assert check(toy.out) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("run.json", "choose another --out"), ("matches.json", "delete the file and run again")]
+)
+def test_a_torn_plan_is_one_line_that_says_what_to_do(toy: Toy, name: str, remedy: str) -> None:
+    run_toy(toy)
+    path = Path(toy.out) / "plan" / name
+    raw = path.read_bytes()
+    for length in (0, 1, len(raw) // 2, len(raw) - 3):
+        path.write_bytes(raw[:length])
+        with pytest.raises(DataError, match=f"{name}: damaged.*{remedy}"):
+            run_toy(toy)
+    before = content(toy.out)
+    if name == "matches.json":
+        path.unlink()
+        assert units_done(toy) == [0, 0]
+        assert content(toy.out) == before
 
 
 def test_changed_content_of_the_same_size_is_found_by_a_thorough_look(toy: Toy) -> None:

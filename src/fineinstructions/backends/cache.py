@@ -57,11 +57,11 @@ class ResponseCache:
         """
         with self._lock:
             place = self._places().get(bytes.fromhex(key))
-        if place is None:
-            return None
-        number, start = place
+            if place is None:
+                return None
+            path, start = self._segments[place[0]], place[1]
         try:
-            with self._segments[number].open("rb") as segment:
+            with path.open("rb") as segment:
                 segment.seek(start)
                 line = segment.readline()
             entry = json.loads(line)
@@ -95,6 +95,12 @@ class ResponseCache:
                 self._end_segment()  # its tail may be torn, and the next line must not be joined to that
                 raise BackendError(f"{self._dir}: cannot be written: {error}", hint="free space, then rerun") from None
             places[bytes.fromhex(key)] = (len(self._segments) - 1, start)
+
+    def look_again(self) -> None:
+        """Have the segments read anew by the next question: one of another process may have grown since."""
+        with self._lock:
+            self._end_segment()  # the next line goes into a new one, with a number of its own
+            self._index = None
 
     def close(self) -> None:
         """Close the segment being written; reading stays possible."""

@@ -60,6 +60,17 @@ def model_key(llm: LlmConfig) -> str:
     return f"{llm.engine} {where} {llm.model} {llm.structured}"
 
 
+def is_another(asked: str, named: str) -> bool:
+    """Whether a model that was asked by one name calls itself by another; gateways and dates add to a name.
+
+    Example:
+        >>> is_another("openai/gpt-4o", "gpt-4o-2024-08-06"), is_another("llama-8b", "qwen-7b"), is_another("m", "")
+        (False, True, False)
+    """
+    mine, theirs = (name.lower().rstrip("/").rpartition("/")[2] for name in (asked, named))
+    return mine not in theirs and theirs not in mine
+
+
 async def find_structured(ask: Ask) -> Structured:
     """How a server holds a reply to a schema.
 

@@ -64,10 +64,12 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     logprobs: tuple[TokenLogprob, ...] | None = None
+    model: str = ""
+    """What the model calls itself; empty where it does not, and for a completion from the cache."""
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values, for the cache; those of a completion without log-probabilities do not name them."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name != "logprobs"}
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("logprobs", "model")}
         return plain if self.logprobs is None else {**plain, "logprobs": to_plain_logprobs(self.logprobs)}
 
     @classmethod
@@ -83,13 +85,14 @@ class Completion:
             content, refusal = message.get("content"), message.get("refusal")
             usage = body.get("usage") or {}
             asked, said = (int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
-            finish_reason = str(choice.get("finish_reason") or "")
+            finish_reason, model = str(choice.get("finish_reason") or ""), str(body.get("model") or "")
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
             raise ValueError("the body is no chat completion") from None
         if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
             raise ValueError("the reply has no text")
         text, declined = encodable(content or ""), encodable(str(refusal or ""))
-        return cls(text, encodable(finish_reason), declined, asked, said, read_logprobs(choice.get("logprobs")))
+        logprobs = read_logprobs(choice.get("logprobs"))
+        return cls(text, encodable(finish_reason), declined, asked, said, logprobs, encodable(model))
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Completion":

@@ -92,6 +92,7 @@ class ChatClient:
         self._known = known or {}
         self._engines: dict[str, ChatEngine] = {}
         self._probes: dict[str, asyncio.Task[Any]] = {}
+        self._names: dict[str, str] = {}
         self._usage = Usage()
         self._fatal: BackendError | None = None
         self._closed = False
@@ -132,6 +133,10 @@ class ChatClient:
         found = self._known.get(model_key(llm or self.llm))
         return found.context_tokens if found else self._start(self._facts(llm or self.llm)).result().context_tokens
 
+    def name_given(self, llm: LlmConfig) -> str:
+        """What a model called itself when it was tried out; empty where it did not, or was not tried out here."""
+        return self._names.get(model_key(llm), "")
+
     def usage(self) -> Usage:
         """What was used so far."""
         figures = [engine.figures() for engine in list(self._engines.values())]
@@ -141,6 +146,11 @@ class ChatClient:
             retries=sum(f["retries"] for f in figures),
             peak_in_flight=max((f["peak_in_flight"] for f in figures), default=0),
         )
+
+    def look_again(self) -> None:
+        """Find the replies that other processes have stored since the cache was read."""
+        if self._cache is not None:
+            self._cache.look_again()
 
     def close(self) -> None:
         """Cancel what is under way, close the connections and end the thread."""
@@ -289,7 +299,9 @@ class ChatClient:
 
     def _asking(self, llm: LlmConfig) -> Ask:
         async def ask(messages: Sequence[Message], fields: Mapping[str, Any]) -> Completion:
-            return await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
+            completion = await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
+            self._names[model_key(llm)] = completion.model
+            return completion
 
         return ask
 

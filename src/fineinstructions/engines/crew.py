@@ -54,8 +54,8 @@ class Workforce(Protocol[H]):
     def hire(self, job: Job[Any, Any]) -> H:
         """A worker that builds the models of a job."""
 
-    def give(self, worker: H, spec: UnitSpec) -> None:
-        """Hand a unit to a worker; one that is dead says so when it is listened to."""
+    def give(self, worker: H, spec: UnitSpec, *, again: bool) -> None:
+        """Hand a unit to a worker, saying whether another died over it; one that is dead says so when listened to."""
 
     def listen(self, workers: Sequence[H]) -> Iterable[tuple[H, Report | Death]]:
         """Wait until a worker has something to say, and give what there is; a death is told once."""
@@ -154,7 +154,7 @@ class Crew(Generic[H]):
         worker.open[spec.ordinal] = spec
         if self._on_open:
             self._on_open(spec)
-        self._force.give(worker, spec)
+        self._force.give(worker, spec, again=worker.alone)
 
     def _hear(self, worker: H, said: Report | Death) -> None:
         if isinstance(said, Death):

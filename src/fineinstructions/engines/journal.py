@@ -76,11 +76,11 @@ class JournalReader:
         self._offset += len(whole)
         for line in whole.splitlines():
             try:
-                event = json.loads(line)
-            except ValueError:
-                continue
+                reports = list(self._read(json.loads(line)))
+            except (ValueError, KeyError, TypeError):
+                continue  # torn, or not ours
             self.num_lines += 1
-            yield from self._read(event)
+            yield from reports
 
     def _read(self, event: dict[str, Any]) -> Iterator[Report]:
         if event["event"] == "start":

@@ -70,11 +70,11 @@ class UnitWorker:
         self._models, report = build(job)
         return report
 
-    def do(self, spec: UnitSpec) -> Report:
+    def do(self, spec: UnitSpec, again: bool) -> Report:
         """Do and commit one unit; called from several threads."""
         if self._job is None:
             raise RuntimeError("no job was started")
-        return execute(self._job, self._models, spec)
+        return execute(self._job, self._models, spec, again)
 
     def finish(self) -> bool:
         """Close the models; false where they could not be."""
@@ -156,9 +156,9 @@ class Actors:
         except self._ray.exceptions.RayError:
             return False
 
-    def give(self, actor: Actor, spec: UnitSpec) -> None:
+    def give(self, actor: Actor, spec: UnitSpec, *, again: bool) -> None:
         """Ask an actor for a unit."""
-        actor.calls.add(actor.handle.do.remote(spec))
+        actor.calls.add(actor.handle.do.remote(spec, again))
 
     def listen(self, actors: Sequence[Actor]) -> Iterator[tuple[Actor, Report | Death]]:
         """Wait for an answer of any actor."""

@@ -111,10 +111,10 @@ class Staff:
         theirs.close()
         return Worker(process=process, pipe=mine, resources=resources, gpus=gpus)
 
-    def give(self, worker: Worker, spec: UnitSpec) -> None:
+    def give(self, worker: Worker, spec: UnitSpec, *, again: bool) -> None:
         """Send a unit down a worker's pipe."""
         with suppress(OSError):  # It is dead; its pipe tells so when it is read next, and the unit is open till then.
-            worker.pipe.send(spec)
+            worker.pipe.send((spec, again))
 
     def listen(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Report | Death]]:
         """Wait for the pipes of workers, and read each that has something."""

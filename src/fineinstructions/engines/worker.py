@@ -6,7 +6,6 @@ Reports are plain words and lines, because an exception of a third party may not
 
 import contextlib
 import ctypes
-import errno
 import gc
 import os
 import signal
@@ -28,6 +27,7 @@ from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.backends.office import join_office, office_trouble
 from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
+from fineinstructions.runs.durable import disk_trouble
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
 from fineinstructions.runs.specs import UnitSpec
@@ -36,6 +36,9 @@ from fineinstructions.runs.unit import Unit
 
 class Closable(Protocol):
     """Models that hold something open, such as connections."""
+
+    def look_again(self) -> None:
+        """See what other processes have stored since; called before a unit is done again whose worker died."""
 
     def close(self) -> None:
         """Let go of it; called once, when there is no more work."""
@@ -94,8 +97,9 @@ def serve(pipe: Connection, driver: int) -> None:
     """Main function of a worker process: one phase after the other.
 
     Args:
-        pipe: A job comes in, then its units, then ``None`` once every unit was reported; reports go out, the last of a
-            job when its models are closed. Then the next job. The driver closes the pipe when there is no more work.
+        pipe: A job comes in, then its units, each with whether a worker died over it, then ``None`` once every unit was
+            reported; reports go out, the last of a job when its models are closed. Then the next job. The driver closes
+            the pipe when there is no more work.
         driver: Process id of the driver.
     """
     _die_with(driver)
@@ -116,8 +120,8 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
     lock = threading.Lock()
     under_way: set[int] = set()
 
-    def do(spec: UnitSpec) -> None:
-        report = execute(job, models, spec)
+    def do(spec: UnitSpec, again: bool) -> None:
+        report = execute(job, models, spec, again)
         with lock, contextlib.suppress(BrokenPipeError):
             under_way.discard(spec.ordinal)
             pipe.send(report)
@@ -125,14 +129,15 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
     with ThreadPoolExecutor(job.open_units) as threads:
         while True:
             try:
-                spec = pipe.recv()
+                given = pipe.recv()
             except (EOFError, OSError):
                 _leave(models, is_idle=not under_way)
-            if spec is None:
+            if given is None:
                 break
+            spec, again = given
             with lock:
                 under_way.add(spec.ordinal)
-            threads.submit(do, spec)
+            threads.submit(do, spec, again)
     return close(job, models)
 
 
@@ -178,10 +183,19 @@ def _leave(models: Closable, *, is_idle: bool) -> NoReturn:
         os._exit(0)
 
 
-def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
-    """Do and commit one unit; any trouble becomes a report."""
+def execute(job: Job[M, C], models: M, spec: UnitSpec, again: bool = False) -> Report:
+    """Do and commit one unit; any trouble becomes a report.
+
+    Args:
+        job: What to do.
+        models: Models of the job.
+        spec: The unit.
+        again: Whether a worker died over it, who may have stored replies of models.
+    """
     began = time.monotonic()
     try:
+        if again:
+            models.look_again()
         with job.run.unit(job.phase, spec) as unit:
             job.work(unit, models, job.config)
             require_lease(job)
@@ -220,11 +234,15 @@ def _report(job: Job[Any, Any], spec: UnitSpec | None, error: BaseException, log
         return Report(ordinal, "pending", str(error))
     if isinstance(error, BackendError):
         return Report(ordinal, "backend_error", str(error))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        line = f"{job.run.root}: no space left on the disk; make room and run again, what is committed is kept"
+    full = disk_trouble(job.run.root, error) if isinstance(error, OSError) else ""
+    if full:
+        return Report(ordinal, "config_error", full)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as trouble:
+        line = disk_trouble(job.run.root, trouble) or f"{log}: {trouble.strerror}; mend it and run again"
         return Report(ordinal, "config_error", line)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     line = " ".join(str(error).split())[:300] or type(error).__name__
     where = f"unit {spec.folder_name}" if spec else "building the models"
     kind: Kind = "data_error" if isinstance(error, DataError) else "unit_error"

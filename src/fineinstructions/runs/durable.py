@@ -1,10 +1,15 @@
 """Writing that survives a kill or a power cut: temporary name, fsync, rename, fsync of the folder."""
 
+import errno
 import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from fineinstructions.errors import ConfigError
 
 TEMPORARY_PREFIX = "tmp-"
 """Prefix of every name that is not yet in place; leftovers of a killed run are removed by the next one."""
@@ -34,11 +39,15 @@ def sync_tree(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is there with all of its content, or not at all."""
     temporary = beside(path)
-    with temporary.open("w", encoding="utf-8", newline="") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_file(path.parent)
 
 
@@ -60,6 +69,33 @@ def remove_temporary(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def disk_trouble(root: Path, error: OSError) -> str:
+    """One line about a disk that takes nothing more, whoever writes to it; empty where the error is another."""
+    causes = {
+        errno.ENOSPC: "no space left on the disk; make room",
+        errno.EDQUOT: "no space left in the disk quota; make room",
+        errno.EROFS: "the disk has become read-only; mend it",
+    }
+    cause = causes.get(error.errno or 0, "")
+    return f"{root}: {cause} and run again, what is committed is kept" if cause else ""
+
+
+@contextmanager
+def watch_disk(root: Path) -> Iterator[None]:
+    """Tell of a disk that takes nothing more in one line.
+
+    Raises:
+        ConfigError: If that is what went wrong.
+    """
+    try:
+        yield
+    except OSError as error:
+        line = disk_trouble(root, error)
+        if not line:
+            raise
+        raise ConfigError(line) from None
 
 
 def sha256_file(path: Path) -> str:

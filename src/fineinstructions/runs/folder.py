@@ -17,7 +17,7 @@ import numpy as np
 from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import failure
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, write_text
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
 from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.layout import LAYOUT, Layout
 from fineinstructions.runs.lease import hold_lease
@@ -119,7 +119,7 @@ class RunFolder(Layout):
         """Hold the folder alone, bring it in line with the recipe, clear leftovers of a killed run.
 
         Raises:
-            ConfigError: If another run holds the folder, or it no longer fits the recipe.
+            ConfigError: If another run holds the folder, it no longer fits the recipe, or its disk takes no more.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ class RunFolder(Layout):
             self.state_file.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self.root}: cannot be made ({error.strerror}); choose another --out") from None
-        with hold_lease(self.lease_file):
+        with watch_disk(self.root), hold_lease(self.lease_file):
             stale = self._check()
             self._drop(stale)
             self._clear()
@@ -140,8 +140,8 @@ class RunFolder(Layout):
 
     def _clear(self) -> None:
         """Remove what killed drivers and workers left."""
-        units = self.root / "units"
-        for folder in (self.root, self.state_file.parent, *(units.iterdir() if units.exists() else ())):
+        parents = [path for path in (self.root / "units", self.published_folder("")) if path.exists()]
+        for folder in (self.root, self.state_file.parent, *(path for parent in parents for path in parent.iterdir())):
             remove_temporary(folder)
 
     def _new_state(self) -> dict[str, Any]:
