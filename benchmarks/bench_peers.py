@@ -1,7 +1,7 @@
 """This package beside others that ask a language model about every document: speed, cost, and what a kill costs.
 
     python -m venv PEER && PEER/bin/pip install ...        (a folder outside of the repository for each)
-        datatrove:     "datatrove[io,processing]" aiosqlite
+        datatrove:     "datatrove[io,processing]" aiofiles aiosqlite httpx
         distilabel:    "distilabel[openai]" requests
         NeMo Curator:  nemo-curator
     python benchmarks/bench_peers.py --documents D.parquet --peer datatrove=PEER/bin/python --out NAME.md
