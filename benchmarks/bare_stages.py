@@ -34,6 +34,7 @@ from fineinstructions.matches.sample import Sampler, sample
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import PromptedInstantiator, Request, instantiate
 from fineinstructions.pairs.judge import PromptedJudge, judge, select, surplus_pairs, too_low_score
+from fineinstructions.parquet import leave_pandas_out
 from fineinstructions.phases import GROUP_DOCUMENTS
 from fineinstructions.readers import read_documents
 from fineinstructions.recipe import RunConfig
@@ -130,6 +131,7 @@ def run(config: RunConfig, folder: Path) -> list[Pair]:
 def main() -> None:
     """Run a recipe and say what it took."""
     config = load(sys.argv[1], RunConfig)
+    leave_pandas_out()
     before = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         pairs = run(config, Path(folder))

@@ -10,6 +10,7 @@ kept in the scratch folder, and a second call goes on behind it.
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -104,7 +105,7 @@ def phases(out: Path, cost: watching.Cost, began: float) -> dict[str, dict[str, 
     starts = [(event["phase"], event["time"] - began) for event in events if event["event"] == "start"]
     starts = [("input", 0.0), *starts, ("end", cost.seconds)]
     found = {}
-    for (phase, start), (_, stop) in zip(starts, starts[1:], strict=False):
+    for (phase, start), (_, stop) in itertools.pairwise(starts):
         inside = [sample for sample in cost.samples if start <= sample.seconds <= stop]
         found[phase] = {
             "seconds": stop - start,

@@ -9,12 +9,13 @@
 Every program asks the same scripted server, which runs in a process of its own, the same question about the same
 documents: the published instantiation prompt with one template. Ours is `fineinstructions instantiate` with one worker,
 which also finds the excerpts of every reply in its document and judges the pair; the others store replies
-(`peers/*_client.py`). All have one window of the same size. They take turns. Then each is killed (SIGKILL, all of its
-processes at once) when the server has had half of the requests, and started again with the same command: rows that are
-missing or double in the output are counted, and calls beyond one for each row.
+(`peers/*_client.py`). All have one window of the same size. Each is killed (SIGKILL, all of its processes at once) when
+the server has had half of the requests, and started again with the same command: rows that are missing or double in the
+output are counted, and calls beyond one for each row. Then they take turns, undisturbed.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -48,7 +49,7 @@ CLIENTS = {
     "distilabel": "distilabel_client.py",
     "nemo-curator": "nemo_curator_client.py",
 }
-LONGEST_SECONDS = 600.0
+LONGEST_SECONDS = 240.0
 
 
 @dataclass
@@ -151,23 +152,18 @@ def measure_kill(command: list[str], server: Server, number: int, out: Path) -> 
     """A run that is killed in the middle, and the same command again."""
     server.figures()
     environment = {**os.environ, **ENVIRONMENT}
-    program = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     while server.calls() < number // 2 and program.poll() is None:
         time.sleep(0.02)
-    family = watching.tree(program.pid)
-    for pid in family:
-        with _gone_is_fine():
-            os.kill(pid, signal.SIGKILL)
-    program.wait()
+    kill_all(program)
     settle(server)
     before = server.figures()
+    again = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
-        again = subprocess.run(command, capture_output=True, env=environment, timeout=LONGEST_SECONDS, check=False)
-        ended = str(again.returncode)
+        ended = str(again.wait(LONGEST_SECONDS))
     except subprocess.TimeoutExpired:
-        ended = "hung"
+        ended = f"none in {LONGEST_SECONDS:.0f} s"
+        kill_all(again)
     after = server.figures()
     found = ids_of(out)
     return {
@@ -180,20 +176,20 @@ def measure_kill(command: list[str], server: Server, number: int, out: Path) -> 
     }
 
 
+def kill_all(program: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL for a program and all of its descendants."""
+    for pid in watching.tree(program.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    program.wait()
+
+
 def settle(server: Server) -> None:
     """Wait until requests of a killed client have been answered into the void."""
     seen = -1
     while (calls := server.calls()) != seen:
         seen = calls
         time.sleep(1.0)
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except ProcessLookupError:
-        return
 
 
 def main() -> None:
@@ -208,7 +204,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     peers = dict(pair.split("=", 1) for pair in arguments.peer)
-    load = os.getloadavg()[0]
+    load, named = os.getloadavg()[0], versions(peers)
     speed: dict[str, list[dict[str, float]]] = {name: [] for name in (OURS, *peers)}
     killed: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name, counting_server(arguments.latency_seconds) as server:
@@ -221,19 +217,22 @@ def main() -> None:
             script = str(PEERS / CLIENTS[client])
             return [peers[client], script, str(theirs), str(out), server.address, str(arguments.window)]
 
-        for turn in range(arguments.turns):
-            order = list(speed) if turn % 2 else list(reversed(speed))
-            for client in order:
-                with fresh(folder / f"{client}-{turn}") as out:
-                    speed[client].append(measure_speed(command(client, out), server, arguments.rows))
-                    print(client, speed[client][-1], flush=True)
+        def tell() -> str:
+            text = "\n".join(report(speed, killed, named, arguments, load)) + "\n"
+            arguments.out.write_text(text, encoding="utf-8")  # after every step: all of them take a while
+            return text
+
         for client in speed:
             with fresh(folder / f"{client}-killed") as out:
                 killed[client] = measure_kill(command(client, out), server, arguments.rows, out)
-                print(client, killed[client], flush=True)
-    text = "\n".join(report(speed, killed, versions(peers), arguments, load)) + "\n"
-    arguments.out.write_text(text, encoding="utf-8")
-    print(text)
+            print(client, killed[client], flush=True)
+        for turn in range(arguments.turns):
+            for client in list(speed) if turn % 2 else list(reversed(speed)):
+                with fresh(folder / f"{client}-{turn}") as out:
+                    speed[client].append(measure_speed(command(client, out), server, arguments.rows))
+                print(client, speed[client][-1], flush=True)
+            tell()
+    print(tell())
 
 
 @contextmanager
@@ -268,12 +267,14 @@ def report(
         f"`python benchmarks/bench_peers.py --documents {arguments.documents.name} --rows {arguments.rows} --window "
         f"{arguments.window} --latency-seconds {arguments.latency_seconds} --turns {arguments.turns}` with {named}; "
         f"{os.cpu_count()} processors ({platform.machine()}), load {load:.1f} at the start, Python "
-        f"{platform.python_version()}. Medians (least to most) of {arguments.turns} turns. Replies take "
+        f"{platform.python_version()}. Medians (least to most) of {len(speed[OURS])} turns. Replies take "
         f"{arguments.latency_seconds * 1e3:.0f} ms on average (exponential)."
     )
     yield ""
-    yield "| program | requests per second, first to last | rows per second, whole program | CPU per row, ms | mean in " \
-          f"flight of {arguments.window} | calls for {arguments.rows:,} rows |"  # fmt: skip
+    yield (
+        "| program | requests per second, first to last | rows per second, whole program | CPU per row, ms | "
+        f"mean in flight of {arguments.window} | calls for {arguments.rows:,} rows |"
+    )
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, turns in speed.items():
         cells = [(key, 1 if key == "cpu_ms" else 0) for key in ("rate", "whole_rate", "cpu_ms", "mean_in_flight")]

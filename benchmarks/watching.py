@@ -22,6 +22,12 @@ PROGRAM = (sys.executable, "-c", "from fineinstructions.cli import main; main()"
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+def cache_bytecode(folder: Path) -> None:
+    """Have Python keep compiled modules in a folder, from here on: what is started later finds them as in a package."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Memory of a process tree at one moment."""

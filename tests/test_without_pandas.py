@@ -22,5 +22,7 @@ def test_pyarrow_does_not_bring_pandas_in() -> None:
 
 def test_pandas_is_there_for_whoever_wants_it() -> None:
     pytest.importorskip("pandas", reason="nobody can want it")
-    assert say("leave_pandas_out(); import pandas; print(pandas.Series([1]).sum(), len(sys.meta_path))").startswith("1 ")
+    assert say("leave_pandas_out(); import pandas; print(pandas.Series([1]).sum(), len(sys.meta_path))").startswith(
+        "1 "
+    )
     assert say("import pandas; leave_pandas_out(); print(pa.array(pandas.Series([1])).to_pylist())") == "[1]\n"
