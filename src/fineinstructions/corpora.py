@@ -202,6 +202,7 @@ def _count(exported: Exported, rows: RunRows, folder: RunFolder, progress: Progr
                 config=exported,
                 open_units=launch.open_units,
                 max_local_workers=1 if _runs_here(exported.config) else None,
+                asks_servers=True,
                 reopen=open_exported,
             )
             _do(engine, job, documents, progress)

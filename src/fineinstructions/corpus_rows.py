@@ -86,6 +86,11 @@ class Counters:
         """The model that rephrases in one way."""
         return PromptedRephraser(self.client, self._exported.config.rephrase, style)
 
+    def look_again(self) -> None:
+        """Find the replies that other processes have stored since."""
+        if "client" in vars(self):
+            self.client.look_again()
+
     def close(self) -> None:
         """Close the connections to model servers, if any were made."""
         if "client" in vars(self):

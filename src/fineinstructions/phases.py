@@ -18,6 +18,7 @@ import numpy as np
 
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
+from fineinstructions.embedded import names
 from fineinstructions.endpoints import known_models
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
@@ -176,6 +177,23 @@ class Models:
 
         return EmbeddedJudge()
 
+    @cached_property
+    def genericizer_name(self) -> str:
+        """What the model of the first stage is called; asking loads none of the embedded tier, nor do the next two."""
+        asks = self._config.genericize.model == "openai"
+        return self.genericizer.model if asks else names.genericizer_name()
+
+    @cached_property
+    def instantiator_name(self) -> str:
+        """What the model that fills templates is called."""
+        asks = self._config.instantiate.model == "openai"
+        return self.instantiator.model if asks else names.instantiator_name()
+
+    @cached_property
+    def judge_name(self) -> str:
+        """What the model that scores pairs is called."""
+        return self.judge.model if self._config.judge.model == "openai" else names.judge_name()
+
     def look_again(self) -> None:
         """Find the replies of models that other processes have stored since."""
         if "client" in vars(self):
@@ -191,7 +209,7 @@ class Models:
 
     def lineage(self) -> dict[str, str]:
         """Models behind every pair that neither its draft nor its verdict names."""
-        made_here = {} if self._config.templates.is_ready_made else {"genericizer": self.genericizer.model}
+        made_here = {} if self._config.templates.is_ready_made else {"genericizer": self.genericizer_name}
         return made_here | {"encoder": self.index.encoder_id}
 
 

@@ -131,9 +131,9 @@ def _phase(setup: Setup) -> Phase:
 def _model_names(models: Models) -> dict[str, str]:
     """Models of the three stages, each a JSON object."""
     return {
-        "genericizer": models.genericizer.model,
-        "instantiator": models.instantiator.model,
-        "judge": models.judge.model,
+        "genericizer": models.genericizer_name,
+        "instantiator": models.instantiator_name,
+        "judge": models.judge_name,
     }
 
 

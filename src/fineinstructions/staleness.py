@@ -10,6 +10,7 @@ from typing import Any
 
 from fineinstructions import __version__
 from fineinstructions.config import Config, digest, to_plain
+from fineinstructions.embedded.names import gate_digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.matches.sample import uses_popularity
@@ -52,7 +53,7 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
         Phase("queries", _decides(without(config.queries, "path"), _query_inputs(config.queries)), entry="queries"),
         Phase(
             "genericize",
-            _decides(without(config.genericize, "llm"), models.genericizer.model, config.engine.query_unit_rows),
+            _decides(without(config.genericize, "llm"), models.genericizer_name, config.engine.query_unit_rows),
             upstream=("queries",),
             entry="genericize",
         ),
@@ -83,9 +84,7 @@ def _gate(config: RunConfig) -> list[Any]:
     """Digest of the gate's rules, and the seed it draws with; empty where the tier has no gate."""
     if config.instantiate.model == "openai":
         return []
-    from fineinstructions.embedded.relations import RelationGate
-
-    return [RelationGate.digest, config.seed]
+    return [gate_digest(), config.seed]
 
 
 def _popularity(config: RunConfig) -> list[Any]:
@@ -96,7 +95,7 @@ def _popularity(config: RunConfig) -> list[Any]:
 def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases from documents to pairs, each with what decides its bytes."""
     late = ("min_score", "min_expected_score", "max_template_share", "template_cap_floor")
-    decides_replies = [models.instantiator.model, models.judge.model]
+    decides_replies = [models.instantiator_name, models.judge_name]
     return [
         Phase(
             "candidates",

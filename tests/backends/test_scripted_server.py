@@ -49,6 +49,17 @@ def test_same_body_same_reply_and_counts():
         assert one.max_in_flight == 1
 
 
+def test_a_client_that_reads_to_the_end_gets_one():
+    body = json.dumps(chat("hello")).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nConnection: Close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with ScriptedServer(lambda body: "hi") as server:
+        port = int(server.base_url.rsplit(":", 1)[1].removesuffix("/v1"))
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(head + body)
+            received = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"] == "hi"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [("/chat/completions", b"{broken", 400), ("/nowhere", {}, 404)],

@@ -2,11 +2,13 @@
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fineinstructions.embedded import compatibility, genericizer, instantiator, judge
+from fineinstructions.embedded import compatibility, genericizer, instantiator, judge, names
 from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations import RelationGate
 
@@ -62,3 +64,30 @@ def test_every_model_tells_its_digest() -> None:
     models.append(compatibility.EmbeddedCompatibilityJudge())
     digests = {json.loads(model.model)["digest"] for model in models} | {RelationGate.digest}
     assert len(digests) == 5
+
+
+def test_names_are_those_of_the_models() -> None:
+    assert names.genericizer_name() == genericizer.EmbeddedGenericizer().model
+    assert names.instantiator_name() == instantiator.EmbeddedInstantiator().model
+    assert names.judge_name() == judge.EmbeddedJudge().model
+    assert names.gate_digest() == RelationGate.digest
+
+
+def test_whoever_asks_for_names_loads_no_model() -> None:
+    code = """
+import sys
+from fineinstructions.phases import Models
+from fineinstructions.recipe import RunConfig
+from fineinstructions.setup import Setup
+from fineinstructions.staleness import bank_phases, pair_phases
+from pathlib import Path
+sources = {"queries": {"path": sys.argv[1]}, "documents": {"path": sys.argv[1]}}
+config = RunConfig.model_validate(sources)
+models = Models(Setup(config, Path("nowhere")))
+print(len(bank_phases(config, models) + pair_phases(config, models)))
+loaded = sorted(name for name in sys.modules if name.startswith("fineinstructions.embedded."))
+print(*(name.rpartition(".")[2] for name in loaded))
+"""
+    queries = Path(__file__).parents[2] / "examples" / "data" / "queries.parquet"
+    said = subprocess.run([sys.executable, "-c", code, queries], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["9", "encoder", "identity", "names", "words"]

@@ -226,6 +226,13 @@ class ScriptedServer:
             return False
         raw = await reader.readexactly(length)
         self.requests[path] += 1
+        stays_open = await self._answer(method, path, headers, raw, writer)
+        return stays_open and headers.get("connection", "").lower() != "close"
+
+    async def _answer(
+        self, method: str, path: str, headers: Mapping[str, str], raw: bytes, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Answer one request; false when the connection is gone or no longer of use."""
         if self._api_key is not None and headers.get("authorization") != f"Bearer {self._api_key}":
             await _send(writer, 401, error_body(f"wrong key: {headers.get('authorization', 'none')}"))
             return True

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fineinstructions.errors import printable
+from fineinstructions.parquet import leave_pandas_out
 
 _LINE_EVERY_SECONDS = 10.0
 
@@ -159,7 +160,8 @@ def waiting(what: str) -> AbstractContextManager[Any]:
 
 
 def reporter(as_json: bool) -> "Bars | Lines":
-    """The reporter that fits where the output goes: a terminal gets bars."""
+    """The reporter that fits where the output goes: a terminal gets bars. Called by the verbs that do the work."""
+    leave_pandas_out()  # this process is the program's own
     console = Console(stderr=True)
     if as_json or not console.is_terminal:
         return Lines(as_json)

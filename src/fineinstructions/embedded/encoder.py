@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -59,17 +60,30 @@ class EmbeddedEncoder:
     def __init__(self, data_dir: Path = DATA_DIR) -> None:
         raw = (data_dir / "encoder.npz").read_bytes()
         settings = json.loads((data_dir / "encoder.json").read_text(encoding="utf-8"))
-        with np.load(data_dir / "encoder.npz", allow_pickle=False) as arrays:
-            keys = arrays["keys"].tobytes().decode("utf-8").split("\n")
-            rows = arrays["vectors"].astype(np.float32) * arrays["scales"].astype(np.float32)
+        self._data_dir = data_dir
         self.encoder_id = f"embedded-static-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
-        self.dimension: int = rows.shape[1]
         self.window_tokens: int = settings["window_tokens"]
         self.min_cosine: float = settings["min_cosine"]
-        # Row 0 is the zero vector of a word that nothing is known about.
-        self._rows = np.vstack([np.zeros((1, self.dimension), np.float32), rows])
-        self._row_of_key = {key: number for number, key in enumerate(keys, start=1)}
         self._row_of_word: dict[str, int] = {}
+
+    @cached_property
+    def _table(self) -> tuple[dict[str, int], NDArray[np.float32]]:
+        """Row of every key, and the rows; loaded when they are first needed, as many only ask for the name."""
+        with np.load(self._data_dir / "encoder.npz", allow_pickle=False) as arrays:
+            keys = arrays["keys"].tobytes().decode("utf-8").split("\n")
+            rows = arrays["vectors"].astype(np.float32) * arrays["scales"].astype(np.float32)
+        # Row 0 is the zero vector of a word that nothing is known about.
+        unknown = np.zeros((1, rows.shape[1]), np.float32)
+        return {key: number for number, key in enumerate(keys, start=1)}, np.vstack([unknown, rows])
+
+    @cached_property
+    def _rows(self) -> NDArray[np.float32]:
+        return self._table[1]
+
+    @cached_property
+    def dimension(self) -> int:
+        """Width of a vector (D)."""
+        return int(self._rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of shape (B, D); a text without a known word gives a zero row."""
@@ -114,7 +128,8 @@ class EmbeddedEncoder:
         return np.array(rows, np.int64), spans
 
     def _find(self, key: str) -> int:
-        return self._row_of_key.get(key) or self._row_of_key.get(suffix_key(key), 0)
+        known = self._table[0]
+        return known.get(key) or known.get(suffix_key(key), 0)
 
 
 MAX_CACHED_WORDS = 500_000

@@ -27,6 +27,7 @@ from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.backends.office import join_office, office_trouble
 from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
+from fineinstructions.parquet import leave_pandas_out
 from fineinstructions.runs.durable import disk_trouble
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
@@ -105,9 +106,12 @@ def serve(pipe: Connection, driver: int) -> None:
     _die_with(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
-        while _serve_phase(pipe, pipe.recv()):
+        job = pipe.recv()
+        gc.freeze()  # modules stay; looking through them for garbage after every phase is work for nothing
+        while _serve_phase(pipe, job):
             give_memory_back()
             pipe.send(Report(None, "idle"))
+            job = pipe.recv()
     os._exit(0)
 
 
@@ -143,6 +147,7 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
 
 def build(job: Job[M, C]) -> tuple[M | None, Report]:
     """The models of a job, and a report; none where they could not be built."""
+    leave_pandas_out()
     if job.desk is not None:
         join_office(job.desk)
     try:

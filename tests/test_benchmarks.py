@@ -1,0 +1,88 @@
+"""What the benchmarks stand on: their inputs, their clocks, and that both sides of a comparison do the same work."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pipeline_inputs import EXAMPLES, take_documents
+
+from fineinstructions import pipeline
+from fineinstructions.config import load
+from fineinstructions.recipe import RunConfig
+from fineinstructions.records import Pair, to_table
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+DOCUMENTS = EXAMPLES / "documents.parquet"
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    """Imports a benchmark."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module
+
+
+def texts(path: Path) -> list[str]:
+    return list(pq.read_table(path)["text"].to_pylist())
+
+
+def test_short_documents_are_distinct_and_repeatable(module: Any, tmp_path: Path) -> None:
+    write = module("short_documents").write_short_documents
+    few, many, again, others = (
+        texts(write(DOCUMENTS, number, seed, tmp_path / f"{name}.parquet"))
+        for name, number, seed in (("few", 300, 0), ("many", 12_000, 0), ("again", 300, 0), ("others", 300, 1))
+    )
+    assert few == again == many[:300]
+    assert few != others
+    assert len(set(many)) == 12_000
+    ids = pq.read_table(tmp_path / "many.parquet")["id"].to_pylist()
+    assert len(set(ids)) == 12_000
+
+
+def test_too_few_sentences_are_refused(module: Any, tmp_path: Path) -> None:
+    write = module("short_documents").write_short_documents
+    with pytest.raises(SystemExit, match="too few"):
+        write(take_documents(tmp_path / "two.parquet", 2), 10_000, 0, tmp_path / "out.parquet")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processor_time_of_orphans_is_counted(module: Any) -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {burn!r}])"
+    cost = module("watching").run([sys.executable, "-c", orphan], every_seconds=0.05)
+    assert cost.cpu_seconds > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_children_is_counted(module: Any) -> None:
+    hold = "import time; held = bytearray(200_000_000); time.sleep(2)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    cost = module("watching").run([sys.executable, "-c", parent], every_seconds=0.05)
+    assert cost.peak_anonymous > 200_000_000
+    assert cost.samples[-1].driver < 200_000_000
+
+
+def test_a_command_that_fails_is_no_measurement(module: Any) -> None:
+    with pytest.raises(SystemExit, match="ended with 3"):
+        module("watching").run([sys.executable, "-c", "raise SystemExit(3)"], 0)
+
+
+@pytest.mark.slow
+def test_the_bare_stages_keep_the_pairs_of_the_run(module: Any, tmp_path: Path) -> None:
+    documents = take_documents(tmp_path / "documents.parquet", 24)
+    sections = {
+        "queries": {"path": str(EXAMPLES / "queries.parquet"), "limit": 2000},
+        "documents": {"path": str(documents)},
+        "engine": {"workers": 0, "unit_rows": 10},
+    }
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    bare = module("bare_stages").run(load(recipe, RunConfig), tmp_path)
+    assert bare
+    assert to_table(bare, Pair).equals(to_table(pipeline.run(recipe, tmp_path / "run").pairs(), Pair))
