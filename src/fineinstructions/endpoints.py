@@ -87,8 +87,8 @@ def record_endpoints(setup: Setup, phase: str, note: Callable[[str], None]) -> N
     for stage, llm in missing.items():
         if is_another(llm.model, names[stage]):
             note(
-                f"{stage}: {' '.join(llm.addresses)} was asked for {llm.model!r} and answers as {names[stage]!r}; the pairs will"
-                " name the model that was asked for, so look which one is served"
+                f"{stage}: {' '.join(llm.addresses)} was asked for {llm.model!r} and answers as {names[stage]!r}; the"
+                " pairs will name the model that was asked for, so look which one is served"
             )
     write_text(setup.root / ENDPOINTS_FILE, json.dumps(known | entries, ensure_ascii=False, indent=1) + "\n")
 
