@@ -1,17 +1,18 @@
 """Packed units are the same units: however they were committed, packed, killed, made again or moved."""
 
-import json
+import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packed_toy import loose_of, packs_of, places_of, tables, tables_without_packs
 from toy_run import Toy, check, command_of, content, run_toy, some_texts, write_documents
 
 from fineinstructions.errors import ConfigError, DataError
@@ -20,32 +21,15 @@ from fineinstructions.runs import (
     Phase,
     RunFolder,
     UnitSpec,
-    describe_parquet,
     funnel,
     packing,
-    plan_units,
     status,
 )
 from fineinstructions.runs.packing import Packer
-from fineinstructions.runs.packs import PackName
 from fineinstructions.runs.specs import ordinals
 
 NUM_UNITS = 14
 SPECS = [UnitSpec(i, f"u-{i * 7919 % 97:02d}", "f", 3 * i, 3 * i + 3, 10, "f-1") for i in range(NUM_UNITS)]
-TABLES = ("pairs", "matches", "rejected")
-
-
-def packs_of(out: str | Path, phase: str = "matches") -> list[PackName]:
-    names = (PackName.parse(path.name) for path in sorted((Path(out) / "units" / phase).iterdir()))
-    return [name for name in names if name]
-
-
-def loose_of(out: str | Path, phase: str = "matches") -> list[Path]:
-    return sorted(path for path in (Path(out) / "units" / phase).iterdir() if path.is_dir())
-
-
-def tables(out: str) -> dict[str, bytes]:
-    return {name: raw for name, raw in content(out).items() if name.startswith(TABLES)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -121,6 +105,50 @@ def test_any_order_of_commits_packs_and_kills_reads_back_the_same(
     assert places == sorted(set(places)), "packs sort by name in plan order"
 
 
+def test_without_room_for_a_pack_its_units_stay(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MAX_LOOSE", 2)
+    run = RunFolder.create_or_open(tmp_path / "run", {}, whole.phases)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with run.lease():
+        run.todo("matches", SPECS)
+        for ordinal in range(NUM_UNITS):
+            commit_again(whole, run, ordinal)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limit[1]))  # less than a pack, more than a unit
+            packer = Packer(run, "matches", ordinals([]))
+            with pytest.raises(ConfigError, match=r"units/matches: units cannot be packed \(.*File too large"):
+                packer.finish()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert len(loose_of(run.root)) == NUM_UNITS
+        assert len(list(run.units("matches").iterdir())) == NUM_UNITS, "nothing half written is left"
+        assert run.todo("matches", SPECS) == []
+        with Packer(run, "matches", ordinals([])) as packer:
+            packer.finish()
+    assert (len(packs_of(run.root)), loose_of(run.root)) == (1, [])
+
+
+def test_a_packed_unit_that_grew_is_made_again_without_asking(
+    toy: Toy, tmp_path: Path, whole: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "PACK_UNITS", 4)
+    monkeypatch.setattr(packing, "MAX_LOOSE", 2)
+    run = RunFolder.create_or_open(tmp_path / "grown", {}, whole.phases)
+    with run.lease():
+        run.todo("matches", SPECS)
+        for ordinal in range(NUM_UNITS):
+            commit_again(whole, run, ordinal)
+        with Packer(run, "matches", ordinals([])) as packer:
+            packer.finish()
+        assert run.todo("matches", SPECS) == []
+        last = replace(SPECS[-1], unit_id="u-last", row_stop=SPECS[-1].row_stop + 1)
+        assert run.todo("matches", [*SPECS[:-1], last]) == [last]
+        with pytest.raises(ConfigError, match="1 of 14 units would be lost"):
+            run.todo("matches", SPECS[:-1])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Whole runs
 
@@ -131,25 +159,11 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(inputs=(str(documents),), out=str(tmp_path / "run"), unit_rows=4, pack=(5, 2))
 
 
-@pytest.fixture
-def fresh(toy: Toy, tmp_path: Path) -> Callable[[Toy], dict[str, bytes]]:
-    """Tables of a run of the same settings without packs."""
-
-    def run_without(toy: Toy) -> dict[str, bytes]:
-        out = str(tmp_path / "fresh")
-        shutil.rmtree(out, ignore_errors=True)
-        run_toy(replace(toy, out=out, pack=None, redo=False, retry_failed=False, die_packing=""))
-        assert packs_of(out) == []
-        return tables(out)
-
-    return run_without
-
-
-def test_a_packed_run_publishes_the_same_bytes(toy: Toy, fresh: Callable[[Toy], dict[str, bytes]]) -> None:
+def test_a_packed_run_publishes_the_same_bytes(toy: Toy) -> None:
     assert [outcome.num_done for outcome in run_toy(toy)] == [15, 15]
-    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 4), (5, 9), (10, 14)]
+    assert places_of(toy.out) == [(0, 4), (5, 9), (10, 14)]
     assert loose_of(toy.out) == loose_of(toy.out, "pairs") == []
-    assert tables(toy.out) == fresh(toy)
+    assert tables(toy.out) == tables_without_packs(toy)
     assert check(toy.out) == []
     state, lines = status(RunFolder.open(toy.out)), funnel(RunFolder.open(toy.out))
     assert [(p.num_units, p.num_done, p.num_rows_done) for p in state.phases] == [(15, 15, 60), (15, 15, 60), (1, 1, 0)]
@@ -191,9 +205,7 @@ def test_folders_of_an_earlier_run_are_packed_by_the_next(toy: Toy) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_between_a_pack_and_its_folders(
-    toy: Toy, fresh: Callable[[Toy], dict[str, bytes]], moment: Literal["before", "after"]
-) -> None:
+def test_killed_between_a_pack_and_its_folders(toy: Toy, moment: Literal["before", "after"]) -> None:
     driver = subprocess.run(command_of(replace(toy, die_packing=moment)), check=False)
     assert driver.returncode == -signal.SIGKILL
     assert len(packs_of(toy.out)) == (moment == "after")
@@ -201,7 +213,7 @@ def test_killed_between_a_pack_and_its_folders(
     assert status(RunFolder.open(toy.out)).phases[0].num_done >= 5
     run_toy(toy)
     assert loose_of(toy.out) == []
-    assert tables(toy.out) == fresh(toy)
+    assert tables(toy.out) == tables_without_packs(toy)
     assert check(toy.out) == []
 
 
@@ -242,10 +254,8 @@ def test_a_damaged_pack_is_one_finding_and_its_units_are_made_again(toy: Toy, da
 def test_a_pack_that_is_gone_is_made_again(toy: Toy) -> None:
     run_toy(toy)
     before = content(toy.out)
-    (Path(toy.out) / "units" / "pairs" / str(packs_of(toy.out)[0])).unlink(missing_ok=True)
-    gone = packs_of(toy.out, "pairs")[0]
-    (Path(toy.out) / "units" / "pairs" / str(gone)).unlink(missing_ok=True)
-    run_toy(toy)
+    (Path(toy.out) / "units" / "pairs" / str(packs_of(toy.out, "pairs")[0])).unlink()
+    assert [outcome.num_done for outcome in run_toy(toy)] == [0, 5]
     assert content(toy.out) == before
 
 
@@ -266,9 +276,7 @@ def test_a_flipped_bit_in_a_packed_unit_is_found(toy: Toy) -> None:
 
 
 @pytest.mark.slow
-def test_units_that_were_set_aside_are_tried_again_and_packed_anew(
-    toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
-) -> None:
+def test_units_that_were_set_aside_are_tried_again_and_packed_anew(toy: Toy, tmp_path: Path) -> None:
     texts = some_texts(60)
     texts[6], texts[30], texts[33] = "BROKEN one here", "BROKEN two here", "BROKEN three here"
     write_documents(Path(toy.inputs[0]), texts)
@@ -281,19 +289,19 @@ def test_units_that_were_set_aside_are_tried_again_and_packed_anew(
     few = replace(toy, pack=(5, 9), retry_failed=True)
     assert [outcome.num_done for outcome in run_toy(few)] == [3, 3]
     assert len(loose_of(toy.out)) == 3, "a few folders may hide what packs hold"
-    assert tables(toy.out) == fresh(toy)
+    assert tables(toy.out) == tables_without_packs(toy)
     assert check(toy.out) == []
     lines = {line.stage: line.account for line in funnel(RunFolder.open(toy.out))}
     assert (lines["read"].num_in, lines["read"].failed) == (60, {})
     run_toy(toy)
     assert loose_of(toy.out) == []
-    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 4), (5, 9), (10, 14)]
-    assert tables(toy.out) == fresh(toy)
+    assert places_of(toy.out) == [(0, 4), (5, 9), (10, 14)]
+    assert tables(toy.out) == tables_without_packs(toy)
     assert check(toy.out) == []
 
 
 @pytest.mark.slow
-def test_a_changed_recipe_drops_packs_only_when_asked(toy: Toy, fresh: Callable[[Toy], dict[str, bytes]]) -> None:
+def test_a_changed_recipe_drops_packs_only_when_asked(toy: Toy) -> None:
     run_toy(toy)
     before = content(toy.out)
     with pytest.raises(ConfigError, match="stale: matches, pairs, assemble"):
@@ -301,128 +309,4 @@ def test_a_changed_recipe_drops_packs_only_when_asked(toy: Toy, fresh: Callable[
     assert content(toy.out) == before
     other = replace(toy, words=2, redo=True)
     run_toy(other)
-    assert tables(toy.out) == fresh(other)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Other plans
-
-
-def more_documents(toy: Toy, tmp_path: Path, place: int, number: int) -> Toy:
-    other = write_documents(tmp_path / "more.parquet", some_texts(number), first=5000)
-    inputs = list(toy.inputs)
-    inputs.insert(place, str(other))
-    return replace(toy, inputs=tuple(inputs))
-
-
-def test_packs_move_when_documents_come_before_them(
-    toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
-) -> None:
-    run_toy(toy)
-    inodes = {(Path(toy.out) / "units" / "matches" / str(name)).stat().st_ino for name in packs_of(toy.out)}
-    more = more_documents(toy, tmp_path, 0, 20)
-    assert [outcome.num_done for outcome in run_toy(more)] == [5, 5]
-    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 4), (5, 9), (10, 14), (15, 19)]
-    assert inodes <= {(Path(toy.out) / "units" / "matches" / str(name)).stat().st_ino for name in packs_of(toy.out)}
-    assert tables(toy.out) == fresh(more)
-    assert check(toy.out) == []
-
-
-@pytest.mark.slow
-def test_a_run_that_was_killed_while_it_moved_units_is_put_right(
-    toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
-) -> None:
-    run_toy(toy)
-    more = more_documents(toy, tmp_path, 0, 20)
-    plan = plan_units([describe_parquet(path) for path in more.inputs], 1 << 20, toy.unit_rows)
-    run = RunFolder.open(toy.out)
-    run.save_plan("matches", plan)
-    first = packs_of(toy.out)[0]
-    (run.units("matches") / str(first)).rename(run.units("matches") / str(PackName(5, 9, first.mark)))
-    assert [outcome.num_done for outcome in run_toy(more)] == [5, 5]
-    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 4), (5, 9), (10, 14), (15, 19)]
-    assert tables(toy.out) == fresh(more)
-    assert check(toy.out) == []
-
-
-@pytest.mark.slow
-def test_packs_are_written_anew_where_documents_come_between_them(
-    toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
-) -> None:
-    second = write_documents(tmp_path / "second.parquet", some_texts(30), first=900)
-    two = replace(toy, inputs=(*toy.inputs, str(second)), pack=(9, 2))
-    run_toy(two)
-    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 8), (9, 17), (18, 22)]
-    more = more_documents(two, tmp_path, 1, 12)
-    assert [outcome.num_done for outcome in run_toy(more)] == [3, 3]
-    assert [(p.first, p.last) for p in packs_of(toy.out)] == [(0, 8), (9, 14), (15, 17), (18, 20), (21, 25)]
-    assert tables(toy.out) == fresh(more)
-    assert check(toy.out) == []
-
-
-@pytest.mark.slow
-def test_packed_units_of_documents_that_are_gone_are_dropped_only_on_redo(
-    toy: Toy, tmp_path: Path, fresh: Callable[[Toy], dict[str, bytes]]
-) -> None:
-    more = more_documents(toy, tmp_path, 0, 12)
-    run_toy(more)
-    before = content(toy.out)
-    with pytest.raises(ConfigError, match=r"input of phase 'matches'.* 3 of 18 units would be lost.*--redo"):
-        run_toy(toy)
-    assert content(toy.out) == before
-    assert [outcome.num_done for outcome in run_toy(replace(toy, redo=True))] == [0, 0]
-    assert tables(toy.out) == fresh(toy)
-    assert check(toy.out) == []
-
-
-def test_a_packed_unit_that_grew_is_made_again_without_asking(
-    toy: Toy, tmp_path: Path, whole: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing, "PACK_UNITS", 4)
-    monkeypatch.setattr(packing, "MAX_LOOSE", 2)
-    run = RunFolder.create_or_open(tmp_path / "grown", {}, whole.phases)
-    with run.lease():
-        run.todo("matches", SPECS)
-        for ordinal in range(NUM_UNITS):
-            commit_again(whole, run, ordinal)
-        with Packer(run, "matches", ordinals([])) as packer:
-            packer.finish()
-        assert run.todo("matches", SPECS) == []
-        last = replace(SPECS[-1], unit_id="u-last", row_stop=SPECS[-1].row_stop + 1)
-        assert run.todo("matches", [*SPECS[:-1], last]) == [last]
-        with pytest.raises(ConfigError, match="1 of 14 units would be lost"):
-            run.todo("matches", SPECS[1:-1] and [replace(s, ordinal=i) for i, s in enumerate([*SPECS[1:-1], last])])
-
-
-def old_layout(out: str) -> Iterator[str]:
-    """Turn a run folder into one as it was before there were packs; gives the phases."""
-    run = RunFolder.open(out)
-    for phase in run.phases:
-        specs = run.planned(phase.name)
-        assert specs is not None
-        run.plan_file(phase.name).unlink()
-        (Path(out) / "plan" / f"{phase.name}.json").write_text(json.dumps([astuple(spec) for spec in specs]) + "\n")
-        yield phase.name
-    state = json.loads(run.state_file.read_text())
-    run.state_file.write_text(json.dumps({**state, "layout": 1}))
-
-
-def test_a_run_folder_of_the_old_layout_goes_on(toy: Toy) -> None:
-    run_toy(replace(toy, pack=None))
-    before = tables(toy.out)
-    phases = list(old_layout(toy.out))
-    assert status(RunFolder.open(toy.out)).phases[0].num_done == 15
-    assert check(toy.out) == []
-    assert [outcome.num_done for outcome in run_toy(toy)] == [0, 0]
-    assert len(packs_of(toy.out)) == 3
-    assert not any((Path(toy.out) / "plan" / f"{name}.json").exists() for name in phases[:2])
-    assert tables(toy.out) == before
-    assert check(toy.out) == []
-
-
-def test_a_run_folder_of_a_newer_layout_is_refused(toy: Toy) -> None:
-    run_toy(toy)
-    path = Path(toy.out) / "plan" / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "layout": 99}))
-    with pytest.raises(DataError, match="made by a newer version"):
-        RunFolder.open(toy.out)
+    assert tables(toy.out) == tables_without_packs(other)

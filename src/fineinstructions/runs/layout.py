@@ -10,7 +10,7 @@ import pyarrow as pa
 import yaml
 
 from fineinstructions.config import digest_of_list
-from fineinstructions.errors import DataError
+from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import Rejection
 from fineinstructions.runs.files import FolderFiles, Source, UnitFiles, read_manifest
 from fineinstructions.runs.ledger import Manifest
@@ -240,6 +240,7 @@ class Layout:
         """Content of the state file, ``None`` where the folder holds no run.
 
         Raises:
+            ConfigError: If a newer version of this package made it.
             DataError: If it is damaged.
         """
         try:
@@ -251,7 +252,9 @@ class Layout:
         if not isinstance(state, dict) or "phases" not in state:
             raise DataError(f"{self.state_file}: not the state of a run; choose another --out")
         if state.get("layout", 1) > LAYOUT:
-            raise DataError(f"{self.root}: made by a newer version of this package; update it, or choose another --out")
+            raise ConfigError(
+                f"{self.root}: made by a newer version of this package; update it, or choose another --out"
+            )
         return state
 
 

@@ -167,7 +167,8 @@ class _Blocks:
         """Pack the front of a run as long as it fills a pack."""
         while (length := _full(run.sizes)) is not None:
             del self._starting[run.start], self._stopping[run.stop]
-            self._pack(run.start, length)
+            if length > 1:  # one that fills a pack by itself is no small file
+                self._pack(run.start, length)
             run = _Run(run.start + length, run.sizes[length:])
             if not run.sizes:
                 return
