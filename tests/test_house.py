@@ -49,6 +49,7 @@ HALLWAYS = {
     "recipe",
     "rows",
     "sense",
+    "serving",
     "setup",
     "staleness",
     "trial",

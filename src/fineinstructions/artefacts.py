@@ -72,8 +72,9 @@ def _of_stage(config: RunConfig, name: str) -> Artefact:
     if stage.model == EMBEDDED:
         return Artefact(name, (name,), "model", "fineinstructions (embedded)", None, EMBEDDED_LICENCE)
     llm = with_overrides(config.llm, stage.llm)
-    own = "revision" in stage.llm or stage.llm.get("model", config.llm.model) != config.llm.model
-    return _artefact(config, name, (name, "llm") if own else ("llm",), "model", llm.model, llm.revision)
+    own = bool({"revision", "serve"} & set(stage.llm)) or llm.model != config.llm.model
+    source = llm.serve.model if llm.serve is not None else llm.model
+    return _artefact(config, name, (name, "llm") if own else ("llm",), "model", source, llm.revision)
 
 
 def _encoder(config: RunConfig) -> Artefact:

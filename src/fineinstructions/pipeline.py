@@ -48,6 +48,7 @@ from fineinstructions.runs import (
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
+from fineinstructions.serving import prepare_serving, require_engines, serving
 from fineinstructions.setup import Setup, open_setup
 from fineinstructions.silver import rows as silver
 from fineinstructions.staleness import bank_phases, pair_phases
@@ -246,6 +247,7 @@ class Driver:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
         self._setup = Setup(config, out)
         check_sense(config, out)
+        prepare_serving(config)
         models = build_models(self._setup)  # only asked which they are, so nothing is opened that must be closed
         phases = bank_phases(config, models) if bank_only else self.phases(models)
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
@@ -337,11 +339,10 @@ class Driver:
 
     def _do(self, phase: str, function: Work, specs: list[UnitSpec], build: Build = build_models) -> None:
         """Do what is left of a phase."""
-        engine = self._config.engine
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
-        asks_a_server = _asks_a_server(self._config, phase)
         if todo:
-            record_endpoints(self._setup, phase)
+            names = [p.name for p in self.folder.phases]
+            require_engines(self._config, *names[names.index(phase) :])
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 
@@ -350,23 +351,29 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
+        with serving(self._setup, *([phase] if todo else []), note=self._progress.note) as setup:
+            if todo:
+                record_endpoints(setup, phase)
+            with batch_round(setup, phase, self._progress.note, retry_failed=self._retry_failed):
+                outcome = self.engine.run_units(self._job(setup, phase, function, build), todo, tell)
+        self._progress.finish(phase)
+        self.result.num_units_done += outcome.num_done
+        self.result.set_aside += outcome.set_aside
+
+    def _job(self, setup: Setup, phase: str, function: Work, build: Build) -> Job[Models, Setup]:
+        engine, asks_a_server = self._config.engine, _asks_a_server(self._config, phase)
         resources = engine.resources_of(phase)
-        job = Job(
+        return Job(
             self.folder,
             phase,
             function,
             build_searching if asks_a_server and phase == "candidates" else build,
-            config=self._setup,
+            config=setup,
             open_units=engine.open_units if asks_a_server else 1,
             resources=resources,
             max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
             reopen=open_setup,
         )
-        with batch_round(self._setup, phase, self._progress.note, retry_failed=self._retry_failed):
-            outcome = self.engine.run_units(job, todo, tell)
-        self._progress.finish(phase)
-        self.result.num_units_done += outcome.num_done
-        self.result.set_aside += outcome.set_aside
 
     def _query_units(self) -> list[UnitSpec]:
         """Row ranges of the cleaned queries."""

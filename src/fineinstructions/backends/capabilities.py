@@ -56,7 +56,11 @@ class Capabilities:
 
 def model_key(llm: LlmConfig) -> str:
     """Which model is meant, and how it is held to a schema: two stages with the same key ask the same one alike."""
-    return f"{llm.engine} {llm.address if llm.engine == 'server' else llm.revision} {llm.model} {llm.structured}"
+    if llm.serve is not None:
+        place = f"serve {llm.serve.model} {llm.revision}"
+    else:
+        place = llm.address if llm.engine == "server" else str(llm.revision)
+    return f"{llm.engine} {place} {llm.model} {llm.structured}"
 
 
 async def find_structured(ask: Ask) -> Structured:

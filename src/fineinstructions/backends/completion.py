@@ -98,11 +98,12 @@ class Completion:
         return cls(**{**plain, "logprobs": None if stored is None else from_plain_logprobs(stored)})
 
 
-StatusKind = Literal["quota", "transport", "refusal", "denied", "unknown", "too_long", "request"]
+StatusKind = Literal["quota", "transport", "refusal", "denied", "unknown", "gone", "too_long", "request"]
 
 
 def kind_of_status(status: int, text: str) -> StatusKind:
-    """What an HTTP error says about a request: ``quota``, ``denied`` and ``unknown`` (address or model) befall all.
+    """What an HTTP error says about a request: ``quota``, ``denied``, ``unknown`` (address or model) and ``gone``
+    befall all.
 
     Args:
         status: HTTP status.
@@ -119,6 +120,8 @@ def kind_of_status(status: int, text: str) -> StatusKind:
         return "denied"
     if status == 404:
         return "unknown"
+    if status == 410:
+        return "gone"
     about_size = "length" in lowered or "token" in lowered
     too_long = ("context" in lowered and about_size) or "input length" in lowered or "prompt is too long" in lowered
     return "too_long" if too_long else "request"

@@ -29,6 +29,9 @@ from fineinstructions.errors import BackendError
 FIRST_CONTACT_RETRIES = 3
 """Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
 
+UNREACHABLE_POLL_SECONDS = 0.5
+"""How often a server that is waited for is tried."""
+
 MODEL_LIST_RETRIES = 2
 """Further attempts to list a server's models: some answer that with an error always."""
 
@@ -116,7 +119,7 @@ class Endpoint:
         for attempt in range(retries + 1):
             try:
                 async with self._window:
-                    reply = await self._attempt(body, send, read)
+                    reply = await self._attempt_once_reachable(body, send, read)
             except _RetryableError as trouble:
                 if trouble.is_unreachable and not self._was_reached and attempt >= min(FIRST_CONTACT_RETRIES, retries):
                     raise BackendError(
@@ -138,6 +141,17 @@ class Endpoint:
                 self._failures_in_a_row = 0
                 return reply
         raise AssertionError("unreachable")
+
+    async def _attempt_once_reachable(self, body: Mapping[str, Any], send: Send, read: Read[R]) -> R:
+        """An attempt, before which a server that cannot be reached has time to come back."""
+        deadline = time.monotonic() + self._llm.unreachable_seconds
+        while True:
+            try:
+                return await self._attempt(body, send, read)
+            except _RetryableError as trouble:
+                if not trouble.is_unreachable or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(UNREACHABLE_POLL_SECONDS)
 
     async def _send_chat(self, body: Mapping[str, Any]) -> Any:
         rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
@@ -193,6 +207,8 @@ class Endpoint:
         if kind == "unknown":
             hint = "check base_url (it ends in /v1 for most servers) and model; `doctor` lists what the server offers"
             return BackendError(f"{self._llm.address}: HTTP 404 for model {self._llm.model!r}: {said}", hint=hint)
+        if kind == "gone":
+            return BackendError(f"{self._llm.address}: {said}")
         return ChatError(kind, f"HTTP {status}: {said}", raw=said if kind == "refusal" else "")
 
     def _wait_before_retry(self, body: Mapping[str, Any], attempt: int, retry_after_seconds: float | None) -> float:

@@ -86,7 +86,8 @@ class ChatClient:
         batches_dir: Path | None = None,
     ) -> None:
         self.llm = llm
-        llm.address  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
+        if llm.serve is None:
+            llm.address  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
         key_of(llm.api_key_env)
         self._cache, self._batches_dir = cache, batches_dir
         self._known = known or {}

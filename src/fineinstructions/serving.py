@@ -1,0 +1,206 @@
+"""The model servers that a run starts itself: one for every model that ``llm.serve`` names, while a phase asks it.
+
+In: a setup, and the phases that are about to ask. Out: the same setup with the addresses of servers that are ready; at
+the end of the context they are gone. The decision to question: servers live as long as a phase, not as long as the run.
+A run asks in few phases, one after the other, and between them the GPUs belong to encoders or to the next model.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import getproxies_environment
+
+from fineinstructions.backends.llm_config import LlmConfig
+from fineinstructions.backends.serve_config import KEY_VARIABLE, ServeConfig, find_engine
+from fineinstructions.backends.served import ServedModel
+from fineinstructions.config import to_plain
+from fineinstructions.endpoints import asked_models
+from fineinstructions.engines.resources import visible_gpus
+from fineinstructions.errors import ConfigError
+from fineinstructions.recipe import RunConfig
+from fineinstructions.runs.durable import write_text
+from fineinstructions.setup import Setup
+
+LOOPBACK = "127.0.0.1"
+
+
+def served_models(config: RunConfig, *phases: str) -> dict[str, LlmConfig]:
+    """The model of every stage that asks a server which the run starts; of these phases only, where some are named."""
+    return {stage: llm for stage, llm in asked_models(config, *phases).items() if llm.serve is not None}
+
+
+def prepare_serving(config: RunConfig) -> None:
+    """Make up the key that servers will want, before workers inherit the environment that holds it.
+
+    Where that names a proxy, it learns that these servers are asked without.
+
+    Raises:
+        ConfigError: If this machine has no address that workers reach it at.
+    """
+    served = served_models(config)
+    if not served:
+        return
+    os.environ.setdefault(KEY_VARIABLE, secrets.token_urlsafe(32))
+    hosts = [_host(config, llm.serve) for llm in served.values() if llm.serve]
+    proxies = getproxies_environment()
+    if proxies:
+        direct = ",".join(dict.fromkeys([*filter(None, proxies.get("no", "").split(",")), *hosts]))
+        os.environ |= {"NO_PROXY": direct, "no_proxy": direct}
+
+
+@contextmanager
+def serving(setup: Setup, *phases: str, note: Callable[[str], None]) -> Iterator[Setup]:
+    """Serve the models that phases ask.
+
+    Args:
+        setup: The run.
+        phases: Phases that are about to ask; none where nothing is left to do.
+        note: Told how it goes.
+
+    Yields:
+        The setup for workers.
+
+    Raises:
+        ConfigError: If an engine is missing, or there are not enough GPUs.
+        BackendError: If a server does not get ready; one line with the end of its log.
+    """
+    setup.serving_file.unlink(missing_ok=True)  # of a driver that was killed
+    asked = served_models(setup.config, *phases) if phases else {}
+    if not asked:
+        yield setup
+        return
+    prepare_serving(setup.config)
+    models = {_identity(llm): llm for llm in asked.values()}
+    gpus = _share_gpus(setup.config, models, phases)
+    running: dict[str, ServedModel] = {}
+    with ExitStack() as stack:
+        for identity, llm in models.items():
+            server = _server(setup, llm, gpus[identity], f"{phases[0]}-{len(running) + 1}", note)
+            running[identity] = stack.enter_context(server)
+        for server in running.values():
+            server.wait_until_ready()
+        places = {stage: _asking(llm, running[_identity(llm)].base_url) for stage, llm in asked.items()}
+        write_text(setup.serving_file, json.dumps(places, indent=1) + "\n")
+        stack.callback(setup.serving_file.unlink, missing_ok=True)
+        yield setup.asking(places)
+
+
+def require_engines(config: RunConfig, *phases: str) -> None:
+    """Refuse to begin a run whose servers could not be started later.
+
+    Raises:
+        ConfigError: If an engine is missing, or there are not enough GPUs.
+    """
+    asked = served_models(config, *phases)
+    for llm in asked.values():
+        assert llm.serve is not None
+        find_engine(llm.serve)
+        _require_folder(llm.serve)
+    for phase in phases:
+        _share_gpus(config, {_identity(llm): llm for llm in served_models(config, phase).values()}, (phase,))
+
+
+def _server(
+    setup: Setup, llm: LlmConfig, gpus: list[str] | None, name: str, note: Callable[[str], None]
+) -> ServedModel:
+    assert llm.serve is not None
+    _require_folder(llm.serve)
+    host = _host(setup.config, llm.serve)
+    port = _free_port(host, llm.serve.port)
+    log = setup.root / "logs" / f"serve-{name}.log"
+    return ServedModel(llm.serve, llm.model, llm.revision, host, port, gpus=gpus, log=log, note=note)
+
+
+def _asking(llm: LlmConfig, base_url: str) -> dict[str, Any]:
+    """The ``llm`` section of a stage whose server is running."""
+    assert llm.serve is not None
+    place = {"base_url": base_url, "api_key_env": KEY_VARIABLE, "unreachable_seconds": llm.serve.ready_seconds}
+    return {name: value for name, value in to_plain(llm).items() if name != "serve"} | place
+
+
+def _identity(llm: LlmConfig) -> str:
+    """What stages have in common that share a server."""
+    serve = llm.serve
+    return json.dumps([serve and to_plain(serve), llm.model, llm.revision])
+
+
+def _require_folder(serve: ServeConfig) -> None:
+    looks_like_one = serve.model.startswith((".", "/", "~")) or serve.model.count("/") > 1
+    if looks_like_one and not Path(serve.model).is_dir():
+        raise ConfigError(f"llm.serve.model: there is no folder {serve.model}")
+
+
+def _share_gpus(
+    config: RunConfig, models: Mapping[str, LlmConfig], phases: tuple[str, ...]
+) -> dict[str, list[str] | None]:
+    """The GPUs of this machine that each server sees; ``None`` for all.
+
+    They are the last ones, as workers that choose for themselves take the first.
+
+    Raises:
+        ConfigError: If several servers, or servers and workers, would sit on the same GPUs.
+    """
+    visible = visible_gpus()
+    wanted = {identity: llm.serve.gpus if llm.serve else None for identity, llm in models.items()}
+    per_worker = max((config.engine.resources_of(phase).gpus for phase in phases), default=0)
+    workers = per_worker if config.engine.kind == "local" else 0
+    unnamed = sum(number is None for number in wanted.values())
+    if visible and unnamed and len(wanted) + bool(workers) > 1:
+        beside = f"{len(wanted)} servers" if len(wanted) > 1 else "a server and workers with GPUs"
+        raise ConfigError(
+            f"llm.serve.gpus: missing; phase {phases[0]} has {beside} on this machine's {len(visible)} GPUs, so say how"
+            " many each server has"
+        )
+    total = sum(number or 0 for number in wanted.values())
+    if total + workers > len(visible) and total:
+        raise ConfigError(
+            f"llm.serve.gpus: phase {phases[0]} wants {total + workers} GPUs, but this machine shows {len(visible)};"
+            " lower it, or look at CUDA_VISIBLE_DEVICES and nvidia-smi"
+        )
+    left = visible[len(visible) - total :]
+    return {
+        identity: None if number is None else [left.pop(0) for _ in range(number)]
+        for identity, number in wanted.items()
+    }
+
+
+def _host(config: RunConfig, serve: ServeConfig) -> str:
+    """Address that workers reach this machine at.
+
+    Raises:
+        ConfigError: If other machines have to, and it knows none.
+    """
+    private = config.engine.kind == "ray" and os.environ.get("RAY_ADDRESS", "") in ("", "local")
+    if serve.host or config.engine.kind == "local" or private:
+        return serve.host or LOOPBACK
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.connect(("192.0.2.1", 9))  # sends nothing; the system says which of its addresses it would use
+        return str(out.getsockname()[0])
+    raise ConfigError(
+        "llm.serve.host: missing; workers on other machines ask the server, so name this machine's address"
+    )
+
+
+def _free_port(host: str, port: int | None) -> int:
+    """A port to listen on.
+
+    Raises:
+        ConfigError: If the address is not this machine's, or the port is taken.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((host, port or 0))
+            return int(found.getsockname()[1])
+    except OSError as error:
+        raise ConfigError(
+            f"llm.serve.{'port' if port else 'host'}: nothing can listen at {host}:{port or 'any port'}"
+            f" ({error.strerror or error}); name another"
+        ) from None
