@@ -51,7 +51,8 @@ if options.get("config"):
 behaviour = json.loads((here / "behaviour.json").read_text())
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 with (here / "starts.jsonl").open("a") as file:
-    file.write(json.dumps(dict(program=name, options=options, environment=seen, pids=[os.getpid(), child.pid])) + "\\n")
+    pids = [os.getpid(), child.pid]
+    file.write(json.dumps(dict(options=options, environment=seen, key=key, pids=pids)) + "\\n")
 number = len((here / "starts.jsonl").read_text().splitlines())
 print(f"api_key={{key}}: loading", flush=True)  # as real ones have been known to do
 if behaviour.get("dies_at_start"):

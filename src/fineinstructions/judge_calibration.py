@@ -24,6 +24,7 @@ from fineinstructions.phases import Models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, Rejection, as_dict, to_json, to_table
+from fineinstructions.serving import serving
 from fineinstructions.setup import Setup
 
 _FILES = ("judge-calibration.json", "judge-calibration.md", "judge-verdicts.parquet")
@@ -104,9 +105,11 @@ def calibrate_judge(
     described, num_failed = "", 0
     with ExitStack() as stack:
         root = cache_root or out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        models = stack.enter_context(closing(Models(Setup(config, root))))
+        told = progress or Silent()
+        setup = stack.enter_context(serving(Setup(config, root), "judge", ("judge",), told.note))
+        models = stack.enter_context(closing(Models(setup)))
         for labelled in sets:
-            judged = list(_told(judge_rows(labelled, models.judge), labelled, progress or Silent()))
+            judged = list(_told(judge_rows(labelled, models.judge), labelled, told))
             agreements.append(measure(labelled, judged, seed, config.judge.min_score))
             verdicts += itertools.chain.from_iterable(_verdicts(labelled.name, row) for row in judged)
             num_failed += sum(isinstance(o, Rejection) and o.failed for row in judged for o in row.outcomes)

@@ -21,7 +21,7 @@ from fineinstructions.artefacts import made_with
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
-from fineinstructions.endpoints import asked_models, batch_round, record_endpoints, runs_here
+from fineinstructions.endpoints import ASKING, asked_models, batch_round, record_endpoints, runs_here
 from fineinstructions.engines.engine import open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
@@ -342,7 +342,7 @@ class Driver:
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
         if todo:
             names = [p.name for p in self.folder.phases]
-            require_engines(self._config, *names[names.index(phase) :])
+            require_engines(self._config, names[names.index(phase) :])
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 
@@ -351,10 +351,11 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
-        with serving(self._setup, *([phase] if todo else []), note=self._progress.note) as setup:
+        stages, note = ASKING.get(phase, ()) if todo else (), self._progress.note
+        with serving(self._setup, phase, stages, note, publish=True) as setup:
             if todo:
                 record_endpoints(setup, phase)
-            with batch_round(setup, phase, self._progress.note, retry_failed=self._retry_failed):
+            with batch_round(setup, phase, note, retry_failed=self._retry_failed):
                 outcome = self.engine.run_units(self._job(setup, phase, function, build), todo, tell)
         self._progress.finish(phase)
         self.result.num_units_done += outcome.num_done

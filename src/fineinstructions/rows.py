@@ -53,6 +53,7 @@ from fineinstructions.records import (
 from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_parquet, plan_units
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file
 from fineinstructions.sense import check_sense
+from fineinstructions.serving import serving
 from fineinstructions.setup import Setup, open_setup
 from fineinstructions.staleness import without
 from fineinstructions.templates.genericize import genericize
@@ -62,6 +63,8 @@ Out = TypeVar("Out")
 
 PHASES = ("genericize", "pairs")
 """Phases of a run that have the stages of this one."""
+STAGES = ("genericize", "instantiate", "judge")
+"""Stages that may ask a model, the first only about rows with a query."""
 
 
 @dataclass
@@ -104,7 +107,8 @@ def instantiate_rows(
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"{target.absolute().parent}: no such folder; make it, or choose another --out")
     with open_parquet(source, str(source)) as file:
-        find_columns(file.schema_arrow, str(source))
+        columns = find_columns(file.schema_arrow, str(source))
+    asking = STAGES if columns.get("query") else STAGES[1:]
     work_dir = target.with_name(f"{target.name}.work")
     check_sense(config, work_dir)
     require_answers_now(config)
@@ -112,7 +116,7 @@ def instantiate_rows(
     run = RunFolder.create_or_open(work_dir, to_plain(config), [_phase(setup)], redo=True)
     with run.lease():
         specs = plan_units([describe_parquet(source.absolute())], config.engine.unit_bytes, config.engine.unit_rows)
-        outcome = _do(run, setup, specs, told)
+        outcome = _do(run, setup, specs, asking, told)
         result = _gather(run, specs, source, target)
     result.set_aside = outcome
     if not result.num_failed:
@@ -137,10 +141,18 @@ def _model_names(models: Models) -> dict[str, str]:
     }
 
 
-def _do(run: RunFolder, setup: Setup, specs: list[UnitSpec], progress: Progress) -> list[SetAside]:
+def _do(
+    run: RunFolder, setup: Setup, specs: list[UnitSpec], asking: Sequence[str], progress: Progress
+) -> list[SetAside]:
+    """Do what is left of the rows, while the models of the stages that ask are served."""
     todo = run.todo(STAGE, specs, retry_failed=True)
+    with serving(setup, STAGE, asking if todo else (), progress.note, publish=True) as served:
+        return _do_units(run, served, len(specs), todo, progress)
+
+
+def _do_units(run: RunFolder, setup: Setup, num_units: int, todo: list[UnitSpec], progress: Progress) -> list[SetAside]:
     engine = setup.config.engine
-    progress.start(STAGE, len(specs), len(specs) - len(todo))
+    progress.start(STAGE, num_units, num_units - len(todo))
     told = 0
 
     def tell(state: EngineProgress) -> None:

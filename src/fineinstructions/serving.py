@@ -10,17 +10,16 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.request import getproxies_environment
 
 from fineinstructions.backends.llm_config import LlmConfig
-from fineinstructions.backends.serve_config import KEY_VARIABLE, ServeConfig, find_engine
+from fineinstructions.backends.serve_config import KEY_VARIABLE, ServeConfig, find_engine, require_model
 from fineinstructions.backends.served import ServedModel
 from fineinstructions.config import to_plain
-from fineinstructions.endpoints import asked_models
+from fineinstructions.endpoints import ASKING, asked_models
 from fineinstructions.engines.resources import visible_gpus
 from fineinstructions.errors import ConfigError
 from fineinstructions.recipe import RunConfig
@@ -30,9 +29,9 @@ from fineinstructions.setup import Setup
 LOOPBACK = "127.0.0.1"
 
 
-def served_models(config: RunConfig, *phases: str) -> dict[str, LlmConfig]:
-    """The model of every stage that asks a server which the run starts; of these phases only, where some are named."""
-    return {stage: llm for stage, llm in asked_models(config, *phases).items() if llm.serve is not None}
+def served_models(config: RunConfig) -> dict[str, LlmConfig]:
+    """The model of every stage that asks a server which the run starts."""
+    return {stage: llm for stage, llm in asked_models(config).items() if llm.serve is not None}
 
 
 def prepare_serving(config: RunConfig) -> None:
@@ -55,13 +54,17 @@ def prepare_serving(config: RunConfig) -> None:
 
 
 @contextmanager
-def serving(setup: Setup, *phases: str, note: Callable[[str], None]) -> Iterator[Setup]:
-    """Serve the models that phases ask.
+def serving(
+    setup: Setup, name: str, stages: Collection[str], note: Callable[[str], None], *, publish: bool = False
+) -> Iterator[Setup]:
+    """Serve the models that stages ask.
 
     Args:
         setup: The run.
-        phases: Phases that are about to ask; none where nothing is left to do.
+        name: Phase that is about to ask, or what else is.
+        stages: Stages that are about to ask; none where nothing is left to do.
         note: Told how it goes.
+        publish: Whether workers read whom to ask in the run folder, which is this caller's alone.
 
     Yields:
         The setup for workers.
@@ -70,47 +73,53 @@ def serving(setup: Setup, *phases: str, note: Callable[[str], None]) -> Iterator
         ConfigError: If an engine is missing, or there are not enough GPUs.
         BackendError: If a server does not get ready; one line with the end of its log.
     """
-    setup.serving_file.unlink(missing_ok=True)  # of a driver that was killed
-    asked = served_models(setup.config, *phases) if phases else {}
+    if publish:
+        setup.serving_file.unlink(missing_ok=True)  # of a driver that was killed
+    asked = {stage: llm for stage, llm in served_models(setup.config).items() if stage in stages}
     if not asked:
         yield setup
         return
     prepare_serving(setup.config)
     models = {_identity(llm): llm for llm in asked.values()}
-    gpus = _share_gpus(setup.config, models, phases)
+    gpus = _share_gpus(setup.config, models, name)
     running: dict[str, ServedModel] = {}
     with ExitStack() as stack:
         for identity, llm in models.items():
-            server = _server(setup, llm, gpus[identity], f"{phases[0]}-{len(running) + 1}", note)
+            server = _server(setup, llm, gpus[identity], f"{name}-{len(running) + 1}", note)
             running[identity] = stack.enter_context(server)
         for server in running.values():
             server.wait_until_ready()
         places = {stage: _asking(llm, running[_identity(llm)].base_url) for stage, llm in asked.items()}
-        write_text(setup.serving_file, json.dumps(places, indent=1) + "\n")
-        stack.callback(setup.serving_file.unlink, missing_ok=True)
+        if publish:
+            stack.callback(setup.serving_file.unlink, missing_ok=True)
+            write_text(setup.serving_file, json.dumps(places, indent=1) + "\n")
         yield setup.asking(places)
 
 
-def require_engines(config: RunConfig, *phases: str) -> None:
+def require_engines(config: RunConfig, phases: Collection[str]) -> None:
     """Refuse to begin a run whose servers could not be started later.
 
+    Args:
+        config: The recipe.
+        phases: Phases that are to come.
+
     Raises:
-        ConfigError: If an engine is missing, or there are not enough GPUs.
+        ConfigError: If an engine or a model is missing, or there are not enough GPUs.
     """
-    asked = served_models(config, *phases)
-    for llm in asked.values():
-        assert llm.serve is not None
-        find_engine(llm.serve)
-        _require_folder(llm.serve)
     for phase in phases:
-        _share_gpus(config, {_identity(llm): llm for llm in served_models(config, phase).values()}, (phase,))
+        asked = {stage: llm for stage, llm in served_models(config).items() if stage in ASKING.get(phase, ())}
+        for llm in asked.values():
+            assert llm.serve is not None
+            find_engine(llm.serve)
+            require_model(llm.serve)
+        _share_gpus(config, {_identity(llm): llm for llm in asked.values()}, phase)
 
 
 def _server(
     setup: Setup, llm: LlmConfig, gpus: list[str] | None, name: str, note: Callable[[str], None]
 ) -> ServedModel:
     assert llm.serve is not None
-    _require_folder(llm.serve)
+    require_model(llm.serve)
     host = _host(setup.config, llm.serve)
     port = _free_port(host, llm.serve.port)
     log = setup.root / "logs" / f"serve-{name}.log"
@@ -130,15 +139,7 @@ def _identity(llm: LlmConfig) -> str:
     return json.dumps([serve and to_plain(serve), llm.model, llm.revision])
 
 
-def _require_folder(serve: ServeConfig) -> None:
-    looks_like_one = serve.model.startswith((".", "/", "~")) or serve.model.count("/") > 1
-    if looks_like_one and not Path(serve.model).is_dir():
-        raise ConfigError(f"llm.serve.model: there is no folder {serve.model}")
-
-
-def _share_gpus(
-    config: RunConfig, models: Mapping[str, LlmConfig], phases: tuple[str, ...]
-) -> dict[str, list[str] | None]:
+def _share_gpus(config: RunConfig, models: Mapping[str, LlmConfig], phase: str) -> dict[str, list[str] | None]:
     """The GPUs of this machine that each server sees; ``None`` for all.
 
     They are the last ones, as workers that choose for themselves take the first.
@@ -146,28 +147,25 @@ def _share_gpus(
     Raises:
         ConfigError: If several servers, or servers and workers, would sit on the same GPUs.
     """
-    visible = visible_gpus()
     wanted = {identity: llm.serve.gpus if llm.serve else None for identity, llm in models.items()}
-    per_worker = max((config.engine.resources_of(phase).gpus for phase in phases), default=0)
-    workers = per_worker if config.engine.kind == "local" else 0
-    unnamed = sum(number is None for number in wanted.values())
-    if visible and unnamed and len(wanted) + bool(workers) > 1:
-        beside = f"{len(wanted)} servers" if len(wanted) > 1 else "a server and workers with GPUs"
+    if not wanted:
+        return {}
+    visible = visible_gpus()
+    per_worker = config.engine.resources_of(phase).gpus if config.engine.kind == "local" else 0
+    if visible and None in wanted.values() and len(wanted) + bool(per_worker) > 1:
+        beside = f"{len(wanted)} servers" if len(wanted) > 1 else "a server beside workers with GPUs"
         raise ConfigError(
-            f"llm.serve.gpus: missing; phase {phases[0]} has {beside} on this machine's {len(visible)} GPUs, so say how"
-            " many each server has"
+            f"llm.serve.gpus: missing; phase {phase!r} has {beside} on this machine with {len(visible)} GPUs, so say "
+            "how many each server has"
         )
     total = sum(number or 0 for number in wanted.values())
-    if total + workers > len(visible) and total:
+    if total and total + per_worker > len(visible):
         raise ConfigError(
-            f"llm.serve.gpus: phase {phases[0]} wants {total + workers} GPUs, but this machine shows {len(visible)};"
+            f"llm.serve.gpus: phase {phase!r} wants {total + per_worker} GPUs, but this machine shows {len(visible)};"
             " lower it, or look at CUDA_VISIBLE_DEVICES and nvidia-smi"
         )
     left = visible[len(visible) - total :]
-    return {
-        identity: None if number is None else [left.pop(0) for _ in range(number)]
-        for identity, number in wanted.items()
-    }
+    return {key: None if number is None else [left.pop(0) for _ in range(number)] for key, number in wanted.items()}
 
 
 def _host(config: RunConfig, serve: ServeConfig) -> str:

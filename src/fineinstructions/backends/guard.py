@@ -89,7 +89,7 @@ def _copy(output: IO[bytes], log: IO[bytes], key: bytes) -> None:
 
 def _end_when_closed(server: "subprocess.Popen[bytes]") -> None:
     """Wait until the driver closes its end of the pipe or is dead, then end the server."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):
         pass
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)

@@ -120,6 +120,17 @@ def find_engine(serve: ServeConfig) -> tuple[str, Path]:
     return engine, Path(path)
 
 
+def require_model(serve: ServeConfig) -> None:
+    """Refuse a folder that is not there; a name on a hub is looked up by the server.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    looks_like_one = serve.model.startswith((".", "/", "~")) or serve.model.count("/") > 1
+    if looks_like_one and not Path(serve.model).is_dir():
+        raise ConfigError(f"llm.serve.model: there is no folder {serve.model}")
+
+
 def engine_version(serve: ServeConfig) -> str:
     """What the engine's program says of its version; nothing is served.
 

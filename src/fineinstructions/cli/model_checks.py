@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fineinstructions.backends.llm import ChatClient
     from fineinstructions.backends.llm_config import LlmConfig
+    from fineinstructions.backends.serve_config import ServeConfig
     from fineinstructions.recipe import RunConfig
 
 Check = tuple[str, bool, str]
@@ -27,7 +28,9 @@ def model_checks(config: "RunConfig") -> Iterator[Check]:
     with client:
         served: dict[str, list[LlmConfig]] = {}
         for llm in models.values():
-            if llm.engine == "server":
+            if llm.serve is not None:
+                yield _engine_check(llm.serve)
+            elif llm.engine == "server":
                 served.setdefault(llm.address, []).append(llm)
             elif llm.engine == "batch":
                 yield "model", bool(llm.model), f"{llm.model or 'llm.model is missing'} (batch files; not asked now)"
@@ -39,6 +42,18 @@ def model_checks(config: "RunConfig") -> Iterator[Check]:
             yield from checks
             known = {detail for name, ok, detail in checks if name == "model" and ok}
             yield from (_abilities(client, llm) for llm in of_one_server if llm.model in known)
+
+
+def _engine_check(serve: "ServeConfig") -> Check:
+    """Whether the program is there that a run will serve a model with; it is not started but for its version."""
+    from fineinstructions.backends.serve_config import engine_version, require_model
+    from fineinstructions.errors import ConfigError
+
+    try:
+        require_model(serve)
+        return "serve", True, f"{serve.model}: {engine_version(serve)}; started by a run only, so not asked now"
+    except ConfigError as error:
+        return "serve", False, str(error)
 
 
 def _abilities(client: "ChatClient", llm: "LlmConfig") -> Check:
