@@ -351,7 +351,7 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
-        stages, note = ASKING.get(phase, ()) if todo else (), self._progress.note
+        note, stages = self._progress.note, ASKING.get(phase, ()) if todo else ()
         with serving(self._setup, phase, stages, note, publish=True) as setup:
             if todo:
                 record_endpoints(setup, phase)
@@ -362,17 +362,17 @@ class Driver:
         self.result.set_aside += outcome.set_aside
 
     def _job(self, setup: Setup, phase: str, function: Work, build: Build) -> Job[Models, Setup]:
-        engine, asks_a_server = self._config.engine, _asks_a_server(self._config, phase)
-        resources = engine.resources_of(phase)
+        asks_a_server, resources = _asks_a_server(self._config, phase), self._config.resources_of(phase)
         return Job(
             self.folder,
             phase,
             function,
             build_searching if asks_a_server and phase == "candidates" else build,
             config=setup,
-            open_units=engine.open_units if asks_a_server else 1,
+            open_units=self._config.engine.open_units if asks_a_server else 1,
             resources=resources,
             max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
+            other_gpus=setup.served_gpus,
             reopen=open_setup,
         )
 

@@ -93,7 +93,7 @@ def serving(
         if publish:
             stack.callback(setup.serving_file.unlink, missing_ok=True)
             write_text(setup.serving_file, json.dumps(places, indent=1) + "\n")
-        yield setup.asking(places)
+        yield setup.asking(places, [name for names in gpus.values() for name in names or ()])
 
 
 def require_engines(config: RunConfig, phases: Collection[str]) -> None:
@@ -151,7 +151,7 @@ def _share_gpus(config: RunConfig, models: Mapping[str, LlmConfig], phase: str) 
     if not wanted:
         return {}
     visible = visible_gpus()
-    per_worker = config.engine.resources_of(phase).gpus if config.engine.kind == "local" else 0
+    per_worker = config.resources_of(phase).gpus if config.engine.kind == "local" else 0
     if visible and None in wanted.values() and len(wanted) + bool(per_worker) > 1:
         beside = f"{len(wanted)} servers" if len(wanted) > 1 else "a server beside workers with GPUs"
         raise ConfigError(

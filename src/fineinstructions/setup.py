@@ -1,7 +1,7 @@
 """What every worker of a run is given: the recipe and where things lie that all of its units read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ class Setup:
 
     config: RunConfig
     root: Path
+    served_gpus: tuple[str, ...] = ()
+    """GPUs of this machine that servers have which the driver has started."""
 
     @property
     def input_dir(self) -> Path:
@@ -50,15 +52,16 @@ class Setup:
         """Whom stages ask whose servers the driver has started; stands there as long as the servers do."""
         return self.root / "serving.json"
 
-    def asking(self, servers: Mapping[str, Mapping[str, Any]]) -> "Setup":
+    def asking(self, servers: Mapping[str, Mapping[str, Any]], gpus: Sequence[str] = ()) -> "Setup":
         """The same run, some stages of which ask servers that are running now.
 
         Args:
             servers: The whole ``llm`` section of a stage, by its name.
+            gpus: What the servers have of this machine's GPUs.
         """
         sections = {stage: getattr(self.config, stage) for stage in servers}
         changed = {stage: s.model_copy(update={"llm": dict(servers[stage])}) for stage, s in sections.items()}
-        return Setup(self.config.model_copy(update=changed), self.root)
+        return Setup(self.config.model_copy(update=changed), self.root, tuple(gpus))
 
 
 def open_setup(root: Path) -> Setup:

@@ -91,4 +91,4 @@ def open_engine(
         return RayEngine(config.workers, config.open_units, config.ray, resources, note)
     if config.kind == "slurm":
         return SlurmEngine(run, config.workers, config.slurm, note)
-    return LocalEngine(config.workers)
+    return LocalEngine(config.workers, note)
