@@ -61,7 +61,7 @@ class Gpus:
         if not per_worker:
             return ()
         fitting = [name for name in self._given if name not in others]
-        chosen = tuple(sorted(fitting, key=lambda name: self._given[name])[: max(1, int(per_worker))])
+        chosen = tuple(sorted(fitting, key=lambda name: round(self._given[name], 3))[: max(1, int(per_worker))])
         for name in chosen:
             self._given[name] += min(per_worker, 1.0)
             assert self._given[name] <= 1 + _ROUNDING, "more workers than `room` says"
@@ -70,7 +70,7 @@ class Gpus:
     def give_back(self, names: Sequence[str], per_worker: float) -> None:
         """Take back what a worker was given."""
         for name in names:
-            self._given[name] = round(self._given[name] - min(per_worker, 1.0), 6)
+            self._given[name] -= min(per_worker, 1.0)
 
 
 def thread_environment(cpus: int) -> dict[str, str]:
