@@ -3,14 +3,21 @@
 What a program does beside that stands in ``behaviour.json`` in its folder; every start adds a line to ``starts.jsonl``.
 """
 
+import contextlib
 import json
 import stat
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline_inputs import EXAMPLES, take_documents, write_recipe
+
 import fineinstructions
 
+MODEL = "acme/large"
 SOURCE = Path(fineinstructions.__file__).parent.parent
 
 PROGRAM = '''#!{python}
@@ -107,3 +114,39 @@ def starts(folder: Path) -> list[dict[str, Any]]:
     """What the programs of a folder were started with, one after the other."""
     file = folder / "starts.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def recipe_for(folder: Path, llm: dict[str, Any], judge: dict[str, Any] | None = None) -> Path:
+    """All three stages ask a model, the judge perhaps another."""
+    folder.mkdir(exist_ok=True)
+    return write_recipe(
+        folder,
+        take_documents(folder / "documents.parquet", 8, every=50),
+        queries={"path": str(EXAMPLES / "queries.parquet"), "limit": 20},
+        llm={"max_in_flight": 8, "backoff_seconds": 0.01, **llm},
+        genericize={"model": "openai"},
+        instantiate={"model": "openai"},
+        judge={"model": "openai", "max_template_share": 1.0, "llm": judge or {}},
+        retrieve={"min_cosine": 0.0},
+        engine={"workers": 1, "unit_rows": 2, "query_unit_rows": 10},
+    )
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
+def wait_for(condition: Callable[[], Any], driver: "subprocess.Popen[str] | None" = None) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and (driver is None or driver.poll() is None):
+        assert time.monotonic() < deadline, "waited a minute in vain"
+        time.sleep(0.02)
+
+
+def expect_gone(folder: Path) -> None:
+    """No process of any start is left, also not the child that each has put into a session of its own."""
+    pids = [pid for start in starts(folder) for pid in start["pids"]]
+    assert pids
+    wait_for(lambda: not any(map(is_alive, pids)))

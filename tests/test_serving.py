@@ -6,74 +6,41 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from engine_programs import behave, starts, write_program
+from engine_programs import MODEL, behave, expect_gone, recipe_for, starts, wait_for, write_program
 from pipeline_inputs import (
-    EXAMPLES,
     call,
     command,
     content,
     in_process,
     rows,
-    take_documents,
-    write_recipe,
 )
 
 from fineinstructions.backends.scripted_server import ScriptedServer
-from fineinstructions.backends.serve_config import ServeConfig, engine_version, server_command
+from fineinstructions.backends.serve_config import KEY_VARIABLE, ServeConfig, engine_version, server_command
+from fineinstructions.config import to_plain
+from fineinstructions.endpoints import asked_models
 from fineinstructions.errors import ConfigError
+from fineinstructions.pipeline import as_config
+from fineinstructions.runs import RunFolder
+from fineinstructions.setup import open_setup
 
 pytestmark = pytest.mark.xdist_group("serving")
 
 TABLES = ("pairs", "matches", "templates", "rejected")
-MODEL, JUDGE = "acme/large", "acme/judge"
+JUDGE = "acme/judge"
 HERE = ("--workers", "0")
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "aws-secret", "OPENAI_API_KEY": "sk-for-somebody-else", "WANDB_API_KEY": "w"}
 
 
-def recipe_for(folder: Path, llm: dict[str, Any], judge: dict[str, Any] | None = None) -> Path:
-    """All three stages ask a model, the judge perhaps another."""
-    folder.mkdir(exist_ok=True)
-    return write_recipe(
-        folder,
-        take_documents(folder / "documents.parquet", 8, every=50),
-        queries={"path": str(EXAMPLES / "queries.parquet"), "limit": 20},
-        llm={"max_in_flight": 8, "backoff_seconds": 0.01, **llm},
-        genericize={"model": "openai"},
-        instantiate={"model": "openai"},
-        judge={"model": "openai", "max_template_share": 1.0, "llm": judge or {}},
-        retrieve={"min_cosine": 0.0},
-        engine={"workers": 1, "unit_rows": 2, "query_unit_rows": 10},
-    )
-
-
 def tables(run: Path) -> dict[str, dict[str, bytes]]:
     return {name: content(run / name) for name in TABLES}
-
-
-def is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    return False
-
-
-def wait_for(condition: Callable[[], Any], driver: "subprocess.Popen[str] | None" = None) -> None:
-    deadline = time.monotonic() + 60
-    while not condition() and (driver is None or driver.poll() is None):
-        assert time.monotonic() < deadline, "waited a minute in vain"
-        time.sleep(0.02)
-
-
-def expect_gone(folder: Path) -> None:
-    """No process of any start is left, also not the child that each has put into a session of its own."""
-    pids = [pid for start in starts(folder) for pid in start["pids"]]
-    assert pids
-    wait_for(lambda: not any(map(is_alive, pids)))
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +211,45 @@ def test_a_server_that_never_gets_ready_is_one_line(tmp_path: Path, engine: Path
     assert "vllm was not ready after 0.3 s" in errors
     assert "raise llm.serve.ready_seconds" in errors
     wait_for(lambda: not any("fineinstructions.backends.guard" in words for words in command_lines(str(tmp_path))))
+
+
+@pytest.mark.slow
+def test_single_stages_serve_their_models_too(tmp_path: Path, engine: Path) -> None:
+    """`instantiate`, `judge calibrate` and `try`, each with the models that it asks and no other."""
+    recipe = recipe_for(tmp_path / "in", {"serve": MODEL}, judge={"serve": JUDGE})
+    text = "Rivers carry sand until they slow down. Then the sand sinks and builds a delta."
+    given = {"id": ["a"], "document": [text], "template": ["How do <fi>something that flows</fi> carry sand?"]}
+    pq.write_table(pa.table(given), tmp_path / "rows.parquet")
+    code, out, errors = in_process("instantiate", tmp_path / "rows.parquet", "-o", tmp_path / "o.parquet", "-c", recipe)
+    assert code == 0, errors
+    assert [start["options"]["model_tag"] for start in starts(engine)] == [MODEL, JUDGE]
+    pairs = {"instruction": ["Why?"] * 2, "answer": ["Because."] * 2, "label": [0, 1]}
+    pq.write_table(pa.table(pairs), tmp_path / "labelled.parquet")
+    code, out, errors = in_process("judge", "calibrate", tmp_path / "labelled.parquet", "-c", recipe, "--json")
+    assert code == 0, errors
+    assert json.loads(out)["judge"]["model"] == JUDGE
+    assert [start["options"]["model_tag"] for start in starts(engine)][2:] == [JUDGE]
+    (tmp_path / "d.txt").write_text(text)
+    code, out, errors = in_process(
+        "try", tmp_path / "d.txt", "--query", "How do rivers carry sand?", "--recipe", recipe
+    )
+    assert code == 0, errors
+    assert sorted(start["options"]["model_tag"] for start in starts(engine)[3:]) == [JUDGE, MODEL]
+    expect_gone(engine)
+
+
+def test_workers_that_are_sent_no_objects_read_whom_to_ask(tmp_path: Path) -> None:
+    """As the tasks of a Slurm array do."""
+    config = as_config(recipe_for(tmp_path, {"serve": MODEL, "max_tokens": 7}))
+    run = RunFolder.create_or_open(tmp_path / "run", to_plain(config), [])
+    with run.lease():
+        assert open_setup(run.root).config.judge.llm == {}
+        llm = {"model": MODEL, "base_url": "http://10.1.2.3:8000/v1", "api_key_env": KEY_VARIABLE, "max_tokens": 7}
+        open_setup(run.root).serving_file.write_text(json.dumps({"judge": llm}))
+        asked = asked_models(open_setup(run.root).config)
+    assert (asked["judge"].address, asked["judge"].max_tokens) == ("http://10.1.2.3:8000/v1", 7)
+    assert asked["judge"].serve is None
+    assert asked["instantiate"].serve == ServeConfig(model=MODEL)
 
 
 def command_lines(place: str) -> list[str]:
