@@ -43,11 +43,25 @@ def asked_of(server: HubServer, *words: str | Path) -> subprocess.CompletedProce
 def test_the_papers_recipe_refuses_until_somebody_has_chosen_revisions(tmp_path: Path) -> None:
     code, _, errors = in_process("run", PAPER, "--out", tmp_path / "run")
     assert code == 2
-    keys = ["genericize.llm.revision", "templates.revision", "encoder.revision", "instantiate.llm.revision"]
+    keys = ["templates.revision", "encoder.revision", "instantiate.llm.revision"]
     assert errors.startswith(f"fineinstructions: {', '.join(keys)}, judge.llm.revision: empty;")
     assert "doctor RECIPE --resolve" in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+    _, _, errors = in_process("templates", "build", PAPER, "--out", tmp_path / "bank", "--set", "templates={}")
+    assert "genericize.llm.revision" in errors, "without the bank its model is asked"
+
+
+def test_the_doctor_tells_a_model_that_no_run_asks(tmp_path: Path) -> None:
+    checks = json.loads(in_process("doctor", PAPER, "--json")[1])
+    told = {
+        check["detail"].partition(":")[0]: (check["ok"], check["detail"])
+        for check in checks
+        if check["check"] == "licence"
+    }
+    assert told["genericize"][0]
+    assert told["genericize"][1].endswith("is empty, see --resolve; not asked, as the templates are ready made")
+    assert not told["judge"][0]
 
 
 def test_one_empty_revision_is_enough(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fineinstructions.endpoints import require_answers_now
+from fineinstructions.endpoints import record_endpoints, require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.pairs.calibrate import Agreement, JudgedRow, judge_rows, measure
@@ -93,7 +93,7 @@ def calibrate_judge(
         BackendError: If the judge as a whole gave up; its replies so far are kept.
     """
     require_answers_now(config)
-    sets = [read_labelled(file, columns or {}, limit, seed) for file in list_inputs(list(paths), "data")]
+    sets = [read_labelled(file, columns or {}, limit, seed) for file in list_inputs(list(paths), "")]
     for labelled in sets:
         if config.judge.with_document and "document" not in labelled.columns:
             raise ConfigError(
@@ -107,6 +107,7 @@ def calibrate_judge(
         root = cache_root or out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         told = progress or Silent()
         setup = stack.enter_context(serving(Setup(config, root), "judge", ("judge",), told.note))
+        record_endpoints(setup, ("judge",))
         models = stack.enter_context(closing(Models(setup)))
         for labelled in sets:
             judged = list(_told(judge_rows(labelled, models.judge), labelled, told))

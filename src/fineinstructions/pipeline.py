@@ -21,7 +21,7 @@ from fineinstructions.artefacts import made_with
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
-from fineinstructions.endpoints import ASKING, asked_models, batch_round, record_endpoints, runs_here
+from fineinstructions.endpoints import ASKING, asked_models, batch_round, record_endpoints, runs_here, served_names
 from fineinstructions.engines.engine import open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
@@ -156,7 +156,7 @@ def run(
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
-        write_card(driver.folder, made_with(config))
+        write_card(driver.folder, made_with(config, served_names(driver.setup)))
     return driver.result
 
 
@@ -245,10 +245,10 @@ class Driver:
         bank_only: bool = False,
     ) -> None:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
-        self._setup = Setup(config, out)
+        self.setup = Setup(config, out)
         check_sense(config, out)
         prepare_serving(config)
-        models = build_models(self._setup)  # only asked which they are, so nothing is opened that must be closed
+        models = build_models(self.setup)  # only asked which they are, so nothing is opened that must be closed
         phases = bank_phases(config, models) if bank_only else self.phases(models)
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
@@ -268,8 +268,8 @@ class Driver:
 
         Found before anything else, so that a file that cannot be read is told before the queries have cost anything.
         """
-        self._progress.start("input", 1, int((self._setup.input_dir / REPEATED_FILE).exists()))
-        units = document_units(self._setup)
+        self._progress.start("input", 1, int((self.setup.input_dir / REPEATED_FILE).exists()))
+        units = document_units(self.setup)
         self._progress.advance("input", sum(unit.num_rows for unit in units))
         self._progress.finish("input")
         return units
@@ -296,7 +296,7 @@ class Driver:
         self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
         self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
         self._publish("rejected", Rejection, self._rejections(), "assemble")
-        write_diagnostics(self.folder, self._setup)
+        write_diagnostics(self.folder, self.setup)
 
     def publish_bank_rejections(self) -> None:
         """Tell why queries gave no template, unless a whole run in the same folder has told more."""
@@ -352,9 +352,8 @@ class Driver:
             told = state.num_rows_done
 
         note, stages = self._progress.note, ASKING.get(phase, ()) if todo else ()
-        with serving(self._setup, phase, stages, note, publish=True) as setup:
-            if todo:
-                record_endpoints(setup, phase)
+        with serving(self.setup, phase, stages, note, publish=True) as setup:
+            record_endpoints(setup, stages)
             with batch_round(setup, phase, note, retry_failed=self._retry_failed):
                 outcome = self.engine.run_units(self._job(setup, phase, function, build), todo, tell)
         self._progress.finish(phase)

@@ -51,7 +51,9 @@ class Capabilities:
     context_tokens: int | None
     """Longest prompt and reply together; ``None`` where nobody knows."""
     served_as: str = ""
-    """Name of the model as the server gives it; empty where it does not."""
+    """Name of the model as the server's list of models gives it; empty where it does not."""
+    answers_as: str = ""
+    """Name of the model that answered, as its replies give it; empty where they do not."""
 
 
 def model_key(llm: LlmConfig) -> str:

@@ -64,10 +64,12 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     logprobs: tuple[TokenLogprob, ...] | None = None
+    model: str = ""
+    """Name of the model that answered, as the reply gives it."""
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values, for the cache; those of a completion without log-probabilities do not name them."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name != "logprobs"}
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("logprobs", "model")}
         return plain if self.logprobs is None else {**plain, "logprobs": to_plain_logprobs(self.logprobs)}
 
     @classmethod
@@ -89,7 +91,9 @@ class Completion:
         if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
             raise ValueError("the reply has no text")
         text, declined = encodable(content or ""), encodable(str(refusal or ""))
-        return cls(text, encodable(finish_reason), declined, asked, said, read_logprobs(choice.get("logprobs")))
+        model = encodable(body["model"]) if isinstance(body.get("model"), str) else ""
+        logprobs = read_logprobs(choice.get("logprobs"))
+        return cls(text, encodable(finish_reason), declined, asked, said, logprobs, model)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Completion":

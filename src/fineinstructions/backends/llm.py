@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -94,6 +95,9 @@ class ChatClient:
         self._engines: dict[str, ChatEngine] = {}
         self._probes: dict[str, asyncio.Task[Any]] = {}
         self._usage = Usage()
+        self._answers_as: dict[str, str] = {}
+        self.other_models: Counter[tuple[str, str]] = Counter()
+        """Replies by the model that was asked and the one that answered, where their names differ."""
         self._fatal: BackendError | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -236,6 +240,8 @@ class ChatClient:
             self._usage = replace(self._usage, cached=self._usage.cached + 1)
             return Completion.from_plain(stored), True
         completion = await self._engine(llm).complete(body, llm, key)
+        if completion.model not in ("", body["model"]):
+            self.other_models[body["model"], completion.model] += 1
         self._usage = replace(
             self._usage,
             prompt_tokens=self._usage.prompt_tokens + completion.prompt_tokens,
@@ -253,7 +259,9 @@ class ChatClient:
     async def _capabilities(self, llm: LlmConfig) -> Capabilities:
         structured, logprobs = await self._structured(llm), await self._logprobs(llm)
         facts = await self._facts(llm)
-        return Capabilities(structured, logprobs, facts.context_tokens, facts.served_as)
+        known = self._known.get(model_key(llm))
+        answers_as = self._answers_as.get(model_key(llm)) or (known.answers_as if known else "")
+        return Capabilities(structured, logprobs, facts.context_tokens, facts.served_as, answers_as)
 
     async def _structured(self, llm: LlmConfig) -> Structured:
         """How the model holds a reply to a schema."""
@@ -288,7 +296,9 @@ class ChatClient:
 
     def _asking(self, llm: LlmConfig) -> Ask:
         async def ask(messages: Sequence[Message], fields: Mapping[str, Any]) -> Completion:
-            return await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
+            completion = await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
+            self._answers_as[model_key(llm)] = completion.model
+            return completion
 
         return ask
 

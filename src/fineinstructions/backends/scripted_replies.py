@@ -25,6 +25,8 @@ class Reply:
     refusal: str | None = None
     logprobs: Sequence[Mapping[str, Any]] | None = None
     """Entries of ``logprobs.content`` for requests that ask for them; None for made-up ones."""
+    model: str = ""
+    """Name that the reply gives to the model; empty for the one that was asked for."""
 
 
 def chat_completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def chat_completion(body: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
         "id": f"chatcmpl-{hashlib.blake2b(sent.encode('utf-8', 'replace'), digest_size=8).hexdigest()}",
         "object": "chat.completion",
         "created": 0,
-        "model": body.get("model", ""),
+        "model": reply.model or body.get("model", ""),
         "choices": [choice],
         "usage": {**tokens, "total_tokens": sum(tokens.values())},
     }

@@ -65,7 +65,12 @@ def _abilities(client: "ChatClient", llm: "LlmConfig") -> Check:
         return "abilities", False, str(error)
     context = f"{found.context_tokens:,} tokens" if found.context_tokens else "unknown"
     details = f"{llm.engine}, structured output {found.structured}, logprobs {'yes' if found.logprobs else 'no'}"
-    named = llm.model if found.served_as in ("", llm.model) else f"{llm.model} (served as {found.served_as})"
+    others = [
+        f"{how} {name}"
+        for how, name in (("served as", found.served_as), ("answers as", found.answers_as))
+        if name not in ("", llm.model)
+    ]
+    named = f"{llm.model} ({', '.join(others)})" if others else llm.model
     return "abilities", True, f"{named}: {details}, context {context}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fineinstructions.engines.worker import Report
-from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
+from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError, counted
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.plan import WHOLE_CORPUS, UnitSpec
 from fineinstructions.runs.status import log_progress
@@ -117,7 +117,9 @@ class Tally:
         self.outcome.num_deaths = num_deaths
         self.outcome.seconds = time.monotonic() - self._began
         if self.outcome.num_pending:
-            raise PendingError(f"{self.outcome.num_pending} units of phase {self._phase!r} wait for answers")
+            raise PendingError(
+                f"phase {self._phase!r}: {counted(self.outcome.num_pending, 'unit')} without all answers"
+            )
         return self.outcome
 
     def _set_aside(self, spec: UnitSpec, report: Report) -> None:

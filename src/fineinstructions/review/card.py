@@ -59,6 +59,8 @@ class MadeWith(NamedTuple):
     name: str
     revision: str
     licence: str
+    served_as: str = ""
+    """What its server calls it, where that is another name."""
 
 
 def write_card(
@@ -233,7 +235,10 @@ def _loading(more_tables: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _making(run: RunFolder, made_with: Sequence[MadeWith], models: Tally) -> Iterator[str]:
-    rows = [(m.role, m.name, m.revision or "-", m.licence) for m in made_with]
+    rows = [
+        (m.role, f"{m.name} (served as {m.served_as})" if m.served_as else m.name, m.revision or "-", m.licence)
+        for m in made_with
+    ]
     yield from table(("stage", "model or bank", "revision", "licence"), rows)
     yield "\nAs every pair's `models` names them, with the digests of their prompts:\n"
     yield from table(("models", "pairs"), _rows(models, code))
