@@ -58,7 +58,7 @@ def test_a_run_keeps_to_what_it_found_out_wherever_the_server_moves(tmp_path: Pa
     found = entries(run)
     assert {stage: entry["model"] for stage, entry in found.items()} == {"genericize": "small", "instantiate": "large"}
     for entry in found.values():
-        assert entry["address"] == first.base_url
+        assert entry["addresses"] == [first.base_url]
         assert (entry["engine"], entry["served_as"]) == ("server", entry["model"])
         assert (entry["structured"], entry["logprobs"], entry["context_tokens"]) == ("guided_json", True, 4096)
     with ScriptedServer(structured="schema", max_model_len=5000, keep_bodies=True) as moved:

@@ -261,7 +261,7 @@ def test_what_an_engine_failed_on_is_tried_again_by_the_same_command(tmp_path: P
         assert {stage: entry["answers_as"] for stage, entry in told.items()} == dict.fromkeys(
             ("genericize", "instantiate", "judge"), "m"
         )
-        assert "address" not in told["judge"]
+        assert "addresses" not in told["judge"]
     with ScriptedServer() as server:
         recipe = asking(server, workers=0)
         again = instantiate_rows(source, tmp_path / "out.parquet", recipe)

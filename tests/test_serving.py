@@ -247,7 +247,7 @@ def test_workers_that_are_sent_no_objects_read_whom_to_ask(tmp_path: Path) -> No
         llm = {"model": MODEL, "base_url": "http://10.1.2.3:8000/v1", "api_key_env": KEY_VARIABLE, "max_tokens": 7}
         open_setup(run.root).serving_file.write_text(json.dumps({"judge": llm}))
         asked = asked_models(open_setup(run.root).config)
-    assert (asked["judge"].address, asked["judge"].max_tokens) == ("http://10.1.2.3:8000/v1", 7)
+    assert (asked["judge"].addresses, asked["judge"].max_tokens) == (("http://10.1.2.3:8000/v1",), 7)
     assert asked["judge"].serve is None
     assert asked["instantiate"].serve == ServeConfig(model=MODEL)
 

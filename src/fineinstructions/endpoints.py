@@ -119,8 +119,8 @@ def note_other_models(setup: Setup, found: Mapping[tuple[str, str], int]) -> Non
 
 
 def _entry(llm: LlmConfig, found: Capabilities) -> dict[str, Any]:
-    address = {"address": llm.address} if llm.engine == "server" else {}
-    return {**_meant(llm), **address, **asdict(found)}
+    where = {"addresses": list(llm.addresses)} if llm.engine == "server" else {}
+    return {**_meant(llm), **where, **asdict(found)}
 
 
 def _meant(llm: LlmConfig) -> dict[str, Any]:

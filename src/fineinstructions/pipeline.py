@@ -372,6 +372,7 @@ class Driver:
             resources=resources,
             max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
             other_gpus=setup.served_gpus,
+            asks_servers=asks_a_server or self._config.encoder.engine == "endpoint",
             reopen=open_setup,
         )
 

@@ -43,3 +43,6 @@ class Silent:
 
     def note(self, line: str) -> None:
         """Say nothing."""
+
+
+SILENT = Silent()

@@ -185,6 +185,7 @@ def _do_units(run: RunFolder, setup: Setup, num_units: int, todo: list[UnitSpec]
         config=setup,
         open_units=engine.open_units if asked_models(setup.config, *PHASES) else 1,
         max_local_workers=1 if any(runs_here(setup.config, phase) for phase in PHASES) else None,
+        asks_servers=bool(asked_models(setup.config, *PHASES)),
         reopen=open_setup,
     )
     few = engine.kind == "local" and len(todo) <= 1
@@ -382,7 +383,7 @@ def _endpoints(work_dir: Path) -> dict[bytes, bytes]:
     file = work_dir / ENDPOINTS_FILE
     if not file.exists():
         return {}
-    known = {s: {k: v for k, v in e.items() if k != "address"} for s, e in json.loads(file.read_bytes()).items()}
+    known = {s: {k: v for k, v in e.items() if k != "addresses"} for s, e in json.loads(file.read_bytes()).items()}
     return {MARK + b".endpoints": json.dumps(known, ensure_ascii=False, sort_keys=True).encode()}
 
 

@@ -11,10 +11,12 @@ from fineinstructions.moderation import ModerationEndpoint
 
 
 def test_address_comes_from_the_recipe_else_the_environment(monkeypatch):
-    assert LlmConfig().address == "https://api.openai.com/v1"
+    assert LlmConfig().addresses == ("https://api.openai.com/v1",)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1/")
-    assert LlmConfig().address == "http://localhost:1/v1"
-    assert LlmConfig(base_url="http://localhost:2/v1").address == "http://localhost:2/v1"
+    assert LlmConfig().addresses == LlmConfig(base_url=[]).addresses == ("http://localhost:1/v1",)
+    assert LlmConfig(base_url="http://localhost:2/v1").addresses == ("http://localhost:2/v1",)
+    several = ["http://b/v1", "http://a/v1", "http://b/v1/"]
+    assert LlmConfig(base_url=several).addresses == ("http://b/v1", "http://a/v1")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ def test_address_comes_from_the_recipe_else_the_environment(monkeypatch):
 )
 def test_an_address_with_a_password_is_refused_wherever_it_comes_from(monkeypatch, address):
     monkeypatch.setenv("OPENAI_BASE_URL", address)
-    for refused in (lambda: LlmConfig().address, lambda: ChatClient(LlmConfig()), lambda: ModerationEndpoint("m")):
+    for refused in (lambda: LlmConfig().addresses, lambda: ChatClient(LlmConfig()), lambda: ModerationEndpoint("m")):
         with pytest.raises(ConfigError, match="OPENAI_BASE_URL: must") as caught:
             refused()
         assert "pass@" not in str(caught.value)
@@ -38,12 +40,19 @@ def test_a_line_of_a_server_is_safe_to_show():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("api_key_env", "sk-abc-def"), ("base_url", "https://me:pass@host/v1"), ("base_url", "localhost:8000")],
+    [
+        ("api_key_env", "sk-abc-def"),
+        ("base_url", "https://me:pass@host/v1"),
+        ("base_url", "localhost:8000"),
+        ("base_url", ["http://host/v1", "https://me:pass@host/v1"]),
+        ("base_url", ["http://host/v1", ""]),
+    ],
 )
 def test_settings_refuse_keys_and_bad_addresses(field, value):
     with pytest.raises(ValidationError) as caught:
         LlmConfig(**{field: value})
-    assert value not in caught.value.errors()[0]["msg"]
+    for shown in [value] if isinstance(value, str) else filter(None, value):
+        assert shown not in caught.value.errors()[0]["msg"]
 
 
 def test_overrides_are_laid_over_the_shared_section():

@@ -93,6 +93,9 @@ class BatchFiles:
         del llm
         return ModelFacts()
 
+    def stop(self, error: BackendError) -> None:
+        """Nothing waits here."""
+
     async def close(self) -> None:
         """Close what is being written."""
         self._noted.close()

@@ -61,7 +61,7 @@ def model_key(llm: LlmConfig) -> str:
     if llm.serve is not None:
         place = f"serve {llm.serve.model} {llm.revision}"
     else:
-        place = llm.address if llm.engine == "server" else str(llm.revision)
+        place = " ".join(llm.addresses) if llm.engine == "server" else str(llm.revision)
     return f"{llm.engine} {place} {llm.model} {llm.structured}"
 
 

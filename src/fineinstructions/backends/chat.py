@@ -17,6 +17,7 @@ from fineinstructions.backends.logprobs import TokenLogprob
 from fineinstructions.backends.model_folder import ModelFolder
 from fineinstructions.backends.prompt import Message, Prompt
 from fineinstructions.config import to_plain
+from fineinstructions.errors import BackendError
 from fineinstructions.records import Rejection, failure, rejection, to_json
 
 T = TypeVar("T")
@@ -117,6 +118,10 @@ class ChatEngine(Protocol):
 
     async def facts(self, llm: LlmConfig) -> ModelFacts:
         """What is known of a model without asking it."""
+        ...
+
+    def stop(self, error: BackendError) -> None:
+        """Send nothing any more: what waits fails with this error, what is under way may come to its end."""
         ...
 
     async def close(self) -> None:

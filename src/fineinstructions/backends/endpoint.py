@@ -1,21 +1,18 @@
-"""OpenAI-compatible servers: the window of requests of each, its retries.
+"""One OpenAI-compatible server as a process sees it: its connection, its slots, and how it fares.
 
-In: a request body. Out: a `Completion`, or a `ChatError` that says which kind of trouble one record had. Trouble that
-would befall every record (no key, no such model, nothing gets through any more) is a plain `BackendError` and ends the
-run. The retry loop is ours, not the client library's: it must honour ``Retry-After`` for all requests of the window at
-once, and its jitter must not depend on chance.
+In: a request body. Out: what the server says, or the trouble with this one attempt: `RetryableError` where another may
+succeed, `ChatError` where this request cannot be answered, a plain `BackendError` where no request will be (no key, no
+such model). Which server is asked, and how often, is decided in `servers`.
 """
 
 import asyncio
 import email.utils
-import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from fineinstructions.backends.capabilities import ModelFacts, listed_facts
 from fineinstructions.backends.completion import (
     ChatError,
     Completion,
@@ -23,269 +20,177 @@ from fineinstructions.backends.completion import (
     kind_of_status,
     safe_line,
 )
-from fineinstructions.backends.llm_config import LlmConfig, Structured, key_of
+from fineinstructions.backends.gate import Gate
+from fineinstructions.backends.llm_config import LlmConfig, key_of
+from fineinstructions.backends.wire import WireError, WireReply, open_wire
 from fineinstructions.errors import BackendError
 
-FIRST_CONTACT_RETRIES = 3
-"""Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
-
-UNREACHABLE_POLL_SECONDS = 0.5
-"""How often a server that is waited for is tried."""
-
-MODEL_LIST_RETRIES = 2
-"""Further attempts to list a server's models: some answer that with an error always."""
+TURNED_BACK = (429, 503)
+"""Statuses by which a server says that it is asked too much."""
+TROUBLES_BEFORE_REST = 3
+"""Attempts in a row that fail before other servers take over; one that finds nobody is enough."""
+SHORTEST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
+"""Time before a server that failed is tried again; doubles each time."""
 
 R = TypeVar("R")
-Send = Callable[[Mapping[str, Any]], Awaitable[Any]]
 Read = Callable[[str, str], R]
 """From the text of a reply and the key that was sent to what it says."""
 
 
-class _RetryableError(Exception):
-    """An attempt that may succeed when made again."""
+class RetryableError(Exception):
+    """An attempt that may succeed when made again.
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None, *, is_unreachable: bool = False) -> None:
+    Args:
+        message: One line with what happened.
+        is_unreachable: Whether nobody answers at the address.
+    """
+
+    def __init__(self, message: str, *, is_unreachable: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
         self.is_unreachable = is_unreachable
 
 
 class Endpoint:
-    """One server with its window; lives on the client's event loop and must only be used there.
+    """One server; lives on the client's event loop and must only be used there.
 
     Args:
-        llm: Address, key variable, window and limits.
+        address: Where it is.
+        key_env: Variable that holds its key.
+        gate: Its slots.
     """
 
-    def __init__(self, llm: LlmConfig) -> None:
-        from openai import AsyncOpenAI
+    def __init__(self, address: str, key_env: str, gate: Gate) -> None:
+        self.address, self.gate = address, gate
+        self._key_env, self._key = key_env, key_of(key_env)
+        self._wire = open_wire(address, self._key or "none")
+        self.was_reached = False
+        self.failures_in_a_row = 0
+        """Requests that failed for good, without one success in between."""
+        self.why_ailing = ""
+        """What last went wrong before it was given a rest."""
+        self.calls = self.retries = 0
+        self._troubles_in_a_row = 0
+        self._rest_until = self._rest_seconds = 0.0
 
-        self._llm = llm
-        self._key = key_of(llm.api_key_env)
-        self._server = AsyncOpenAI(
-            api_key=self._key or "none", base_url=llm.address, max_retries=0, timeout=llm.timeout_seconds
-        )
-        self._window = asyncio.Semaphore(llm.max_in_flight)
-        self._resume_at = 0.0
-        self._failures_in_a_row = 0
-        self._was_reached = False
-        self.in_flight = self.peak_in_flight = self.retries = self.calls = 0
+    @property
+    def is_ailing(self) -> bool:
+        """Whether others should be asked: it failed, and has not succeeded since."""
+        return self._rest_seconds > 0
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._server.close()
+    @property
+    def is_due(self) -> bool:
+        """Whether one request should try an ailing server."""
+        return self.is_ailing and not self.gate.in_flight and time.monotonic() >= self._rest_until
 
-    async def complete(self, body: Mapping[str, Any], *, counts: bool = True) -> Completion:
-        """Send one chat request, retrying transport errors.
+    @property
+    def seconds_to_turn(self) -> float:
+        """Time until the server may be tried, where that is known; 0 where it is over."""
+        return max(self._rest_until, self.gate.resume_at) - time.monotonic()
 
-        Args:
-            body: The whole request body.
-            counts: Whether its failure is one of the failures in a row that end a run.
+    async def attempt(self, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig) -> R:
+        """Make one request, in a slot that was taken before.
 
         Raises:
+            RetryableError: If it failed.
             ChatError: If this request cannot be answered.
             BackendError: If no request to this server will be.
         """
-        return await self._retried(body, self._send_chat, _completion, counts=counts)
-
-    async def embed(self, body: Mapping[str, Any]) -> list[list[float]]:
-        """Send one embeddings request, retrying transport errors; a vector for each text of ``input``, in order.
-
-        Args and errors are those of `complete`.
-        """
-        return await self._retried(body, self._send_embeddings, _embeddings)
-
-    async def models(self) -> list[dict[str, Any]] | None:
-        """The models that the server lists; None from one that cannot say.
-
-        Raises:
-            ChatError: If no reply came through.
-        """
-        try:
-            return await self._retried({}, self._send_models, _models, MODEL_LIST_RETRIES)
-        except ChatError as error:
-            if error.kind == "transport" and "HTTP" not in str(error):
-                raise
-            return None
-        except BackendError as error:
-            if error.retryable:
-                raise
-            return None
-
-    async def _retried(
-        self, body: Mapping[str, Any], send: Send, read: Read[R], most: int | None = None, counts: bool = True
-    ) -> R:
-        retries = self._llm.max_retries if most is None else min(most, self._llm.max_retries)
-        for attempt in range(retries + 1):
-            try:
-                async with self._window:
-                    reply = await self._attempt_once_reachable(body, send, read)
-            except _RetryableError as trouble:
-                if trouble.is_unreachable and not self._was_reached and attempt >= min(FIRST_CONTACT_RETRIES, retries):
-                    raise BackendError(
-                        f"{self._llm.address}: {trouble}",
-                        retryable=True,
-                        hint="start the server, or set llm.base_url or OPENAI_BASE_URL",
-                    ) from None
-                if attempt == retries:
-                    if counts:
-                        self._count_failure(str(trouble))
-                    raise ChatError("transport", f"{trouble} ({attempt + 1} attempts)") from None
-                self.retries += 1
-                await asyncio.sleep(self._wait_before_retry(body, attempt, trouble.retry_after_seconds))
-            except ChatError as error:
-                if error.kind == "request" and counts:
-                    self._count_failure(str(error))
-                raise
-            else:
-                self._failures_in_a_row = 0
-                return reply
-        raise AssertionError("unreachable")
-
-    async def _attempt_once_reachable(self, body: Mapping[str, Any], send: Send, read: Read[R]) -> R:
-        """An attempt, before which a server that cannot be reached has time to come back."""
-        deadline = time.monotonic() + self._llm.unreachable_seconds
-        while True:
-            try:
-                return await self._attempt(body, send, read)
-            except _RetryableError as trouble:
-                if not trouble.is_unreachable or time.monotonic() >= deadline:
-                    raise
-            await asyncio.sleep(UNREACHABLE_POLL_SECONDS)
-
-    async def _send_chat(self, body: Mapping[str, Any]) -> Any:
-        rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
-        create = self._server.chat.completions.with_raw_response.create
-        return await create(model=body["model"], messages=body["messages"], extra_body=rest)
-
-    async def _send_models(self, body: Mapping[str, Any]) -> Any:
-        return await self._server.models.with_raw_response.list(extra_query=body)
-
-    async def _send_embeddings(self, body: Mapping[str, Any]) -> Any:
-        rest = {key: value for key, value in body.items() if key not in ("model", "input")}
-        create = self._server.embeddings.with_raw_response.create
-        return await create(model=body["model"], input=body["input"], encoding_format="float", extra_body=rest)
-
-    async def _attempt(self, body: Mapping[str, Any], send: Send, read: Read[R]) -> R:
-        import openai
-
-        await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
+        trip = self.gate.trip
         self.calls += 1
-        self.in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
-            async with asyncio.timeout(self._llm.timeout_seconds):
-                raw = await send(body)
-        except (TimeoutError, openai.APITimeoutError):
-            raise _RetryableError(f"no reply within {self._llm.timeout_seconds:g} s") from None
-        except openai.APIStatusError as error:
-            self._was_reached = True
-            raise self._status_trouble(error.status_code, error.response.headers, error.response.text) from None
-        except openai.APIConnectionError as error:
-            line = self._safe(str(error.__cause__ or error))
-            unreachable = type(error.__cause__).__name__ == "ConnectError"  # of httpx or its successor
-            raise _RetryableError(f"connection failed: {line}", is_unreachable=unreachable) from None
-        finally:
-            self.in_flight -= 1
-        self._was_reached = True
-        return read(raw.http_response.text, self._key)
+            async with asyncio.timeout(llm.timeout_seconds):
+                got = await self._wire.send(path, body)
+        except TimeoutError:
+            raise self._failed(RetryableError(f"no reply within {llm.timeout_seconds:g} s")) from None
+        except WireError as error:
+            line = f"connection failed: {self._safe(str(error))}"
+            raise self._failed(RetryableError(line, is_unreachable=error.is_unreachable)) from None
+        self.was_reached = True
+        if not 200 <= got.status < 300:
+            raise self._status_trouble(got, llm, trip)
+        try:
+            reply = read(got.text, self._key)
+        except RetryableError as trouble:
+            raise self._failed(trouble) from None
+        self._succeeded()
+        self.failures_in_a_row = 0
+        return reply
 
-    def _status_trouble(self, status: int, headers: Mapping[str, str], text: str) -> BackendError | _RetryableError:
-        said = self._safe(error_message(text))
-        kind = kind_of_status(status, text)
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wire.close()
+
+    def _succeeded(self) -> None:
+        """Note that the server answers, if only to refuse a request."""
+        self.gate.succeeded()
+        self._troubles_in_a_row = 0
+        self._rest_until = self._rest_seconds = 0.0
+
+    def _failed(self, trouble: RetryableError) -> RetryableError:
+        """The trouble, noted; one that finds nobody, or comes time and again, gives the server a rest."""
+        self._troubles_in_a_row += 1
+        if trouble.is_unreachable or self._troubles_in_a_row >= TROUBLES_BEFORE_REST:
+            self._rest(str(trouble))
+        return trouble
+
+    def _refused(self, error: BackendError) -> BackendError:
+        self._rest(str(error).removeprefix(f"{self.address}: "))
+        return error
+
+    def _rest(self, why: str) -> None:
+        now = time.monotonic()
+        if now >= self._rest_until:  # not once more for each request that was under way
+            longer = min(LONGEST_REST_SECONDS, 2 * self._rest_seconds)
+            self._rest_seconds = max(SHORTEST_REST_SECONDS, longer)
+            self._rest_until = now + self._rest_seconds
+            self.why_ailing = why
+
+    def _status_trouble(self, got: WireReply, llm: LlmConfig, trip: int) -> BackendError | RetryableError:
+        status, text = got.status, got.text
+        said, kind = self._safe(error_message(text)), kind_of_status(status, text)
         if kind == "quota":
-            return BackendError(
-                f"{self._llm.address}: the quota is used up", hint="check the account, then rerun to resume"
-            )
+            hint = "check the account, then rerun to resume"
+            return self._refused(BackendError(f"{self.address}: the quota is used up", hint=hint))
         if kind == "transport":
-            return _RetryableError(
-                f"HTTP {status}: {said}", retry_after_seconds(headers, self._llm.max_retry_after_seconds)
-            )
+            pause = retry_after_seconds(got.headers, llm.max_retry_after_seconds)
+            is_full = status in TURNED_BACK
+            trouble = RetryableError(f"HTTP {status}: {said}")
+            if is_full:
+                self.gate.turned_back(trip)
+            if pause:
+                self.gate.hold(pause)
+            # A server that is full was asked too much; one that turns back a request that is alone there is away.
+            return self._failed(trouble) if not is_full or self.gate.in_flight == 1 else trouble
+        if 300 <= status < 400:
+            hint = "set llm.base_url to where it sends you"
+            return self._refused(BackendError(f"{self.address}: HTTP {status}: it is elsewhere", hint=hint))
         if kind == "denied":
-            hint = f"set {self._llm.api_key_env}" if not self._key else f"check the key in {self._llm.api_key_env}"
-            return BackendError(f"{self._llm.address}: HTTP {status}, access denied", hint=hint)
+            hint = f"set {self._key_env}" if not self._key else f"check the key in {self._key_env}"
+            return self._refused(BackendError(f"{self.address}: HTTP {status}, access denied", hint=hint))
         if kind == "unknown":
             hint = "check base_url (it ends in /v1 for most servers) and model; `doctor` lists what the server offers"
-            return BackendError(f"{self._llm.address}: HTTP 404 for model {self._llm.model!r}: {said}", hint=hint)
+            line = f"{self.address}: HTTP 404 for model {llm.model!r}: {said}"
+            return self._refused(BackendError(line, hint=hint))
         if kind == "gone":
-            return BackendError(f"{self._llm.address}: {said}")
+            return self._refused(BackendError(f"{self.address}: {said}"))
+        self._succeeded()
         return ChatError(kind, f"HTTP {status}: {said}", raw=said if kind == "refusal" else "")
-
-    def _wait_before_retry(self, body: Mapping[str, Any], attempt: int, retry_after_seconds: float | None) -> float:
-        if retry_after_seconds is not None:
-            self._resume_at = max(self._resume_at, time.monotonic() + retry_after_seconds)
-        seed = hashlib.blake2b(f"{attempt}{json.dumps(body, sort_keys=True)}".encode(), digest_size=8).digest()
-        jitter = int.from_bytes(seed, "little") / 2**64
-        wait: float = min(30.0, self._llm.backoff_seconds * 2**attempt) * (0.5 + 0.5 * jitter)
-        return max(wait, retry_after_seconds or 0.0)
-
-    def _count_failure(self, trouble: str) -> None:
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= self._llm.max_failures_in_a_row:
-            raise BackendError(
-                f"{self._llm.address}: {self._failures_in_a_row} requests in a row failed, the last with: {trouble}",
-                retryable=True,
-                hint="check the server, then rerun to resume",
-            )
 
     def _safe(self, text: str) -> str:
         return safe_line(text, self._key)
 
 
-class Servers:
-    """All servers that one client asks."""
-
-    fixed: tuple[Structured, bool] | None = None
-    """What a server can do has to be tried out."""
-
-    def __init__(self) -> None:
-        self._endpoints: dict[str, Endpoint] = {}
-
-    async def complete(self, body: Mapping[str, Any], llm: LlmConfig, key: str) -> Completion:
-        """Send one chat request to its server; errors are those of `Endpoint.complete`."""
-        return await self._endpoint(llm).complete(body, counts=bool(key))
-
-    async def facts(self, llm: LlmConfig) -> ModelFacts:
-        """What the server's list of models says of one.
-
-        Raises:
-            ChatError: If no reply came through.
-        """
-        return listed_facts(llm.model, await self._endpoint(llm).models() or [])
-
-    async def close(self) -> None:
-        """Close the connections."""
-        for endpoint in self._endpoints.values():
-            await endpoint.close()
-
-    def figures(self) -> dict[str, int]:
-        """Calls and retries of all servers, and the fullest window."""
-        endpoints = list(self._endpoints.values())
-        return {
-            "calls": sum(e.calls for e in endpoints),
-            "retries": sum(e.retries for e in endpoints),
-            "peak_in_flight": max((e.peak_in_flight for e in endpoints), default=0),
-        }
-
-    def _endpoint(self, llm: LlmConfig) -> Endpoint:
-        """The server's endpoint; stages that differ only in model and sampling share one window."""
-        key = f"{llm.address} {llm.api_key_env} {llm.max_in_flight} {llm.timeout_seconds} {llm.max_retries}"
-        if key not in self._endpoints:
-            self._endpoints[key] = Endpoint(llm)
-        return self._endpoints[key]
-
-
-def _completion(text: str, key: str) -> Completion:
+def read_completion(text: str, key: str) -> Completion:
     """First choice of a reply body; a body that is no chat completion counts as a transport error."""
     try:
         return Completion.from_body(json.loads(text))
     except (ValueError, RecursionError) as error:
         is_json = not isinstance(error, json.JSONDecodeError | RecursionError)
         said = str(error) if is_json else "the body is no chat completion"
-        raise _RetryableError(f"{said}: {safe_line(text, key)[:80]!r}") from None
+        raise RetryableError(f"{said}: {safe_line(text, key)[:80]!r}") from None
 
 
-def _models(text: str, key: str) -> list[dict[str, Any]] | None:
+def read_models(text: str, key: str) -> list[dict[str, Any]] | None:
     """Entries of a list of models; None for a body of another shape."""
     del key
     try:
@@ -294,13 +199,13 @@ def _models(text: str, key: str) -> list[dict[str, Any]] | None:
         return None
 
 
-def _embeddings(text: str, key: str) -> list[list[float]]:
+def read_embeddings(text: str, key: str) -> list[list[float]]:
     """Vectors of a reply body, in the order of the texts; a body that holds none counts as a transport error."""
     try:
         data = sorted(json.loads(text)["data"], key=lambda item: int(item["index"]))
         return [[float(value) for value in item["embedding"]] for item in data]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _RetryableError(f"the body holds no embeddings: {safe_line(text, key)[:80]!r}") from None
+        raise RetryableError(f"the body holds no embeddings: {safe_line(text, key)[:80]!r}") from None
 
 
 def retry_after_seconds(headers: Mapping[str, str], longest: float) -> float | None:

@@ -13,17 +13,17 @@ Shapes: B texts, D width.
 import asyncio
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.backends.completion import ChatError, encodable
 from fineinstructions.backends.encoder import EncoderConfig, PooledDocument
-from fineinstructions.backends.endpoint import Endpoint
 from fineinstructions.backends.llm_config import LlmConfig, with_overrides
+from fineinstructions.backends.servers import Servers
 from fineinstructions.backends.windows import pieces
 from fineinstructions.config import digest
 from fineinstructions.errors import BackendError, ConfigError
@@ -47,7 +47,7 @@ class _Piece:
 
 
 class EndpointEncoder:
-    """Asks a server from a thread of its own; one request window per process, shared by all threads that encode.
+    """Asks a server, or several, from a thread of its own; one line of requests, shared by all threads that encode.
 
     Args:
         config: The model, the window, and how the server differs from the shared section.
@@ -68,10 +68,14 @@ class EndpointEncoder:
             raise ConfigError(
                 "encoder.llm.base_url: missing; a run starts servers of language models only, so name the encoder's own"
             )
-        self._llm.address  # noqa: B018 -- a wrong one is told before any work is done
+        self._llm.addresses  # noqa: B018 -- a wrong one is told before any work is done
         self._window_chars = (config.window_tokens or WINDOW_TOKENS) * CHARS_PER_TOKEN
         self._lock = threading.Lock()
-        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread, Endpoint] | None = None
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread, Servers] | None = None
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(self._llm.addresses)
 
     @property
     def encoder_id(self) -> str:
@@ -91,7 +95,7 @@ class EndpointEncoder:
         """
         ((_, answer),) = self._answers([_Piece(0, "a text")])
         if isinstance(answer, str):
-            raise BackendError(f"{self._llm.address}: no embedding from {self._llm.model!r}: {answer}")
+            raise BackendError(f"{self._where}: no embedding from {self._llm.model!r}: {answer}")
         return len(answer)
 
     def close(self) -> None:
@@ -99,8 +103,8 @@ class EndpointEncoder:
         with self._lock:
             running, self._running = self._running, None
         if running is not None:
-            loop, thread, endpoint = running
-            asyncio.run_coroutine_threadsafe(_shut_down(endpoint), loop).result(timeout=30)
+            loop, thread, servers = running
+            asyncio.run_coroutine_threadsafe(_shut_down(servers), loop).result(timeout=30)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(timeout=30)
             loop.close()
@@ -114,7 +118,7 @@ class EndpointEncoder:
         vectors, refused = self._encoded(texts)
         for number, why in refused.items():
             raise BackendError(
-                f"{self._llm.address}: no embedding for {texts[number][:80]!r}: {why}",
+                f"{self._where}: no embedding for {texts[number][:80]!r}: {why}",
                 hint="leave that text out, or use another server",
             )
         return vectors
@@ -144,7 +148,7 @@ class EndpointEncoder:
         found = [(piece, answer) for piece, answer in answers if not isinstance(answer, str)]
         widths = {len(vector) for _, vector in found} or {self.dimension}
         if len(widths) > 1 or widths != {vars(self).setdefault("dimension", *widths)}:
-            raise BackendError(f"{self._llm.address}: vectors of different widths", hint="another server?")
+            raise BackendError(f"{self._where}: vectors of different widths", hint="another server?")
         sums = np.zeros((len(texts), self.dimension))
         for piece, vector in found:
             if piece.owner not in refused:
@@ -152,7 +156,7 @@ class EndpointEncoder:
         try:
             return unit_rows(sums), refused
         except ValueError:
-            raise BackendError(f"{self._llm.address}: a vector that is not finite", hint="another model?") from None
+            raise BackendError(f"{self._where}: a vector that is not finite", hint="another model?") from None
 
     def _answers(self, cut: Sequence[_Piece]) -> "list[tuple[_Piece, Answer]]":
         """What the server says about every piece."""
@@ -163,9 +167,11 @@ class EndpointEncoder:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=loop.run_forever, name="endpoint-encoder", daemon=True)
                 thread.start()
-                self._running = loop, thread, Endpoint(self._llm)
-            loop, _, endpoint = self._running
-            answers = asyncio.run_coroutine_threadsafe(_all_of(endpoint, batches, body), loop)
+                self._running = loop, thread, Servers()
+            loop, _, servers = self._running
+            answers = asyncio.run_coroutine_threadsafe(
+                _all_of(partial(servers.embed, llm=self._llm), batches, body), loop
+            )
         try:
             return answers.result()
         finally:
@@ -174,22 +180,24 @@ class EndpointEncoder:
 
 Answer = NDArray[np.float64] | str
 """A unit vector, or why there is none."""
+Embed = Callable[[Mapping[str, object]], Awaitable[list[list[float]]]]
+"""From the body of a request to a vector for each of its texts."""
 
 
-async def _shut_down(endpoint: Endpoint) -> None:
+async def _shut_down(servers: Servers) -> None:
     """Cancel what is under way and close the connections."""
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await endpoint.close()
+    await servers.close()
 
 
 async def _all_of(
-    endpoint: Endpoint, batches: Sequence[Sequence[_Piece]], body: dict[str, object]
+    embed: Embed, batches: Sequence[Sequence[_Piece]], body: dict[str, object]
 ) -> list[tuple[_Piece, Answer]]:
     """What the server says about every piece, in order; pieces that had to be halved stand there as halves."""
-    tasks = [asyncio.create_task(_one_batch(endpoint, batch, body)) for batch in batches]
+    tasks = [asyncio.create_task(_one_batch(embed, batch, body)) for batch in batches]
     try:
         return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
     finally:
@@ -197,18 +205,16 @@ async def _all_of(
             task.cancel()
 
 
-async def _one_batch(
-    endpoint: Endpoint, batch: Sequence[_Piece], body: dict[str, object]
-) -> list[tuple[_Piece, Answer]]:
+async def _one_batch(embed: Embed, batch: Sequence[_Piece], body: dict[str, object]) -> list[tuple[_Piece, Answer]]:
     try:
-        vectors = await endpoint.embed({**body, "input": [piece.text for piece in batch]})
+        vectors = await embed({**body, "input": [piece.text for piece in batch]})
     except ChatError as error:
         if error.kind == "transport":
             raise
         halves = _halves(batch, error)
         if not halves:
             return [(batch[0], str(error))]
-        first, second = [await _one_batch(endpoint, half, body) for half in halves]
+        first, second = [await _one_batch(embed, half, body) for half in halves]
         return first + second
     if len(vectors) != len(batch):
         raise BackendError(f"{len(vectors)} embeddings for {len(batch)} texts", hint="another server?")

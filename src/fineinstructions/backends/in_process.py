@@ -102,6 +102,12 @@ class InProcess:
         settings = folder.read("config.json"), folder.read("tokenizer_config.json")
         return ModelFacts(folder.identity, context_limit(*(s if isinstance(s, dict) else {} for s in settings)))
 
+    def stop(self, error: BackendError) -> None:
+        """Answer nothing any more but the batch that is under way."""
+        with contextlib.suppress(queue.Empty):
+            while job := self._waiting.get_nowait():
+                _settle(job, error)
+
     async def close(self) -> None:
         """End the thread, which stops at the next token, and let go of the models."""
         self._closed = True

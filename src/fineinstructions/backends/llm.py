@@ -1,9 +1,9 @@
 """The chat client: asks models, many requests at a time, whatever runs them.
 
 In: `ChatRequest`s from any thread. Out: futures of replies. One background thread per process runs the requests of all
-stages and all open work units through one bounded window per server, so that no stage, batch or unit border ever drains
-it: a barrier costs 30 to 40 per cent of the throughput. What all engines share is here: the response cache, re-asks,
-refusals, usage. What one of them does by itself is a `ChatEngine`.
+stages and all open work units through one line per server, so that no stage, batch or unit border ever drains its
+window: a barrier costs 30 to 40 per cent of the throughput. What all engines share is here: the response cache,
+re-asks, refusals, usage. What one of them does by itself is a `ChatEngine`.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ from fineinstructions.backends.chat import (
     precision,
 )
 from fineinstructions.backends.completion import ChatError, Completion
-from fineinstructions.backends.endpoint import Servers
 from fineinstructions.backends.llm_config import LlmConfig, LlmOverrides, Structured, key_of, with_overrides
 from fineinstructions.backends.logprobs import REQUEST_FIELDS
 from fineinstructions.backends.prompt import Message
+from fineinstructions.backends.servers import Servers
 from fineinstructions.backends.structured import structured_fields
 from fineinstructions.errors import BackendError, ConfigError
 
@@ -88,7 +88,7 @@ class ChatClient:
     ) -> None:
         self.llm = llm
         if llm.serve is None:
-            llm.address  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
+            llm.addresses  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
         key_of(llm.api_key_env)
         self._cache, self._batches_dir = cache, batches_dir
         self._known = known or {}
@@ -219,6 +219,8 @@ class ChatClient:
             raise
         except BackendError as error:
             self._fatal = self._fatal or error
+            for engine in self._engines.values():
+                engine.stop(self._fatal)
             raise
         if completion.refusal or completion.finish_reason == "content_filter":
             raise ChatError("refusal", "the model declined", raw=completion.refusal or completion.text)

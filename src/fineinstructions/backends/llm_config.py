@@ -28,8 +28,10 @@ class LlmConfig(Config):
     """What runs the model: ``server`` is any OpenAI-compatible one; ``transformers`` this machine, with the extra
     ``[hf]``, in one worker process; ``batch`` writes the requests into files for OpenAI's batch service or
     ``vllm run-batch`` and reads the results on the next run. Ours."""
-    base_url: str = ""
-    """Address of the server, up to and including ``/v1``. Default: the variable OPENAI_BASE_URL, else OpenAI's own."""
+    base_url: str | list[str] = ""
+    """Address of the server, up to and including ``/v1``; or several, that serve the same model: every request goes to
+    the one with most free slots, and one that fails gets none until it is back. Default: the variable OPENAI_BASE_URL,
+    else OpenAI's own."""
     serve: Serve = None
     """Model that the run serves itself while it asks, by vLLM or SGLang in an environment of their own, in place of
     `base_url`: a folder or a name on the hub, or a section ``llm.serve``."""
@@ -73,8 +75,9 @@ class LlmConfig(Config):
     timeout_seconds: float = Field(default=180.0, gt=0)
     """Longest wait of a server's client for one whole reply. Ours."""
     max_in_flight: int = Field(default=64, ge=1)
-    """Requests under way at once, per worker process and server, over all stages and work units; with ``transformers``
-    most requests in a batch, where 1 makes replies independent of rounding in batches. Ours."""
+    """Most requests under way at once at one server, over all workers, stages and work units; fewer while it answers
+    429 or 503. Where stages name different numbers for one server, the smallest holds. With ``transformers`` most
+    requests in a batch, where 1 makes replies independent of rounding in batches. Ours."""
     max_retries: int = Field(default=8, ge=0)
     """Further attempts after a transport error (no connection, time-out, 408, 409, 429, 5xx, broken reply); with
     ``batch`` further rounds. Ours."""
@@ -88,7 +91,8 @@ class LlmConfig(Config):
     max_reasks: int = Field(default=2, ge=0)
     """How often a reply that does not parse is answered with a request to repair it. Ours."""
     max_failures_in_a_row: int = Field(default=20, ge=1)
-    """After this many failed requests without one success in between the run stops. Ours."""
+    """After this many failed requests without one success in between a server is given up, and the run stops where no
+    other is left. Ours."""
     structured: Literal["auto"] | Structured = "auto"
     """Ask the server to hold replies to a JSON schema: by ``response_format`` (``schema``), by a field of vLLM
     (``structured_outputs``, ``guided_json``) or of llama.cpp (``grammar``); to any JSON object (``object``), or to
@@ -107,8 +111,12 @@ class LlmConfig(Config):
 
     @field_validator("base_url")
     @classmethod
-    def _no_password(cls, value: str) -> str:
-        return without_secrets(value)
+    def _no_password(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, str):
+            return without_secrets(value)
+        if not all(value):
+            raise ValueError("a list of addresses must hold no empty one")
+        return [without_secrets(address) for address in value]
 
     @model_validator(mode="before")
     @classmethod
@@ -128,15 +136,21 @@ class LlmConfig(Config):
         return self
 
     @property
-    def address(self) -> str:
-        """The server's address with the environment taken into account.
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses of the servers, each once, with the environment taken into account.
 
         Raises:
             ConfigError: As `server_address`; or if the server is one that a run has yet to start.
         """
         if self.serve is not None:
             raise ConfigError("llm.serve: nothing has started this server; name a running one in llm.base_url")
-        return server_address(self.base_url, "llm.base_url")
+        chosen = [self.base_url] if isinstance(self.base_url, str) else self.base_url or [""]
+        return tuple(dict.fromkeys(server_address(address, "llm.base_url") for address in chosen))
+
+    @property
+    def ahead(self) -> int:
+        """Requests that one stream of records starts ahead of the one it waits for."""
+        return 2 * self.max_in_flight * (len(self.addresses) if self.engine == "server" else 1)
 
 
 def without_secrets(address: str) -> str:

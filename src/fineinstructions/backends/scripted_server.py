@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from fineinstructions.backends.scripted_brain import echo, embeddings, moderations, slipping
+from fineinstructions.backends.scripted_load import Load
 from fineinstructions.backends.scripted_replies import Reply, chat_completion, error_body, forced_value, is_object
 from fineinstructions.errors import ConfigError
 
@@ -102,6 +103,8 @@ class ScriptedServer:
         embedder: What replies to embeddings requests.
         faults: Which requests fail, and how.
         latency_seconds: Mean of the exponentially distributed time to a reply.
+        capacity: Most requests that are taken at once; others are answered with `full_status` at once. None for any.
+        full_status: 429 or 503.
         structured: What ``response_format`` does: ``schema`` holds a reply to values that the schema leaves no choice
             in, ``object`` the same and refuses schemas, ``ignore`` nothing, ``reject`` answers 400, ``break`` 500. Any
             other is the name of the one field that is obeyed, such as ``guided_json``.
@@ -123,6 +126,8 @@ class ScriptedServer:
         embedder: Embedder = embeddings,
         faults: FaultPlan | None = None,
         latency_seconds: float = 0.0,
+        capacity: int | None = None,
+        full_status: int = 429,
         structured: Literal[
             "schema", "object", "ignore", "reject", "break", "structured_outputs", "guided_json", "grammar"
         ] = "ignore",
@@ -149,9 +154,19 @@ class ScriptedServer:
         """Faults so far, by kind."""
         self.bodies: list[dict[str, Any]] = []
         """Bodies of the chat and embeddings requests, if kept."""
-        self.in_flight = 0
-        self.max_in_flight = 0
+        self.load = Load(capacity)
+        """Requests to its models that are under way."""
+        self._full_status = full_status
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self.load.in_flight
+
+    @property
+    def max_in_flight(self) -> int:
         """Most of them under way at once."""
+        return self.load.max_in_flight
 
     @property
     def base_url(self) -> str:
@@ -228,6 +243,7 @@ class ScriptedServer:
         answers: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
             ("GET", "/v1/models"): self._list_models,
             ("POST", "/v1/moderations"): moderations,
+            ("GET", "/load"): lambda _: self.load.figures(),
         }
         answer = answers.get((method, path))
         await _send(writer, 200 if answer else 404, answer(body) if answer else error_body(f"no such path: {path}"))
@@ -239,8 +255,10 @@ class ScriptedServer:
         key = hashlib.blake2b(raw, digest_size=8).digest()
         times = self._times[key]
         self._times[key] += 1
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        if not self.load.takes_one_more():
+            await _send(writer, self._full_status, error_body(f"more than {self.load.capacity} requests at once"))
+            return True
+        self.load.begin()
         try:
             if self._latency_seconds:
                 await asyncio.sleep(-self._latency_seconds * math.log1p(-_uniform(self._seed, "wait", times, body)))
@@ -252,7 +270,7 @@ class ScriptedServer:
             await _send(writer, status, answer)
             return True
         finally:
-            self.in_flight -= 1
+            self.load.end()
 
     async def _misbehave(self, fault: Fault, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         """Answer in the way of a fault; false when the connection is gone."""
@@ -341,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 for a free one")
     parser.add_argument("--latency-seconds", type=float, default=0.0, help="mean time to a reply")
+    parser.add_argument("--capacity", type=int, help="requests taken at once; GET /load tells how many there are")
     parser.add_argument("--fault", action="append", default=[], metavar="KIND=RATE", help=", ".join(get_args(Fault)))
     parser.add_argument("--slips", type=float, default=0.0, help="share of drafts with a fault in their excerpts")
     parser.add_argument("--seed", type=int, default=0)
@@ -355,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         brain,
         faults=faults,
         latency_seconds=options.latency_seconds,
+        capacity=options.capacity,
         seed=options.seed,
         host=options.host,
         port=options.port,

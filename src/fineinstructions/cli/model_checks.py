@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from fineinstructions.recipe import RunConfig
 
 Check = tuple[str, bool, str]
+AT = " at "
+"""Between a model and its address, where there are several."""
 
 
 def model_checks(config: "RunConfig") -> Iterator[Check]:
@@ -26,22 +28,21 @@ def model_checks(config: "RunConfig") -> Iterator[Check]:
         yield "server", False, str(error)
         return
     with client:
-        served: dict[str, list[LlmConfig]] = {}
+        served: dict[tuple[str, ...], list[LlmConfig]] = {}
         for llm in models.values():
             if llm.serve is not None:
                 yield _engine_check(llm.serve)
             elif llm.engine == "server":
-                served.setdefault(llm.address, []).append(llm)
+                served.setdefault(llm.addresses, []).append(llm)
             elif llm.engine == "batch":
                 yield "model", bool(llm.model), f"{llm.model or 'llm.model is missing'} (batch files; not asked now)"
             else:
                 yield _abilities(client, llm)
-        for of_one_server in served.values():
-            known: set[str] = set()
-            checks = list(server_checks(of_one_server[0], [llm.model for llm in of_one_server]))
+        for together in served.values():
+            checks = list(server_checks(together[0], [llm.model for llm in together]))
             yield from checks
-            known = {detail for name, ok, detail in checks if name == "model" and ok}
-            yield from (_abilities(client, llm) for llm in of_one_server if llm.model in known)
+            known = {detail.partition(AT)[0] for name, ok, detail in checks if name == "model" and ok}
+            yield from (_abilities(client, llm) for llm in together if llm.model in known)
 
 
 def _engine_check(serve: "ServeConfig") -> Check:
@@ -75,10 +76,7 @@ def _abilities(client: "ChatClient", llm: "LlmConfig") -> Check:
 
 
 def server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[Check]:
-    """Whether a server answers and knows the models; nothing is generated."""
-    import openai
-
-    from fineinstructions.backends.completion import safe_line
+    """Whether servers answer and know the models; nothing is generated."""
     from fineinstructions.backends.llm_config import key_of
     from fineinstructions.errors import ConfigError
 
@@ -89,25 +87,28 @@ def server_checks(llm: "LlmConfig", asked: list[str]) -> Iterator[Check]:
         return
     yield "key", True, f"{llm.api_key_env} is {'set' if key else 'not set (fine for a server without keys)'}"
     try:
-        address = llm.address
+        addresses = llm.addresses
     except ConfigError as error:
         yield "server", False, str(error)
         return
+    for address in addresses:
+        yield from _at_one_server(address, key, asked, AT + address if len(addresses) > 1 else "")
+
+
+def _at_one_server(address: str, key: str, asked: list[str], where: str) -> Iterator[Check]:
+    import openai
+
+    from fineinstructions.backends.completion import safe_line
+
     try:
         client = openai.OpenAI(base_url=address, api_key=key or "none", timeout=10, max_retries=0)
         known = {model.id for model in client.models.list()}
     except openai.OpenAIError as error:
-        yield (
-            "server",
-            False,
-            f"{address}: {safe_line(str(error), key)}; start it, or set llm.base_url or OPENAI_BASE_URL",
-        )
+        remedy = "start it, or set llm.base_url or OPENAI_BASE_URL"
+        yield "server", False, f"{address}: {safe_line(str(error), key)}; {remedy}"
         return
     yield "server", True, f"{address} answers"
     for model in asked:
-        detail = (
-            model
-            if model in known
-            else f"{model!r} is not served there; it has {safe_line(', '.join(sorted(known)[:5]), key)}"
-        )
-        yield "model", model in known, detail
+        others = safe_line(", ".join(sorted(known)[:5]), key)
+        detail = model if model in known else f"{model!r} is not served there; it has {others}"
+        yield "model", model in known, detail + where

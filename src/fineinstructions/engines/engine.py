@@ -5,6 +5,7 @@ and published between two phases is the same code for all of them, and no engine
 """
 
 from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field
@@ -28,7 +29,9 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
     def run_units(
         self,

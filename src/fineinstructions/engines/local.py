@@ -7,12 +7,15 @@ there are or in which order they finish.
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from types import TracebackType
 from typing import Any, Self
 
 from fineinstructions.engines.crew import Crew
+from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, execute
+from fineinstructions.progress import SILENT
 from fineinstructions.runs.plan import UnitSpec
 
 
@@ -25,15 +28,18 @@ class LocalEngine:
         note: Called with what a user should know.
     """
 
-    def __init__(self, workers: int | None = None, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, workers: int | None = None, note: Callable[[str], None] = SILENT.note) -> None:
         self._workers, self._note = workers, note
         self._staff = Staff()
+        self._shares = Shares(note)
 
     def __enter__(self) -> Self:
+        self._shares.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._staff.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._staff.__exit__(kind, error, at)
+        self._shares.__exit__(kind, error, at)
 
     def run_units(
         self,
@@ -43,17 +49,21 @@ class LocalEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         workers = self._num_workers(job)
-        tally = Tally(job.run, job.phase, specs, workers, on_progress)
+        tally = Tally(job.run, job.phase, specs, workers, on_progress, self._shares.note_once)
         if not specs:
             return tally.outcome
-        if workers == 0:
-            with closing(job.build_models(job.config)) as models:
-                for spec in specs:
-                    tally.take(spec, execute(job, models, spec))
-            return tally.finish()
-        crew = Crew(job, self._staff, min(workers, len(specs)), tally.take)
-        crew.work_off(specs)
-        return tally.finish(crew.num_deaths)
+        num_workers = min(workers, len(specs))
+        num_deaths = 0
+        with self._shares.phase(job, num_workers) as equipped:
+            if num_workers:
+                crew = Crew(equipped, self._staff, num_workers, tally.take)
+                crew.work_off(specs)
+                num_deaths = crew.num_deaths
+            else:
+                with closing(job.build_models(job.config)) as models:
+                    for spec in specs:
+                        tally.take(spec, execute(job, models, spec))
+        return tally.finish(num_deaths)
 
     def _num_workers(self, job: Job[Any, Any]) -> int:
         wanted = self._workers

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from fineinstructions.backends.serve_config import KEY_VARIABLE
 from fineinstructions.config import Config
 from fineinstructions.engines.crew import Crew, Death, Hand
 from fineinstructions.engines.resources import Resources, thread_environment
+from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, Report, build, close, execute, give_memory_back, require_lease
 from fineinstructions.errors import BackendError, ConfigError
@@ -237,6 +239,7 @@ class RayEngine:
         cores = len(os.sched_getaffinity(0))
         self._num_cpus = max(cores, (workers or 0) * max([1, *(r.cpus for r in resources)]))
         self._temporary: Path | None = None
+        self._shares = Shares(note)
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -250,6 +253,7 @@ class RayEngine:
             self._connect(os.environ.get("RAY_ADDRESS", ""))
         home = Home(__version__, str(Path.cwd()), _passed_on(os.environ, self._config.pass_on))
         self._actors = Actors(ray, self._open_units, home)
+        self._shares.__enter__()
         return self
 
     def _connect(self, address: str) -> None:
@@ -278,8 +282,9 @@ class RayEngine:
             line = " ".join(str(error).split())[:300]
             raise ConfigError(f"RAY_ADDRESS: {address or 'not set'}: no Ray cluster there ({line})") from None
 
-    def __exit__(self, *error: object) -> None:
-        self._actors.end_idle(politely=error[0] is None)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._actors.end_idle(politely=error is None)
+        self._shares.__exit__(kind, error, at)
         if self._is_ours:
             self._ray.shutdown()
         self._clean_up()
@@ -298,11 +303,13 @@ class RayEngine:
         job = replace(job, lease=lease_token(job.run.lease_file), open_units=min(job.open_units, self._open_units))
         room = self._room(job) if specs else 0
         workers = min(self._workers or room, len(specs))
-        tally = Tally(job.run, job.phase, specs, workers, on_progress)
+        tally = Tally(job.run, job.phase, specs, workers, on_progress, self._shares.note_once)
         if not specs:
             return tally.outcome
-        crew = Crew(job, self._actors, workers, tally.take)
-        crew.work_off(specs)
+        host = None if self._temporary is not None else self._ray.util.get_node_ip_address()
+        with self._shares.phase(job, workers, host) as equipped:
+            crew = Crew(equipped, self._actors, workers, tally.take)
+            crew.work_off(specs)
         return tally.finish(crew.num_deaths)
 
     def _room(self, job: Job[Any, Any]) -> int:

@@ -13,11 +13,13 @@ import dataclasses
 import json
 import math
 import shutil
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from pydantic import Field
@@ -25,6 +27,7 @@ from pydantic import Field
 from fineinstructions.config import Config, to_plain
 from fineinstructions.engines.crew import MAX_DEATHS, killer
 from fineinstructions.engines.journal import JournalReader
+from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.slurm_queue import SlurmQueue, Task
 from fineinstructions.engines.slurm_task import name_of
 from fineinstructions.engines.tally import Outcome, Progress, Tally, raise_for
@@ -88,6 +91,7 @@ class SlurmEngine:
         self._at_once = -(-workers // config.workers_per_task)
         self._queue = SlurmQueue(run.root)
         self._folder = run.root.absolute() / "slurm"
+        self._shares = Shares(note)
 
     def __enter__(self) -> Self:
         """Take the place of a driver that was killed: its tasks would go on, and are ended first."""
@@ -96,12 +100,14 @@ class SlurmEngine:
                 f"jobs {self._queue.name} of an earlier run do not end", hint="see squeue, then run again"
             )
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
+        self._folder.mkdir(mode=0o700)  # the token of the desk stands there
         self._max_array_size = self._queue.max_array_size()
+        self._shares.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._queue.cancel(CANCEL_SECONDS)
+        self._shares.__exit__(kind, error, at)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run_units(
@@ -114,16 +120,17 @@ class SlurmEngine:
         if job.reopen is None:
             raise ValueError("a job for Slurm needs a function that makes its config anew")
         num_workers = min(len(specs), self._at_once * self._config.workers_per_task)
-        tally = Tally(job.run, job.phase, specs, num_workers, on_progress)
+        tally = Tally(job.run, job.phase, specs, num_workers, on_progress, self._shares.note_once)
         if not specs:
             return tally.outcome
         job = dataclasses.replace(job, lease=lease_token(job.run.lease_file))
-        arrays = _Arrays(job, specs, tally, self._submit)
-        arrays.submit(specs)
-        while arrays.tasks:
-            time.sleep(self._config.poll_seconds)
-            arrays.look(self._queue.live())
-            self._tell(job)
+        with self._shares.phase(job, num_workers, socket.gethostname()) as equipped:
+            arrays = _Arrays(equipped, specs, tally, self._submit)
+            arrays.submit(specs)
+            while arrays.tasks:
+                time.sleep(self._config.poll_seconds)
+                arrays.look(self._queue.live())
+                self._tell(job)
         _remove_empty(job.run.logs / "slurm")
         return tally.finish(arrays.num_deaths)
 
@@ -158,6 +165,8 @@ class SlurmEngine:
             "run": str(job.run.root.absolute()),
             "phase": job.phase,
             "lease": job.lease,
+            "asks_servers": job.asks_servers,
+            "desk": dataclasses.asdict(job.desk) if job.desk else None,
             "units": [spec.ordinal for spec in specs],
             "num_tasks": num_tasks,
             "open_units": job.open_units,

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.engines.crew import Crew
 from fineinstructions.engines.journal import JournalWriter
 from fineinstructions.engines.resources import Resources
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str]) -> int:
                 open_units=array["open_units"],
                 resources=Resources(**array["resources"]),
                 lease=array["lease"],
+                asks_servers=array["asks_servers"],
+                desk=DeskAddress(**array["desk"]) if array["desk"] else None,
             )
             require_lease(job)
             _do_share(job, share(array, number, job), array["workers_per_task"], journal)

@@ -65,13 +65,14 @@ class Tally:
         specs: Sequence[UnitSpec],
         workers: int,
         on_progress: Callable[[Progress], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.outcome = Outcome()
         self._began = time.monotonic()
         self._run, self._phase = run, phase
         self._num_units, self._num_rows = len(specs), sum(spec.num_rows for spec in specs)
         self._num_rows_done = 0
-        self._on_progress = on_progress
+        self._on_progress, self._note = on_progress, note
         log_progress(run, [{"event": "start", "phase": phase, "units": len(specs), "workers": workers}])
 
     def take(self, spec: UnitSpec, report: Report) -> None:
@@ -82,6 +83,8 @@ class Tally:
             DataError: If the unit cannot be set aside, or nothing but failures came in so far.
         """
         raise_for(report)
+        if report.note and self._note:
+            self._note(report.note)
         if report.kind == "pending":
             self.outcome.num_pending += 1
             return

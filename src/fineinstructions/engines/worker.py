@@ -24,6 +24,8 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import pyarrow as pa
 
+from fineinstructions.backends.desk import DeskAddress
+from fineinstructions.backends.office import join_office, office_trouble
 from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.runs.folder import RunFolder
@@ -70,6 +72,10 @@ class Job(Generic[M, C]):
     """GPUs of this machine that workers with GPUs leave alone, because a server has them."""
     lease: str = ""
     """Token of the lease under which units may be committed; empty for workers that die with the lease's holder."""
+    asks_servers: bool = False
+    """Whether its models may ask model servers, whose limits all workers share."""
+    desk: DeskAddress | None = None
+    """Where workers hear how many requests they may have under way; ``None`` where the engine has told nothing yet."""
     reopen: Callable[[Path], C] | None = None
     """Module-level function that makes the config anew from the run folder, for workers that can be sent no objects."""
 
@@ -82,6 +88,8 @@ class Report:
     kind: Kind
     message: str = ""
     seconds: float = 0.0
+    note: str = ""
+    """What the user should be told once, whatever became of the unit."""
 
 
 def serve(pipe: Connection, driver: int) -> None:
@@ -132,6 +140,8 @@ def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
 
 def build(job: Job[M, C]) -> tuple[M | None, Report]:
     """The models of a job, and a report; none where they could not be built."""
+    if job.desk is not None:
+        join_office(job.desk)
     try:
         return job.build_models(job.config), Report(None, "ready")
     except BaseException as error:  # noqa: BLE001 - the process boundary: whatever it is, the driver must hear of it.
@@ -182,7 +192,7 @@ def execute(job: Job[M, C], models: M, spec: UnitSpec) -> Report:
         raise
     except BaseException as error:  # noqa: BLE001 - the process boundary: its trouble must not end other units.
         return _report(job, spec, error, crash_log(job.run, job.phase, spec))
-    return Report(spec.ordinal, "done", seconds=time.monotonic() - began)
+    return Report(spec.ordinal, "done", seconds=time.monotonic() - began, note=office_trouble())
 
 
 def require_lease(job: Job[Any, Any]) -> None:

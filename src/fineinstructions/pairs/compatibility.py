@@ -117,7 +117,7 @@ class PromptedCompatibilityJudge:
             BackendError: If the server as a whole fails.
         """
         model = self.model
-        for request, future in in_order(requests, self._ask, ahead=2 * self._llm.max_in_flight):
+        for request, future in in_order(requests, self._ask, ahead=self._llm.ahead):
             try:
                 verdict = future.result()
             except ChatError as error:

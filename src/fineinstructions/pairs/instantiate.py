@@ -200,7 +200,7 @@ class PromptedInstantiator:
             BackendError: If the server as a whole fails.
         """
         model = self.model
-        asked = in_order(requests, self._ask, ahead=self._ahead)
+        asked = in_order(requests, self._ask, ahead=self._llm.ahead)
         for halvings in range(1, MAX_HALVINGS + 1):
             asked = self._asked_with_less(asked, halvings)
         for _ in range(self._config.max_repairs):
@@ -215,10 +215,6 @@ class PromptedInstantiator:
                 yield rejection("instantiate", "refused", request.record_id, request.match)
             else:
                 yield _draft(request, reply, model)
-
-    @property
-    def _ahead(self) -> int:
-        return 2 * self._llm.max_in_flight
 
     def _ask(self, request: Request, halvings: int = 0) -> "Asked":
         text, template = request.document.text, request.template.template
@@ -254,7 +250,7 @@ class PromptedInstantiator:
             enough = len(request.document.text) >> halvings >= MIN_WINDOW_CHARS
             return self._ask(request, halvings) if too_long and enough else future
 
-        for (request, _), future in in_order(asked, again, ahead=self._ahead):
+        for (request, _), future in in_order(asked, again, ahead=self._llm.ahead):
             yield request, future
 
     def _repaired(self, asked: "Iterable[Tried]") -> "Iterator[Tried]":
@@ -268,7 +264,7 @@ class PromptedInstantiator:
                 return future
             return self._send((*reply.messages, ("assistant", reply.raw), ("user", fault.line)), reply)
 
-        for (request, first), second in in_order(asked, mend, ahead=self._ahead):
+        for (request, first), second in in_order(asked, mend, ahead=self._llm.ahead):
             error = second.exception()
             lost = isinstance(error, ChatError) and error.kind not in ("transport", "request", "pending")
             yield request, first if lost or (error is None and second.result() is None) else second

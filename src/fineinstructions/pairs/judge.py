@@ -348,7 +348,7 @@ class PromptedJudge:
         """
         with self._asking_server:  # units of several threads share this judge
             model = to_json({**self._described, "max_model_len": self._max_model_len})
-        for (draft, _, _), future in in_order(items, self._ask, ahead=2 * self._llm.max_in_flight):
+        for (draft, _, _), future in in_order(items, self._ask, ahead=self._llm.ahead):
             try:
                 verdict, expected = future.result()
                 yield Judgement(pair_id(draft), verdict.score, verdict.feedback, model, expected)

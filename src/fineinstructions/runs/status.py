@@ -139,7 +139,7 @@ def log_progress(layout: Layout, events: Iterable[dict[str, Any]]) -> None:
 
     Args:
         layout: The run folder.
-        events: ``{"event": "start" | "unit", "phase": ...}`` and whatever else is worth keeping.
+        events: ``{"event": "start" | "unit" | "server", "phase": ...}`` and whatever else is worth keeping.
     """
     layout.logs.mkdir(parents=True, exist_ok=True)
     with (layout.logs / "progress.jsonl").open("a", encoding="utf-8") as handle:
@@ -167,7 +167,7 @@ def _rate(layout: Layout, phase: str) -> float | None:
             continue
         if event["event"] == "start" or begin is None:
             begin, units = event["time"], 0
-        else:
+        elif event["event"] == "unit":
             units += 1
             last = event["time"]
     return units / (last - begin) if units and begin is not None and last is not None and last > begin else None

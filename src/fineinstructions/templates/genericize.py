@@ -169,7 +169,7 @@ class PromptedGenericizer:
         Raises:
             BackendError: If the server as a whole fails.
         """
-        for query, future in in_order(queries, self._ask, ahead=2 * self._llm.max_in_flight):
+        for query, future in in_order(queries, self._ask, ahead=self._llm.ahead):
             try:
                 written = future.result()
             except ChatError as error:

@@ -1,0 +1,364 @@
+"""Requests to OpenAI-compatible servers: which of several is asked, when, and how often.
+
+In: a request body and the addresses that may answer it. Out: a `Completion` or vectors; a `ChatError` that says which
+kind of trouble one record had; a plain `BackendError` for trouble that would befall every record, which ends the run.
+
+The decisions a reader would question: the retry loop is ours, not the client library's. A request goes to the server
+with most free slots, so a slow one gets less without being measured. A retry goes to another server where there is one;
+a server that fails gets nothing for a while, then one request to try it, but where all of them fail, all are asked as
+if there were only one. The jitter of waits depends on the request, never on chance.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fineinstructions.backends.capabilities import ModelFacts, listed_facts
+from fineinstructions.backends.completion import ChatError, Completion
+from fineinstructions.backends.endpoint import (
+    Endpoint,
+    R,
+    Read,
+    RetryableError,
+    read_completion,
+    read_embeddings,
+    read_models,
+)
+from fineinstructions.backends.llm_config import LlmConfig, Structured
+from fineinstructions.backends.office import Line
+from fineinstructions.backends.wire import CHAT, EMBEDDINGS, MODELS
+from fineinstructions.errors import BackendError
+
+FIRST_CONTACT_RETRIES = 3
+"""Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
+
+UNREACHABLE_POLL_SECONDS = 0.5
+"""How often a server that is waited for is tried."""
+MODEL_LIST_RETRIES = 2
+"""Further attempts to list a server's models: some answer that with an error always."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A request that waits for a slot."""
+
+    endpoint: "asyncio.Future[Endpoint]"
+    avoided: Endpoint | None
+    """Where it failed last."""
+    since: float
+
+
+class Pool:
+    """Servers that answer for each other: one line of waiting requests for all of them.
+
+    Args:
+        endpoints: The servers.
+        on_free: Called when a slot at one of them has become free.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], on_free: Callable[[], None]) -> None:
+        self.endpoints = tuple(endpoints)
+        self.waits_since = math.inf
+        """When the first of the waiting requests came."""
+        self._on_free = on_free
+        self._num_noted = 0
+        self._refusals: dict[Endpoint, BackendError] = {}
+        """What servers say to every request."""
+        self.fatal: BackendError | None = None
+        """Why nothing is sent any more."""
+        self._waiting: deque[_Turn] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def retried(
+        self, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig, *, retries: int, counts: bool = True
+    ) -> R:
+        """Make a request, again where that may help.
+
+        Args:
+            path: Path of the API.
+            body: The whole request body.
+            read: Reads the reply.
+            llm: Limits of asking.
+            retries: Further attempts.
+            counts: Whether its failure is one of the failures in a row that end a run.
+
+        Raises:
+            ChatError: If this request cannot be answered.
+            BackendError: If no request to these servers will be.
+        """
+        failed_at: list[Endpoint] = []
+        for attempt in range(retries + 1):
+            endpoint = await self._turn(failed_at[-1] if failed_at else None)
+            try:
+                reply = await self._attempt_once_reachable(endpoint, path, body, read, llm)
+                self._refusals.pop(endpoint, None)
+                return reply
+            except RetryableError as trouble:
+                self._tell_of(endpoint)
+                failed_at.append(endpoint)
+                self._check_first_contact(trouble, attempt, retries)
+                if attempt == retries:
+                    if counts:
+                        self._count_failure(set(failed_at), str(trouble), llm)
+                    raise ChatError("transport", f"{trouble} ({attempt + 1} attempts)") from None
+                wait = _wait_before_retry(body, attempt, llm)
+            except ChatError as error:
+                if error.kind == "request" and counts:
+                    self._count_failure({endpoint}, str(error), llm)
+                raise
+            except BackendError as error:
+                self._tell_of(endpoint)
+                failed_at.append(endpoint)
+                self._refusals[endpoint] = error
+                if len(self._refusals) == len(self.endpoints):
+                    raise self.stop(error) from None
+                if attempt == retries:
+                    raise ChatError("transport", f"{error} ({attempt + 1} attempts)") from None
+                wait = 0.0
+            finally:
+                endpoint.gate.end()
+                self._on_free()
+            endpoint.retries += 1
+            endpoint.gate.retried()
+            await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _attempt_once_reachable(
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig
+    ) -> R:
+        """An attempt, before which the only server has time to come back where it takes no connections."""
+        deadline = time.monotonic() + (llm.unreachable_seconds if len(self.endpoints) == 1 else 0)
+        while True:
+            try:
+                return await endpoint.attempt(path, body, read, llm)
+            except RetryableError as trouble:
+                if not trouble.is_unreachable or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(UNREACHABLE_POLL_SECONDS)
+
+    def stop(self, error: BackendError) -> BackendError:
+        """Send nothing any more: what waits fails, what is under way may come to its end.
+
+        Args:
+            error: Why.
+
+        Returns:
+            The first such error.
+        """
+        self.fatal = self.fatal or error
+        while self._waiting:
+            turn = self._waiting.popleft().endpoint
+            if not turn.done():
+                turn.set_exception(self.fatal)
+        self._note_waiting()
+        return self.fatal
+
+    def wake(self) -> None:
+        """Give slots that are free to requests that wait, first come, first served."""
+        while self._waiting:
+            turn = self._waiting[0]
+            if not turn.endpoint.done():
+                endpoint = self._choice(turn.avoided)
+                if endpoint is None:
+                    break
+                endpoint.gate.begin()
+                turn.endpoint.set_result(endpoint)
+            self._waiting.popleft()
+        self._note_waiting()
+        self._set_alarm()
+
+    async def _turn(self, avoided: Endpoint | None) -> Endpoint:
+        """Wait for a slot; gives the server that it is taken at."""
+        if self.fatal is not None:
+            raise self.fatal
+        turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Turn(turn, avoided, time.monotonic()))
+        self.wake()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                turn.result().gate.end()
+                self._on_free()
+            raise
+
+    def _choice(self, avoided: Endpoint | None) -> Endpoint | None:
+        """The server with most free slots, none that fails where others do not, another than last time if possible."""
+        hale = [e for e in self.endpoints if not e.is_ailing]
+        on_trial = [e for e in self.endpoints if e.is_due and e is not avoided]
+        able = [*on_trial, *hale] if hale else self.endpoints
+        free = [e for e in able if e.gate.free > 0]
+        return max(free, key=lambda e: (e is not avoided, e.gate.free), default=None)
+
+    def _note_waiting(self) -> None:
+        more = len(self._waiting) - self._num_noted
+        self._num_noted += more
+        self.waits_since = self._waiting[0].since if self._waiting else math.inf
+        for endpoint in self.endpoints:
+            endpoint.gate.waiting += more
+            endpoint.gate.look()
+
+    def _set_alarm(self) -> None:
+        """Look again when a server's pause or rest is over."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        waits = [wait for e in self.endpoints if (wait := e.seconds_to_turn) > 0]
+        if self._waiting and waits:
+            self._alarm = asyncio.get_running_loop().call_later(min(waits), self.wake)
+
+    def _tell_of(self, endpoint: Endpoint) -> None:
+        if endpoint.is_ailing and any(not e.is_ailing for e in self.endpoints):
+            endpoint.gate.troubled(endpoint.why_ailing)
+
+    def _check_first_contact(self, trouble: RetryableError, attempt: int, retries: int) -> None:
+        """End it where no server was ever reached.
+
+        Raises:
+            BackendError: If none was, and this request has tried often enough.
+        """
+        is_absent = trouble.is_unreachable and all(e.is_ailing and not e.was_reached for e in self.endpoints)
+        if is_absent and attempt >= min(FIRST_CONTACT_RETRIES, retries):
+            hint = "start the server, or set llm.base_url or OPENAI_BASE_URL"
+            raise self.stop(BackendError(f"{self._name}: {trouble}", retryable=True, hint=hint))
+
+    def _count_failure(self, failed_at: set[Endpoint], trouble: str, llm: LlmConfig) -> None:
+        """Count a request that failed; where that happens at every server, nothing is sent any more.
+
+        Raises:
+            BackendError: If so.
+        """
+        for endpoint in failed_at:
+            endpoint.failures_in_a_row += 1
+        most = max(e.failures_in_a_row for e in self.endpoints)
+        is_out = [e.is_ailing or e.failures_in_a_row >= llm.max_failures_in_a_row for e in self.endpoints]
+        if most >= llm.max_failures_in_a_row and all(is_out):
+            error = BackendError(
+                f"{self._name}: {most} requests in a row failed, the last with: {trouble}",
+                retryable=True,
+                hint="check the server, then rerun to resume",
+            )
+            raise self.stop(error)
+
+    @property
+    def _name(self) -> str:
+        return ", ".join(e.address for e in self.endpoints)
+
+
+class Servers:
+    """All servers that one client asks."""
+
+    fixed: tuple[Structured, bool] | None = None
+    """What a server can do has to be tried out."""
+
+    def __init__(self) -> None:
+        self._line = Line(self._wake)
+        self._endpoints: dict[str, Endpoint] = {}
+        self._pools: dict[tuple[str, ...], Pool] = {}
+
+    async def complete(self, body: Mapping[str, Any], llm: LlmConfig, key: str) -> Completion:
+        """Send one chat request to one of its servers, with retries.
+
+        Args:
+            body: The whole request body.
+            llm: Servers and limits.
+            key: Empty for a question that finds out what a server can do, whose failure counts for nothing.
+
+        Raises:
+            ChatError: If this request cannot be answered.
+            BackendError: If no request to these servers will be.
+        """
+        pool = self._pool(llm.addresses, llm)
+        return await pool.retried(CHAT, body, read_completion, llm, retries=llm.max_retries, counts=bool(key))
+
+    async def embed(self, body: Mapping[str, Any], llm: LlmConfig) -> list[list[float]]:
+        """Send one embeddings request, with retries; a vector for each text of ``input``, in order.
+
+        Args and errors are those of `complete`.
+        """
+        pool = self._pool(llm.addresses, llm)
+        body = {**body, "encoding_format": "float"}
+        return await pool.retried(EMBEDDINGS, body, read_embeddings, llm, retries=llm.max_retries)
+
+    async def facts(self, llm: LlmConfig) -> ModelFacts:
+        """What the servers' lists of models say of one: the shortest context, and the first name.
+
+        Raises:
+            ChatError: If no reply came through.
+            BackendError: If none of the servers can be reached.
+        """
+        asked = [self._facts_of(address, llm) for address in llm.addresses]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        known = [facts for facts in found if isinstance(facts, ModelFacts)]
+        if not known:
+            raise next(error for error in found if isinstance(error, BaseException))
+        contexts = [facts.context_tokens for facts in known if facts.context_tokens is not None]
+        names = [facts.served_as for facts in known if facts.served_as]
+        return ModelFacts(names[0] if names else "", min(contexts, default=None))
+
+    async def _facts_of(self, address: str, llm: LlmConfig) -> ModelFacts:
+        pool, retries = self._pool((address,), llm), min(MODEL_LIST_RETRIES, llm.max_retries)
+        try:
+            listed = await pool.retried(MODELS, {}, read_models, llm, retries=retries, counts=False)
+        except ChatError as error:
+            if error.kind == "transport" and "HTTP" not in str(error):
+                raise
+            listed = None  # it cannot say
+        except BackendError as error:
+            if error.retryable:
+                raise
+            listed = None
+        return listed_facts(llm.model, listed or [])
+
+    def stop(self, error: BackendError) -> None:
+        """Send nothing any more: what waits fails with this error."""
+        for pool in self._pools.values():
+            pool.stop(error)
+
+    async def close(self) -> None:
+        """Give the slots back and close the connections."""
+        await self._line.close()
+        for endpoint in self._endpoints.values():
+            await endpoint.close()
+
+    def figures(self) -> dict[str, int]:
+        """Calls and retries of all servers, and the fullest window."""
+        endpoints = list(self._endpoints.values())
+        return {
+            "calls": sum(e.calls for e in endpoints),
+            "retries": sum(e.retries for e in endpoints),
+            "peak_in_flight": max((e.gate.peak for e in endpoints), default=0),
+        }
+
+    def _wake(self) -> None:
+        """Hand out slots, first to the pool whose first request has waited longest: pools may share servers."""
+        for pool in sorted(self._pools.values(), key=lambda pool: pool.waits_since):
+            pool.wake()
+
+    def _pool(self, addresses: tuple[str, ...], llm: LlmConfig) -> Pool:
+        """Servers that answer for each other about one model; whatever the model, they have the same slots."""
+        endpoints = [self._endpoint(address, llm) for address in addresses]
+        key = (llm.model, llm.api_key_env, *addresses)
+        if key not in self._pools:
+            self._pools[key] = Pool(endpoints, self._wake)
+        return self._pools[key]
+
+    def _endpoint(self, address: str, llm: LlmConfig) -> Endpoint:
+        name = address if llm.api_key_env == "OPENAI_API_KEY" else f"{address} with {llm.api_key_env}"
+        gate = self._line.gate(name, llm.max_in_flight)
+        if name not in self._endpoints:
+            self._endpoints[name] = Endpoint(address, llm.api_key_env, gate)
+        return self._endpoints[name]
+
+
+def _wait_before_retry(body: Mapping[str, Any], attempt: int, llm: LlmConfig) -> float:
+    seed = hashlib.blake2b(f"{attempt}{json.dumps(body, sort_keys=True)}".encode(), digest_size=8).digest()
+    jitter = int.from_bytes(seed, "little") / 2**64
+    wait: float = min(30.0, llm.backoff_seconds * 2**attempt) * (0.5 + 0.5 * jitter)
+    return wait
