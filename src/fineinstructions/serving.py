@@ -7,6 +7,7 @@ A run asks in few phases, one after the other, and between them the GPUs belong 
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -151,7 +152,7 @@ def _share_gpus(config: RunConfig, models: Mapping[str, LlmConfig], phase: str) 
     if not wanted:
         return {}
     visible = visible_gpus()
-    per_worker = config.resources_of(phase).gpus if config.engine.kind == "local" else 0
+    per_worker = math.ceil(config.resources_of(phase).gpus) if config.engine.kind == "local" else 0
     if visible and None in wanted.values() and len(wanted) + bool(per_worker) > 1:
         beside = f"{len(wanted)} servers" if len(wanted) > 1 else "a server beside workers with GPUs"
         raise ConfigError(
