@@ -339,9 +339,7 @@ def test_inspect_shows_what_is_asked_for(finished: Path) -> None:
     assert f"rejected at {stage}: {reason}" in shown
     code, _, errors = in_process("inspect", finished, "--stage", "nowhere")
     assert code == 2
-    assert errors.startswith(
-        "fineinstructions: --stage nowhere: no such stage in this run; it has queries, genericize, "
-    )
+    assert errors.startswith("fineinstructions: --stage nowhere: no such stage in this run; it has templates, ")
     assert len(errors.splitlines()) == 1
     assert json.loads(ended("inspect", finished, "--reason", "nothing", "--json"))["rejections"] == []
 
