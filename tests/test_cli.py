@@ -34,6 +34,7 @@ VERBS = (
     "run",
     "status",
     "verify",
+    "pack",
     "inspect",
     "explain",
     "try",

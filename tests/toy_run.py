@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,8 @@ from fineinstructions.runs import (
     Unit,
     UnitSpec,
     describe_parquet,
+    packing,
+    packs,
     plan_units,
     read_table,
     single_unit,
@@ -61,6 +64,10 @@ class Toy:
     """Pause per document, so that there is something to kill."""
     redo: bool = False
     retry_failed: bool = False
+    pack: tuple[int, int] | None = None
+    """Units in a pack, and units that may stay loose; ``None`` for those of every run."""
+    die_packing: Literal["", "before", "after"] = ""
+    """Where the driver is killed: with a pack half written, or with its first folder not yet gone."""
 
     def settings(self) -> dict[str, object]:
         return {"match": {"words": self.words}, "select": {"min_score": self.min_score}, "workers": self.workers}
@@ -248,7 +255,7 @@ def run_toy(
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
     settings_file(run.root).write_text(as_argument(toy), encoding="utf-8")
     outcomes = []
-    with run.lease(), engine_of(toy, run, note) as engine:
+    with run.lease(), packing_of(toy), engine_of(toy, run, note) as engine:
         specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
         for phase in ("matches", "pairs"):
             todo = run.todo(phase, specs, retry_failed=toy.retry_failed)
@@ -257,6 +264,31 @@ def run_toy(
                 between()
         assemble(run, toy)
     return outcomes
+
+
+@contextmanager
+def packing_of(toy: Toy) -> Iterator[None]:
+    """Small packs, so that a few units are many; or a death in the middle of it."""
+    before = packing.PACK_UNITS, packing.MAX_LOOSE
+    packing.PACK_UNITS, packing.MAX_LOOSE = toy.pack or before
+    if toy.die_packing == "before":
+        packs.SUMMARY = Death()  # type: ignore[assignment]
+    if toy.die_packing == "after":
+        packing.beside = Death()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        packing.PACK_UNITS, packing.MAX_LOOSE = before
+
+
+class Death:
+    """Kills the process that looks at it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, *args: object) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def assemble(run: RunFolder, toy: Toy) -> None:
@@ -301,7 +333,8 @@ def as_argument(toy: Toy) -> str:
 def from_argument(text: str) -> Toy:
     """Inverse of `as_argument`."""
     settings = json.loads(text)
-    return replace(Toy(inputs=(), out=""), **{**settings, "inputs": tuple(settings["inputs"])})
+    pack = settings["pack"] and tuple(settings["pack"])
+    return replace(Toy(inputs=(), out=""), **{**settings, "inputs": tuple(settings["inputs"]), "pack": pack})
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ class _Distilling(Driver):
         """Phases in flow order."""
         return [*super().phases(models), *silver_phases(self._config, models)]
 
-    def make_silver(self, units: list[UnitSpec]) -> None:
+    def make_silver(self, units: Sequence[UnitSpec]) -> None:
         """Verdicts on near misses, then the rows of every student."""
         if self._config.templates.is_ready_made:
             self._progress.note("distill: the templates were made before, so there are no rows for a genericizer")
@@ -244,7 +244,7 @@ def _write(unit: Unit, name: str, rows: Iterable[Any]) -> None:
 
 def _make_genericizer(unit: Unit, models: Teachers, setup: Setup) -> None:
     config, seed = setup.config.distill, setup.config.seed
-    specs = [] if setup.config.templates.is_ready_made else unit.layout.planned("genericize") or []
+    specs: Sequence[UnitSpec] = () if setup.config.templates.is_ready_made else unit.layout.planned("genericize") or ()
     teacher = models.genericizer.model if specs else ""
     student = genericizer.Student(genericizing.published_messages, genericizing.published_reply)
 
@@ -268,7 +268,7 @@ def _make_instantiator(unit: Unit, models: Teachers, setup: Setup) -> None:
     student = instantiator.Student(
         window, instantiating.published_messages, instantiating.published_reply, instantiating.PUBLISHED_REFUSAL
     )
-    specs = unit.layout.planned("pairs") or []
+    specs: Sequence[UnitSpec] = unit.layout.planned("pairs") or ()
     for number in instantiator.ROUNDS:
         items = (item for spec in specs for item in _instantiator_items(unit, spec, models, setup))
         choice = instantiator.choose_round(
@@ -342,7 +342,7 @@ def _instantiator_items(unit: Unit, spec: UnitSpec, models: Teachers, setup: Set
 
 def _make_embedder(unit: Unit, models: Teachers, setup: Setup) -> None:
     config, seed = setup.config.distill, setup.config.seed
-    specs = unit.layout.planned("compatibility") or []
+    specs: Sequence[UnitSpec] = unit.layout.planned("compatibility") or ()
     verdicts = (v for spec in specs for v in unit.layout.unit_records("compatibility", spec, Compatibility))
     last = embedder.last_drawn((verdict.document_id for verdict in verdicts), config, seed)
 

@@ -19,6 +19,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.readers import DocumentsConfig, read_documents
 from fineinstructions.records import Document, Rejection, content_id
 from fineinstructions.runs import UnitSpec, plan_units
+from fineinstructions.runs.specs import Plan
 from fineinstructions.setup import Setup
 from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
 
@@ -38,7 +39,7 @@ def documents_of(spec: UnitSpec, setup: Setup) -> Iterator[Document | Rejection]
     return read_documents(spec.path, spec.row_start, spec.row_stop, config, repeated)
 
 
-def document_units(setup: Setup) -> list[UnitSpec]:
+def document_units(setup: Setup) -> Plan:
     """Row ranges of the documents; what is no Parquet is converted first.
 
     Raises:
@@ -52,12 +53,15 @@ def document_units(setup: Setup) -> list[UnitSpec]:
     repeated = {s.parquet.path: rows for s, rows in zip(staged, found, strict=True)}
     files = [s.parquet for s in staged]
     units = plan_units(files, engine.unit_bytes, engine.unit_rows, max_rows=sum(s.num_rows for s in staged))
-    return [_told_apart(unit, repeated[unit.path]) for unit in units]
+    if not any(map(len, found)):
+        return units
+    return Plan.of(_told_apart(unit, repeated[unit.path]) for unit in units)
 
 
 def _told_apart(unit: UnitSpec, repeated: NDArray[np.int64]) -> UnitSpec:
     """A unit whose id tells which of its rows repeat an id, because that depends on the rows and files before it."""
-    rows = repeated[(unit.row_start <= repeated) & (repeated < unit.row_stop)].tolist()
+    first, last = np.searchsorted(repeated, (unit.row_start, unit.row_stop))
+    rows = repeated[first:last].tolist()
     return replace(unit, unit_id=content_id("u", unit.unit_id, *map(str, rows))) if rows else unit
 
 

@@ -46,6 +46,7 @@ from fineinstructions.runs import (
     single_unit,
 )
 from fineinstructions.runs import verify as verify_folder
+from fineinstructions.runs.specs import num_rows
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
 from fineinstructions.serving import prepare_serving, require_engines, serving
@@ -263,14 +264,14 @@ class Driver:
         """All phases, in flow order."""
         return [*bank_phases(self._config, models), *pair_phases(self._config, models)]
 
-    def document_units(self) -> list[UnitSpec]:
+    def document_units(self) -> Sequence[UnitSpec]:
         """Row ranges of the documents.
 
         Found before anything else, so that a file that cannot be read is told before the queries have cost anything.
         """
         self._progress.start("input", 1, int((self.setup.input_dir / REPEATED_FILE).exists()))
         units = document_units(self.setup)
-        self._progress.advance("input", sum(unit.num_rows for unit in units))
+        self._progress.advance("input", num_rows(units))
         self._progress.finish("input")
         return units
 
@@ -286,7 +287,7 @@ class Driver:
         self._require_templates()
         self._do("index", work.index_templates, [single_unit()])
 
-    def make_pairs(self, units: list[UnitSpec]) -> None:
+    def make_pairs(self, units: Sequence[UnitSpec]) -> None:
         """Documents and the template index to judged pairs."""
         self._do("candidates", work.find_candidates, units)
         self._do("popularity", work.count_popularity, [single_unit()])
@@ -331,18 +332,17 @@ class Driver:
         if not self.folder.is_published(name, phase):
             self.folder.publish(name, record_type, records, phase=phase, **self._parts())
 
-    def _parts(self) -> dict[str, int]:
+    def _parts(self) -> dict[str, Any]:
         return {
             "rows_per_part": self._config.output.rows_per_part,
             "bytes_per_part": self._config.output.bytes_per_part,
         }
 
-    def _do(self, phase: str, function: Work, specs: list[UnitSpec], build: Build = build_models) -> None:
+    def _do(self, phase: str, function: Work, specs: Sequence[UnitSpec], build: Build = build_models) -> None:
         """Do what is left of a phase."""
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
         if todo:
-            names = [p.name for p in self.folder.phases]
-            require_engines(self._config, names[names.index(phase) :])
+            require_engines(self._config, [p.name for p in self.folder.phases], phase)
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 
@@ -376,7 +376,7 @@ class Driver:
             reopen=open_setup,
         )
 
-    def _query_units(self) -> list[UnitSpec]:
+    def _query_units(self) -> Sequence[UnitSpec]:
         """Row ranges of the cleaned queries."""
         from fineinstructions.runs import describe_parquet
 

@@ -67,10 +67,10 @@ class EngineConfig(LaunchConfig):
 class OutputConfig(Config):
     """How the merged outputs are cut into files."""
 
-    rows_per_part: int = Field(default=1_000_000, ge=1)
-    """Most rows in a part file. Ours."""
-    bytes_per_part: int = Field(default=512 << 20, ge=1)
-    """Uncompressed bytes in a part file, about. Ours."""
+    rows_per_part: int | None = Field(default=None, ge=1)
+    """Most rows in a part file; ``None`` for any number, so that its size decides. Ours."""
+    bytes_per_part: int = Field(default=256 << 20, ge=1)
+    """Bytes of a part file on the disk, about; only the last part of a table is smaller. Ours."""
 
 
 class RunConfig(Config):

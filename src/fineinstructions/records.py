@@ -11,7 +11,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,6 +45,21 @@ def content_id(prefix: str, *parts: str) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return f"{prefix}-{digest.hexdigest()}"
+
+
+def content_ids(prefix: str, first: str, rest: Iterable[Sequence[int]]) -> Iterator[str]:
+    """`content_id` of many records that share their first part, the other parts being whole numbers.
+
+    Example:
+        >>> list(content_ids("u", "file", [(0, 10)])) == [content_id("u", "file", "0", "10")]
+        True
+    """
+    raw = first.encode("utf-8", "surrogatepass")
+    begun = hashlib.blake2b(len(raw).to_bytes(8, "little") + raw, digest_size=8)
+    for numbers in rest:
+        digest = begun.copy()
+        digest.update(b"".join([b"%c\0\0\0\0\0\0\0%d" % (len(str(number)), number) for number in numbers]))
+        yield f"{prefix}-{digest.hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def _model_names(models: Models) -> dict[str, str]:
 
 
 def _do(
-    run: RunFolder, setup: Setup, specs: list[UnitSpec], asking: Sequence[str], progress: Progress
+    run: RunFolder, setup: Setup, specs: Sequence[UnitSpec], asking: Sequence[str], progress: Progress
 ) -> list[SetAside]:
     """Do what is left of the rows, while the models of the stages that ask are served."""
     todo = run.todo(STAGE, specs, retry_failed=True)
@@ -167,7 +167,9 @@ def _do(
         return _do_units(run, served, len(specs), todo, progress)
 
 
-def _do_units(run: RunFolder, setup: Setup, num_units: int, todo: list[UnitSpec], progress: Progress) -> list[SetAside]:
+def _do_units(
+    run: RunFolder, setup: Setup, num_units: int, todo: Sequence[UnitSpec], progress: Progress
+) -> list[SetAside]:
     engine = setup.config.engine
     progress.start(STAGE, num_units, num_units - len(todo))
     told = 0
@@ -354,7 +356,7 @@ def _made(target: Path) -> RowsResult:
     return RowsResult(target, len(failed), pc.sum(failed).as_py() or 0)
 
 
-def _gather(run: RunFolder, specs: list[UnitSpec], id_type: pa.DataType, target: Path, mark: str) -> RowsResult:
+def _gather(run: RunFolder, specs: Sequence[UnitSpec], id_type: pa.DataType, target: Path, mark: str) -> RowsResult:
     """Write the outcomes of all units into one file, which appears when it is whole."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.request import getproxies_environment
@@ -97,17 +97,18 @@ def serving(
         yield setup.asking(places, [name for names in gpus.values() for name in names or ()])
 
 
-def require_engines(config: RunConfig, phases: Collection[str]) -> None:
+def require_engines(config: RunConfig, phases: Sequence[str], first: str) -> None:
     """Refuse to begin a run whose servers could not be started later.
 
     Args:
         config: The recipe.
-        phases: Phases that are to come.
+        phases: All phases, in flow order.
+        first: The first that is to come.
 
     Raises:
         ConfigError: If an engine or a model is missing, or there are not enough GPUs.
     """
-    for phase in phases:
+    for phase in phases[phases.index(first) :]:
         asked = {stage: llm for stage, llm in served_models(config).items() if stage in ASKING.get(phase, ())}
         for llm in asked.values():
             assert llm.serve is not None

@@ -1,5 +1,6 @@
 """One unit: streams, accounts, rejections, commit; and the tables that it writes."""
 
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from toy_run import some_texts, write_documents
 
 from fineinstructions.errors import DataError
-from fineinstructions.records import Document, Match, Rejection, failure, rejection
+from fineinstructions.recipe import OutputConfig
+from fineinstructions.records import Document, Match, Rejection, content_id, failure, rejection
 from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, read_table, single_unit
-from fineinstructions.runs.tables import TableWriter, write_parts
+from fineinstructions.runs.tables import ROW_GROUP_CHARS, TableWriter, write_parts
 
 SPEC = UnitSpec(ordinal=3, unit_id="u-1", row_start=0, row_stop=9)
 
@@ -132,12 +134,33 @@ def test_a_row_range_is_a_slice(tmp_path_factory: pytest.TempPathFactory, start:
 
 @pytest.mark.parametrize(
     ("rows_per_part", "bytes_per_part", "parts"),
-    [(1000, 1 << 30, [10]), (4, 1 << 30, [4, 4, 2]), (10, 1 << 30, [10]), (1000, 1, [1] * 10)],
+    [(None, 1 << 30, [10]), (4, 1 << 30, [4, 4, 2]), (10, 1 << 30, [10]), (1000, 1, [10])],
 )
-def test_parts(tmp_path: Path, rows_per_part: int, bytes_per_part: int, parts: list[int]) -> None:
+def test_parts(tmp_path: Path, rows_per_part: int | None, bytes_per_part: int, parts: list[int]) -> None:
     rows = write_parts(tmp_path, matches(10), Match, rows_per_part, bytes_per_part)
     assert rows == {f"part-{i:05d}.parquet": n for i, n in enumerate(parts)}
     assert [m for name in rows for m in read_table(tmp_path / name, Match)] == matches(10)
+
+
+@pytest.mark.parametrize("num_words", [20, 20_000])
+def test_all_parts_but_the_last_have_the_size_that_was_asked_for(tmp_path: Path, num_words: int) -> None:
+    words = [content_id("w", str(i)) for i in range(num_words)]  # few words shrink to a twentieth, many to a third
+    chance = random.Random(7)
+    documents = [Document(f"d{i}", " ".join(chance.choices(words, k=2000))) for i in range(900)]
+    asked = 1 << 20
+    rows = write_parts(tmp_path, documents, Document, None, asked)
+    sizes = [(tmp_path / name).stat().st_size for name in sorted(rows)]
+    assert len(sizes) > 2
+    assert all(asked <= size <= asked + ROW_GROUP_CHARS for size in sizes[:-1])
+    assert sizes[-1] <= asked + ROW_GROUP_CHARS
+    assert sum(rows.values()) == 900
+
+
+def test_parts_of_large_tables_have_64_to_512_megabytes() -> None:
+    most_bytes_of_a_character = 4
+    assert OutputConfig().rows_per_part is None
+    assert OutputConfig().bytes_per_part >= 64 << 20
+    assert OutputConfig().bytes_per_part + most_bytes_of_a_character * ROW_GROUP_CHARS <= 512 << 20
 
 
 def test_no_records_still_give_a_readable_part(tmp_path: Path) -> None:

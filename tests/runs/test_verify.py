@@ -11,7 +11,7 @@ from toy_run import LINKS, PUBLISHED, Toy, accepted, check, run_toy, some_texts,
 
 from fineinstructions.records import Document, Excerpt, Pair
 from fineinstructions.runs import RunFolder, UnitSpec, verify
-from fineinstructions.runs.ledger import load_manifest
+from fineinstructions.runs.files import FolderFiles, read_manifest
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def problems(toy: Toy, **settings: Any) -> str:
 def forge(toy: Toy, phase: str, stage: str, **changes: Any) -> None:
     """Rewrite the account of a stage in the first unit's manifest, with a fitting seal."""
     folder = min((Path(toy.out) / "units" / phase).iterdir())
-    manifest = load_manifest(folder)
+    manifest = read_manifest(FolderFiles(folder))
     assert manifest
     stages = {**manifest.stages, stage: replace(manifest.stages[stage], **changes)}
     replace(manifest, stages=stages).save(folder)
@@ -82,7 +82,7 @@ def test_a_missing_unit(toy: Toy) -> None:
 
 
 def test_an_unfinished_plan(toy: Toy) -> None:
-    (Path(toy.out) / "plan" / "pairs.json").unlink()
+    (Path(toy.out) / "plan" / "pairs.arrow").unlink()
     assert "pairs: not planned yet" in problems(toy)
 
 

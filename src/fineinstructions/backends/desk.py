@@ -23,9 +23,9 @@ from typing import Any, Self
 from fineinstructions.backends.allotments import Allotment, Allotments, Report
 
 MAX_LINE_BYTES = 256 << 10
-HELLO_SECONDS = 10.0
+HELLO_SECONDS = 20.0
 """How long a connection may take to show its token."""
-SILENCE_SECONDS = 30.0
+SILENCE_SECONDS = 60.0
 """How long a client may say nothing."""
 MAX_STRANGERS = 64
 """Connections that have not shown a token yet; more are dropped at once."""

@@ -22,7 +22,7 @@ from fineinstructions.backends.completion import (
 )
 from fineinstructions.backends.gate import Gate
 from fineinstructions.backends.llm_config import LlmConfig, key_of
-from fineinstructions.backends.wire import WireError, WireReply, open_wire
+from fineinstructions.backends.wire import Wire, WireError, WireReply
 from fineinstructions.errors import BackendError
 
 TURNED_BACK = (429, 503)
@@ -62,7 +62,7 @@ class Endpoint:
     def __init__(self, address: str, key_env: str, gate: Gate) -> None:
         self.address, self.gate = address, gate
         self._key_env, self._key = key_env, key_of(key_env)
-        self._wire = open_wire(address, self._key or "none")
+        self._wire = Wire(address, self._key or "none")
         self.was_reached = False
         self.failures_in_a_row = 0
         """Requests that failed for good, without one success in between."""

@@ -21,7 +21,7 @@ from fineinstructions.backends.gate import QUIET_SECONDS, Gate
 TICK_SECONDS = 0.02
 """Shortest time between two lines of a client."""
 SIGN_OF_LIFE_SECONDS = 5.0
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 20.0
 RETRY_SECONDS = 5.0
 """Wait before a desk that was not reached is tried again."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MIN_FREE_BYTES = 5 << 30
 LICENCE_ROWS = 10_000
 """Rows of an input whose licences are counted."""
-CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "openai", "rapidfuzz", "fsspec")
+CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "aiohttp", "openai", "rapidfuzz", "fsspec")
 OPTIONAL = {
     "huggingface_hub": "hf",
     "s3fs": "s3",

@@ -1,4 +1,4 @@
-"""Verbs of a run: run, status, verify."""
+"""Verbs of a run: run, status, pack, verify."""
 
 import json
 import sys
@@ -244,6 +244,23 @@ def status(folder: Folder, as_json: Json = False) -> None:
     if figures is not None:
         console.print()
         console.print(diagnostics_view(figures))
+
+
+def pack(folder: Folder, as_json: Json = False) -> None:
+    """Pack the units of a run that was made before runs did so by themselves, so that it has few files."""
+    from fineinstructions.cli.reporters import waiting
+    from fineinstructions.runs import RunFolder
+
+    run = RunFolder.open(folder)
+    with run.lease(), waiting("packing"):
+        found = run.pack()
+    if as_json:
+        print(
+            json.dumps({name: {"packs": packs, "folders": loose} for name, (packs, loose) in found.items()}, indent=1)
+        )
+        return
+    for name, (packs, loose) in found.items():
+        print(f"{name}: {packs:,} packs, {loose:,} folders of single units")
 
 
 def verify(folder: Folder, as_json: Json = False) -> None:

@@ -8,7 +8,7 @@ pinned on one unit; that costs time only, while a batch that is given up as a wh
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from fineinstructions.engines.interrupts import interrupts_held_back
 from fineinstructions.engines.tally import raise_for
 from fineinstructions.engines.worker import Job, Report, crash_log
 from fineinstructions.errors import BackendError
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 MAX_DEATHS = 3
 """Deaths of its workers after which a unit is given up, or a phase whose workers never get ready."""
@@ -90,7 +90,9 @@ class Crew(Generic[H]):
         self._job, self._force, self._num_workers = job, force, num_workers
         self._take, self._on_open = take, on_open
         self._workers: list[H] = []
-        self._waiting: deque[UnitSpec] = deque()
+        self._waiting: Iterator[UnitSpec] = iter(())
+        self._num_specs = self._num_given = 0
+        self._is_drained = False
         self._suspects: deque[UnitSpec] = deque()
         self._deaths: Counter[int] = Counter()
         self._deaths_before_ready = 0
@@ -113,12 +115,12 @@ class Crew(Generic[H]):
 
     def drain(self) -> None:
         """Hand out no more units: `work_off` returns when the open ones are done. For signal handlers."""
-        self._waiting.clear()
+        self._is_drained = True
         self._suspects.clear()
 
     def _work_off(self, specs: Sequence[UnitSpec]) -> None:
-        self._waiting.extend(specs)
-        while self._waiting or self._suspects or any(worker.open for worker in self._workers):
+        self._waiting, self._num_specs = iter(specs), len(specs)
+        while self._num_waiting or self._suspects or any(worker.open for worker in self._workers):
             needed = min(self._num_workers, self._num_unfinished())
             while len(self._workers) < needed:
                 with interrupts_held_back():  # a worker that is not in the list yet would not be ended
@@ -128,8 +130,13 @@ class Crew(Generic[H]):
             for worker, said in self._force.listen(list(self._workers)):
                 self._hear(worker, said)
 
+    @property
+    def _num_waiting(self) -> int:
+        """Units that nobody has been given yet; they are made only when somebody is."""
+        return 0 if self._is_drained else self._num_specs - self._num_given
+
     def _num_unfinished(self) -> int:
-        return len(self._waiting) + len(self._suspects) + sum(len(w.open) for w in self._workers)
+        return self._num_waiting + len(self._suspects) + sum(len(w.open) for w in self._workers)
 
     def _hand_out(self, worker: H) -> None:
         """Give a worker what it has room for: a suspect by itself, or ordinary units."""
@@ -139,8 +146,9 @@ class Crew(Generic[H]):
             worker.alone = bool(self._suspects)
             if self._suspects:
                 self._give(worker, self._suspects.popleft())
-        while self._waiting and not worker.alone and len(worker.open) < self._job.open_units:
-            self._give(worker, self._waiting.popleft())
+        while self._num_waiting and not worker.alone and len(worker.open) < self._job.open_units:
+            self._num_given += 1
+            self._give(worker, next(self._waiting))
 
     def _give(self, worker: H, spec: UnitSpec) -> None:
         worker.open[spec.ordinal] = spec

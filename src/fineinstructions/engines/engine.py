@@ -18,7 +18,7 @@ from fineinstructions.engines.slurm import SlurmConfig, SlurmEngine
 from fineinstructions.engines.tally import Outcome, Progress
 from fineinstructions.engines.worker import Job
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 
 class Engine(Protocol):
@@ -68,8 +68,8 @@ class LaunchConfig(Config):
     """Worker processes; ``None`` for as many as this machine or the Ray cluster has room for, 0 to work in this
     process. With Slurm it must be said. Ours."""
     open_units: int = Field(default=3, ge=1)
-    """Units that a worker keeps open at once where a model server does the work, so that no unit border drains its
-    request window; the embedded tier uses 1. Ours."""
+    """Units that a worker keeps open at once where a model server does the work, so that no unit border drains the
+    server's request window; units with few requests need more of them. The embedded tier uses 1. Ours."""
     ray: RayConfig = RayConfig()
     """With ``kind: ray``."""
     slurm: SlurmConfig = SlurmConfig()

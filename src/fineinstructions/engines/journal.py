@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fineinstructions.engines.worker import Report
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 
 class JournalWriter:

@@ -16,7 +16,7 @@ from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, execute
 from fineinstructions.progress import SILENT
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 
 class LocalEngine:
@@ -49,21 +49,25 @@ class LocalEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         workers = self._num_workers(job)
-        tally = Tally(job.run, job.phase, specs, workers, on_progress, self._shares.note_once)
-        if not specs:
-            return tally.outcome
         num_workers = min(workers, len(specs))
-        num_deaths = 0
-        with self._shares.phase(job, num_workers) as equipped:
-            if num_workers:
-                crew = Crew(equipped, self._staff, num_workers, tally.take)
-                crew.work_off(specs)
-                num_deaths = crew.num_deaths
-            else:
-                with closing(job.build_models(job.config)) as models:
-                    for spec in specs:
-                        tally.take(spec, execute(job, models, spec))
-        return tally.finish(num_deaths)
+        note = self._shares.note_once
+        with Tally(job.run, job.phase, specs, workers, on_progress, note) as tally:
+            if not specs:
+                return tally.finish()
+            with self._shares.phase(job, num_workers) as equipped:
+                num_deaths = self._work_off(equipped, specs, num_workers, tally)
+            return tally.finish(num_deaths)
+
+    def _work_off(self, job: Job[Any, Any], specs: Sequence[UnitSpec], num_workers: int, tally: Tally) -> int:
+        """Have every unit done, in this process where there are no workers; gives how many workers died."""
+        if num_workers:
+            crew = Crew(job, self._staff, num_workers, tally.take)
+            crew.work_off(specs)
+            return crew.num_deaths
+        with closing(job.build_models(job.config)) as models:
+            for spec in specs:
+                tally.take(spec, execute(job, models, spec))
+        return 0
 
     def _num_workers(self, job: Job[Any, Any]) -> int:
         wanted = self._workers

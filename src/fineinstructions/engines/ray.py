@@ -30,7 +30,7 @@ from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, Report, build, close, execute, give_memory_back, require_lease
 from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.runs.lease import lease_token
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 SHUTDOWN_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
@@ -303,14 +303,14 @@ class RayEngine:
         job = replace(job, lease=lease_token(job.run.lease_file), open_units=min(job.open_units, self._open_units))
         room = self._room(job) if specs else 0
         workers = min(self._workers or room, len(specs))
-        tally = Tally(job.run, job.phase, specs, workers, on_progress, self._shares.note_once)
-        if not specs:
-            return tally.outcome
         host = None if self._temporary is not None else self._ray.util.get_node_ip_address()
-        with self._shares.phase(job, workers, host) as equipped:
-            crew = Crew(equipped, self._actors, workers, tally.take)
-            crew.work_off(specs)
-        return tally.finish(crew.num_deaths)
+        with Tally(job.run, job.phase, specs, workers, on_progress, self._shares.note_once) as tally:
+            if not specs:
+                return tally.finish()
+            with self._shares.phase(job, workers, host) as equipped:
+                crew = Crew(equipped, self._actors, workers, tally.take)
+                crew.work_off(specs)
+            return tally.finish(crew.num_deaths)
 
     def _room(self, job: Job[Any, Any]) -> int:
         """How many workers the cluster has room for; 1 where it has to grow first."""

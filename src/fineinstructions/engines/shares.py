@@ -16,7 +16,7 @@ from fineinstructions.backends.office import office_of_process
 from fineinstructions.engines.worker import Job
 from fineinstructions.runs.status import log_progress
 
-LAST_WORD_SECONDS = 5.0
+LAST_WORD_SECONDS = 15.0
 """How long clients that are being closed are waited for."""
 
 

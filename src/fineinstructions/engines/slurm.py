@@ -18,10 +18,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from fineinstructions.config import Config, to_plain
@@ -29,14 +32,15 @@ from fineinstructions.engines.crew import MAX_DEATHS, killer
 from fineinstructions.engines.journal import JournalReader
 from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.slurm_queue import SlurmQueue, Task
-from fineinstructions.engines.slurm_task import name_of
+from fineinstructions.engines.slurm_task import name_of, shares
 from fineinstructions.engines.tally import Outcome, Progress, Tally, raise_for
 from fineinstructions.engines.worker import Job, Report
 from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.runs.durable import write_text
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import Plan, UnitSpec
+from fineinstructions.runs.specs import ordinals as ordinals_of
 
 TEMPLATE = Path(__file__).with_name("array.sbatch.txt")
 MAX_SUBMISSIONS = 10
@@ -65,6 +69,14 @@ class SlurmConfig(Config):
     """Work units of a task; ``None`` spreads them evenly over ``workers``. Ours."""
     poll_seconds: float = Field(default=5.0, gt=0)
     """How often the queue is looked at. Ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one task has to do, and what it tells."""
+
+    journal: JournalReader
+    ordinals: NDArray[np.int64]
 
 
 class SlurmEngine:
@@ -120,19 +132,24 @@ class SlurmEngine:
         if job.reopen is None:
             raise ValueError("a job for Slurm needs a function that makes its config anew")
         num_workers = min(len(specs), self._at_once * self._config.workers_per_task)
-        tally = Tally(job.run, job.phase, specs, num_workers, on_progress, self._shares.note_once)
-        if not specs:
-            return tally.outcome
-        job = dataclasses.replace(job, lease=lease_token(job.run.lease_file))
-        with self._shares.phase(job, num_workers, socket.gethostname()) as equipped:
-            arrays = _Arrays(equipped, specs, tally, self._submit)
-            arrays.submit(specs)
-            while arrays.tasks:
-                time.sleep(self._config.poll_seconds)
-                arrays.look(self._queue.live())
-                self._tell(job)
-        _remove_empty(job.run.logs / "slurm")
-        return tally.finish(arrays.num_deaths)
+        with Tally(job.run, job.phase, specs, num_workers, on_progress, self._shares.note_once) as tally:
+            if not specs:
+                return tally.finish()
+            job = dataclasses.replace(job, lease=lease_token(job.run.lease_file))
+            with self._shares.phase(job, num_workers, socket.gethostname()) as equipped:
+                num_deaths = self._work_off(equipped, specs, tally)
+            _remove_empty(job.run.logs / "slurm")
+            return tally.finish(num_deaths)
+
+    def _work_off(self, job: Job[Any, Any], specs: Sequence[UnitSpec], tally: Tally) -> int:
+        """Have every unit done by tasks; gives how many tasks died."""
+        arrays = _Arrays(job, tally, self._submit)
+        arrays.submit(ordinals_of(specs))
+        while arrays.tasks:
+            time.sleep(self._config.poll_seconds)
+            arrays.look(self._queue.live())
+            self._tell(job)
+        return arrays.num_deaths
 
     def _tell(self, job: Job[Any, Any]) -> None:
         """Tell once why tasks do not start, where waiting may not be enough: what stood in their way twice in a row."""
@@ -142,14 +159,15 @@ class SlurmEngine:
             self._note(f"Slurm tasks of phase {job.phase!r} wait, says Slurm: {obstacle} (job {self._queue.name})")
         self._told |= lasting
 
-    def _submit(self, job: Job[Any, Any], specs: Sequence[UnitSpec], per_task: int | None) -> dict[Task, Path]:
-        """Submit units as arrays, one after the other where they are too many for one; gives the tasks' journals."""
-        per_task = per_task or self._config.units_per_task or -(-len(specs) // self._at_once)
-        num_tasks = -(-len(specs) // per_task)
+    def _submit(self, job: Job[Any, Any], ordinals: NDArray[np.int64], per_task: int | None) -> dict[Task, _Share]:
+        """Submit units as arrays, one after the other where they are too many for one; gives what each task has."""
+        per_task = per_task or self._config.units_per_task or -(-len(ordinals) // self._at_once)
+        of_tasks = shares(ordinals, per_task, self._at_once)
+        num_tasks = len(of_tasks)
         folder = self._folder / f"{job.phase}-{time.time_ns()}"
         folder.mkdir()
-        write_text(folder / "array.json", json.dumps(self._description(job, specs, num_tasks)) + "\n")
-        tasks: dict[Task, Path] = {}
+        write_text(folder / "array.json", json.dumps(self._description(job, ordinals, per_task)) + "\n")
+        tasks: dict[Task, _Share] = {}
         previous = ""
         for first in range(0, num_tasks, self._max_array_size):
             size = min(self._max_array_size, num_tasks - first)
@@ -157,18 +175,21 @@ class SlurmEngine:
             command = [sys.executable, "-m", "fineinstructions.engines.slurm_task", str(folder / "array.json")]
             options = [*self._options(job, size), *([f"--dependency=afterany:{previous}"] if previous else [])]
             previous = self._queue.submit(options, self._script, [*command, str(first), *functions])
-            tasks |= {Task(previous, i): folder / f"{first + i}.jsonl" for i in range(size)}
+            for i in range(size):
+                journal = JournalReader(folder / f"{first + i}.jsonl")
+                tasks[Task(previous, i)] = _Share(journal, of_tasks[first + i])
         return tasks
 
-    def _description(self, job: Job[Any, Any], specs: Sequence[UnitSpec], num_tasks: int) -> dict[str, Any]:
+    def _description(self, job: Job[Any, Any], ordinals: NDArray[np.int64], per_task: int) -> dict[str, Any]:
         return {
             "run": str(job.run.root.absolute()),
             "phase": job.phase,
             "lease": job.lease,
+            "units": ordinals.tolist(),
+            "units_per_task": per_task,
+            "at_once": self._at_once,
             "asks_servers": job.asks_servers,
             "desk": dataclasses.asdict(job.desk) if job.desk else None,
-            "units": [spec.ordinal for spec in specs],
-            "num_tasks": num_tasks,
             "open_units": job.open_units,
             "workers_per_task": self._config.workers_per_task,
             "resources": to_plain(job.resources),
@@ -206,36 +227,32 @@ class _Arrays:
     def __init__(
         self,
         job: Job[Any, Any],
-        specs: Sequence[UnitSpec],
         tally: Tally,
-        submit: Callable[[Job[Any, Any], Sequence[UnitSpec], int | None], dict[Task, Path]],
+        submit: Callable[[Job[Any, Any], NDArray[np.int64], int | None], dict[Task, _Share]],
     ) -> None:
-        self.tasks: dict[Task, JournalReader] = {}
+        self.tasks: dict[Task, _Share] = {}
         self.num_deaths = 0
         self._job, self._tally, self._submit = job, tally, submit
-        self._unfinished = {spec.ordinal: spec for spec in specs}
-        self._owners: dict[int, Task] = {}
+        self._plan = job.run.planned(job.phase) or Plan.of(())
+        self._is_left = np.zeros(len(self._plan), np.bool_)
+        self._submissions = np.zeros(len(self._plan), np.int16)
         self._deaths: Counter[int] = Counter()
-        self._submissions: Counter[int] = Counter()
         self._in_vain: Counter[int] = Counter()
 
-    def submit(self, specs: Sequence[UnitSpec], per_task: int | None = None) -> None:
+    def submit(self, ordinals: NDArray[np.int64], per_task: int | None = None) -> None:
         """Submit units.
 
         Raises:
             BackendError: If a unit was submitted too often without an end.
         """
-        ordinals = [spec.ordinal for spec in specs]
-        self._submissions.update(ordinals)
-        if any(self._submissions[ordinal] > MAX_SUBMISSIONS for ordinal in ordinals):
+        self._is_left[ordinals] = True
+        self._submissions[ordinals] += 1
+        if (self._submissions[ordinals] > MAX_SUBMISSIONS).any():
             raise BackendError(
                 f"a unit of phase {self._job.phase!r} was in {MAX_SUBMISSIONS} arrays and never got done",
                 hint=f"raise engine.slurm.time_minutes, or see {self._job.run.logs}/slurm",
             )
-        tasks = self._submit(self._job, specs, per_task)
-        self.tasks |= {task: JournalReader(path) for task, path in tasks.items()}
-        order = list(tasks)
-        self._owners |= {ordinal: order[i % len(order)] for i, ordinal in enumerate(ordinals)}
+        self.tasks |= self._submit(self._job, ordinals, per_task)
 
     def look(self, live: set[Task] | None) -> None:
         """Read what tasks have told, and take up what those that ended have left.
@@ -245,29 +262,26 @@ class _Arrays:
             BackendError: If one task after the other ends without having done anything.
         """
         ended = [] if live is None else [task for task in self.tasks if task not in live]
-        for journal in self.tasks.values():
-            for report in journal.news():
+        for share in self.tasks.values():
+            for report in share.journal.news():
                 self._take(report)
-        if not ended:
-            return
+        suspects: list[int] = []
+        others: list[int] = []
         for task in ended:
-            self.num_deaths += bool(self.tasks[task].open) and not self.tasks[task].has_left
-        gone = set(ended)
-        left = [self._unfinished[ordinal] for ordinal, task in self._owners.items() if task in gone]
-        suspects, others = self._sort(left)
-        for task in ended:
-            del self.tasks[task]
+            share = self.tasks.pop(task)
+            self.num_deaths += bool(share.journal.open) and not share.journal.has_left
+            self._sort(share, suspects, others)
         if others:
-            self.submit(others)
+            self.submit(np.sort(np.array(others, np.int64)))
         if suspects:
-            self.submit(suspects, per_task=1)
+            self.submit(np.sort(np.array(suspects, np.int64)), per_task=1)
 
-    def _sort(self, left: Sequence[UnitSpec]) -> tuple[list[UnitSpec], list[UnitSpec]]:
-        """Units of tasks that ended: those to be tried alone, and others; books those that are done or given up."""
-        suspects: list[UnitSpec] = []
-        others: list[UnitSpec] = []
-        for spec in left:
-            journal = self.tasks[self._owners[spec.ordinal]]
+    def _sort(self, share: _Share, suspects: list[int], others: list[int]) -> None:
+        """Take up what a task that ended has left: units to be tried alone, others, and those that are done or given
+        up, which are booked.
+        """
+        journal = share.journal
+        for spec in self._plan.select(share.ordinals[self._is_left[share.ordinals]]):
             if self._job.run.is_done(self._job.phase, spec, retry_failed=True):
                 self._take(Report(spec.ordinal, "done"))
                 continue
@@ -278,15 +292,13 @@ class _Arrays:
             if self._deaths[spec.ordinal] >= MAX_DEATHS:
                 self._take(killer(self._job, spec, "its Slurm task"))
             else:
-                (suspects if self._deaths[spec.ordinal] else others).append(spec)
-        return suspects, others
+                (suspects if self._deaths[spec.ordinal] else others).append(spec.ordinal)
 
     def _take(self, report: Report) -> None:
         raise_for(report)
-        spec = self._unfinished.pop(report.ordinal, None) if report.ordinal is not None else None
-        if spec is not None:
-            self._owners.pop(spec.ordinal)
-            self._tally.take(spec, report)
+        if report.ordinal is not None and self._is_left[report.ordinal]:
+            self._is_left[report.ordinal] = False
+            self._tally.take(self._plan[report.ordinal], report)
 
     def _end_if_in_vain(self, spec: UnitSpec, journal: JournalReader) -> None:
         """Give up where a unit was in one task after the other that ended before it had done anything."""

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.engines.crew import Crew
 from fineinstructions.engines.journal import JournalWriter
@@ -27,7 +30,7 @@ from fineinstructions.engines.tally import raise_for
 from fineinstructions.engines.worker import Job, Report, require_lease
 from fineinstructions.errors import ConfigError, FineInstructionsError
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -101,10 +104,41 @@ def _terminated(*_: object) -> None:
 
 
 def share(array: dict[str, Any], number: int, job: Job[Any, Any]) -> list[UnitSpec]:
-    """Units of one task: every n-th of the array's, but for what an earlier start of the same task has committed."""
-    mine = set(array["units"][number :: array["num_tasks"]])
-    specs = [spec for spec in job.run.planned(job.phase) or () if spec.ordinal in mine]
-    return [spec for spec in specs if not job.run.is_done(job.phase, spec, retry_failed=True)]
+    """Units of one task, but for what an earlier start of the same task has committed."""
+    plan = job.run.planned(job.phase)
+    if plan is None:
+        return []
+    mine = shares(np.array(array["units"], np.int64), array["units_per_task"], array["at_once"])[number]
+    shelf = job.run.shelf(job.phase)
+    return [
+        spec
+        for spec in plan.select(mine)
+        if not (shelf.may_hold(spec) and job.run.is_done(job.phase, spec, retry_failed=True))
+    ]
+
+
+def shares(ordinals: NDArray[np.int64], per_task: int, at_once: int) -> list[NDArray[np.int64]]:
+    """Units of every task.
+
+    Tasks that run at one time take turns, so that they end at about the same time; those that run after them take what
+    comes after in the plan, so that units that stand together are done together.
+
+    Args:
+        ordinals: Units, in plan order.
+        per_task: Most units of a task.
+        at_once: Tasks that run at one time.
+
+    Example:
+        >>> [share.tolist() for share in shares(np.arange(7), per_task=2, at_once=2)]
+        [[0, 2], [1, 3], [4, 6], [5]]
+    """
+    windows = (ordinals[start : start + per_task * at_once] for start in range(0, len(ordinals), per_task * at_once))
+    return [
+        window[i::num_tasks]
+        for window in windows
+        for num_tasks in [-(-len(window) // per_task)]
+        for i in range(num_tasks)
+    ]
 
 
 def function_named(name: str) -> Any:

@@ -25,7 +25,7 @@ from fineinstructions.engines.crew import Death, Hand
 from fineinstructions.engines.resources import Gpus, Resources, thread_environment, visible_gpus
 from fineinstructions.engines.worker import Job, Report, serve
 from fineinstructions.errors import ConfigError
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 
 SHUTDOWN_SECONDS = 5.0
 

@@ -6,11 +6,13 @@ In: reports of workers, whatever engine they belong to. Out: an `Outcome`, or th
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from fineinstructions.engines.worker import Report
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError, counted
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.plan import WHOLE_CORPUS, UnitSpec
+from fineinstructions.runs.packing import Packer
+from fineinstructions.runs.specs import WHOLE_CORPUS, UnitSpec, num_rows, ordinals
 from fineinstructions.runs.status import log_progress
 
 MAX_FAILURES_BEFORE_SUCCESS = 5
@@ -56,7 +58,10 @@ class Outcome:
 
 
 class Tally:
-    """Turns reports of units into commits of set-aside units, counts, log lines and errors."""
+    """Turns reports of units into commits of set-aside units, counts, log lines and errors; has units packed.
+
+    A context: at its end no unit is being packed.
+    """
 
     def __init__(
         self,
@@ -70,10 +75,17 @@ class Tally:
         self.outcome = Outcome()
         self._began = time.monotonic()
         self._run, self._phase = run, phase
-        self._num_units, self._num_rows = len(specs), sum(spec.num_rows for spec in specs)
+        self._num_units, self._num_rows = len(specs), num_rows(specs)
         self._num_rows_done = 0
         self._on_progress, self._note = on_progress, note
+        self._packer = Packer(run, phase, ordinals(specs))
         log_progress(run, [{"event": "start", "phase": phase, "units": len(specs), "workers": workers}])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._packer.__exit__(*error)
 
     def take(self, spec: UnitSpec, report: Report) -> None:
         """Book the end of a unit.
@@ -92,6 +104,7 @@ class Tally:
             self.outcome.num_done += 1
         else:
             self._set_aside(spec, report)
+        self._packer.add(spec.ordinal)
         self._num_rows_done += spec.num_rows
         log_progress(
             self._run,
@@ -112,11 +125,13 @@ class Tally:
             )
 
     def finish(self, num_deaths: int = 0) -> Outcome:
-        """The outcome, once every unit is booked.
+        """The outcome, once every unit is booked, and packed where there are many.
 
         Raises:
+            ConfigError: If there is no room for packs on the disk.
             PendingError: If units wait for answers.
         """
+        self._packer.finish()
         self.outcome.num_deaths = num_deaths
         self.outcome.seconds = time.monotonic() - self._began
         if self.outcome.num_pending:

@@ -30,7 +30,7 @@ from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 from fineinstructions.runs.unit import Unit
 
 

@@ -102,11 +102,10 @@ def _document(run: RunFolder, document_id: str, read_unit: DocumentReader) -> Do
 def _units_with(run: RunFolder, document_id: str) -> Iterator[UnitSpec]:
     """Units whose matches name the document; one that was set aside has no matches."""
     for spec in run.planned("matches") or ():
-        manifest = run.manifest("matches", spec)
-        if manifest is None or manifest.set_aside:
+        if run.manifest("matches", spec) is None:
             continue
-        ids = pq.read_table(run.unit_folder("matches", spec) / "match.parquet", columns=["document_id"])["document_id"]
-        if pc.any(pc.equal(ids, document_id)).as_py():
+        tables = run.unit_groups("matches", spec, "match", ["document_id"])
+        if any(pc.any(pc.equal(table["document_id"], document_id)).as_py() for table in tables):
             yield spec
 
 

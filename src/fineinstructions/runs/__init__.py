@@ -6,6 +6,7 @@ interrupted at any moment and continued with the same bytes. Knows records, no s
     RUN/recipe.resolved.yaml            the recipe with every default
     RUN/plan/                           run.json (phases and digests), one unit list per phase, published/
     RUN/units/<phase>/<ordinal>-<id>/   files of one work unit; its manifest.json, renamed into place last, means done
+    RUN/units/<phase>/pack-*.zip        many units that stand together in the plan, moved there from their folders
     RUN/pairs, matches, templates, ...  merged from the units in plan order
     RUN/logs, RUN/lease                 tracebacks and rates; the lock that keeps two runs apart
 
@@ -27,7 +28,8 @@ follows from it.
 
 from fineinstructions.runs.folder import Phase, RunFolder
 from fineinstructions.runs.ledger import Manifest, StageAccount
-from fineinstructions.runs.plan import ParquetInput, UnitSpec, describe_parquet, plan_units, single_unit
+from fineinstructions.runs.plan import ParquetInput, describe_parquet, plan_units
+from fineinstructions.runs.specs import UnitSpec, single_unit
 from fineinstructions.runs.status import PhaseStatus, RunStatus, StageFigures, funnel, status
 from fineinstructions.runs.tables import TableWriter, read_table
 from fineinstructions.runs.unit import Unit

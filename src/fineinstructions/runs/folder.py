@@ -12,15 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import failure
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, write_text
-from fineinstructions.runs.layout import Layout
+from fineinstructions.runs.files import FolderFiles, file_problems
+from fineinstructions.runs.layout import LAYOUT, Layout
 from fineinstructions.runs.lease import hold_lease
-from fineinstructions.runs.ledger import Manifest, file_problems, list_files
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.ledger import Manifest, list_files
+from fineinstructions.runs.packing import Packer
+from fineinstructions.runs.settle import settle
+from fineinstructions.runs.specs import Plan, UnitSpec, as_plan
 from fineinstructions.runs.tables import write_parts
+from fineinstructions.runs.undone import inputs_of, undone
 from fineinstructions.runs.unit import Unit
 
 R = TypeVar("R")
@@ -153,7 +159,7 @@ class RunFolder(Layout):
         names = {p.name for p in self.phases}
         others = [plain for plain in state["phases"] if plain["name"] not in names]
         digests = {**state["digests"], **{p.name: self.digest(p.name) for p in self.phases}}
-        return {"layout": 1, "phases": mine + others, "digests": digests}
+        return {"layout": LAYOUT, "phases": mine + others, "digests": digests}
 
     def _check(self) -> list[str]:
         """Names of the phases that have to be dropped.
@@ -204,7 +210,7 @@ class RunFolder(Layout):
 
     def _has_results(self, phase: str) -> bool:
         units = self.units(phase)
-        if units.exists() and any(units.glob("*/manifest.json")):
+        if units.exists() and (any(units.glob("*/manifest.json")) or self.shelf(phase).packs):
             return True
         return bool(self._published_by([phase]))
 
@@ -223,12 +229,12 @@ class RunFolder(Layout):
             for name in self._published_by([phase]):
                 shutil.rmtree(self.published_folder(name), ignore_errors=True)
                 shutil.rmtree(self.root / name, ignore_errors=True)
-            self.plan_file(phase).unlink(missing_ok=True)
+            self.forget_plan(phase)
             shutil.rmtree(self.units(phase), ignore_errors=True)
 
     def todo(
         self, phase: str, specs: Sequence[UnitSpec], *, retry_failed: bool = False, thorough: bool = False
-    ) -> list[UnitSpec]:
+    ) -> Plan:
         """Plan a phase and find which of its units are not done.
 
         Args:
@@ -241,65 +247,56 @@ class RunFolder(Layout):
             ConfigError: If units that were committed are no longer planned (other input files, other unit size) and
                 `redo` is off. A unit that grew, because a limit was raised, is made again without asking.
         """
-        self._plan(phase, list(specs))
-        contents: dict[str, str] = {}
-        return [
-            spec
-            for spec in specs
-            if not self.is_done(phase, spec, retry_failed=retry_failed, thorough=thorough, contents=contents)
-        ]
+        plan = as_plan(specs)
+        settle(self, phase, plan, redo=self.redo)
+        left = undone(
+            self,
+            phase,
+            plan,
+            digest=self.digest(phase),
+            upstream=self.phase(phase).upstream,
+            retry_failed=retry_failed,
+            thorough=thorough,
+        )
+        return plan.select(left)
 
-    def _plan(self, phase: str, specs: list[UnitSpec]) -> None:
-        old = self.planned(phase) or []
-        if old == specs:
-            return
-        new = {spec.unit_id: spec for spec in specs}
-        gone = [s for s in old if s.unit_id not in new and (self.unit_folder(phase, s) / "manifest.json").exists()]
-        gone = [s for s in gone if not any(spec.grew_from(s) for spec in specs)]
-        if gone and not self.redo:
-            raise ConfigError(
-                f"{self.root}: the input of phase {phase!r} or its unit size changed, {len(gone)} of {len(old)} units"
-                " would be lost; run again with --redo to drop them, with the files and settings of before to keep"
-                " them, or choose another --out"
-            )
-        for spec in old:
-            if spec.unit_id in new and self.unit_folder(phase, spec).exists():
-                self.unit_folder(phase, spec).rename(self.unit_folder(phase, new[spec.unit_id]))
-        self.save_plan(phase, specs)
-        names = {spec.folder_name for spec in specs}
-        for path in self.units(phase).iterdir() if self.units(phase).exists() else ():
-            if path.name not in names:
-                shutil.rmtree(path, ignore_errors=True)
+    def pack(self) -> dict[str, tuple[int, int]]:
+        """Pack the units of every phase, as a run does by itself; the caller holds the lease.
 
-    def is_done(
-        self,
-        phase: str,
-        spec: UnitSpec,
-        *,
-        retry_failed: bool = False,
-        thorough: bool = False,
-        contents: dict[str, str] | None = None,
-    ) -> bool:
+        Returns:
+            For every phase that is planned, how many packs there are now, and how many units in folders of their own.
+
+        Raises:
+            ConfigError: If there is no room for packs on the disk.
+        """
+        found = {}
+        for phase in self.phases:
+            plan = self.planned(phase.name)
+            if plan is None:
+                continue
+            settle(self, phase.name, plan, redo=False)
+            with Packer(self, phase.name, np.empty(0, np.int64)) as packer:
+                packer.finish()
+            shelf = self.shelf(phase.name)
+            found[phase.name] = len(shelf.packs), len(shelf.loose)
+        return found
+
+    def is_done(self, phase: str, spec: UnitSpec, *, retry_failed: bool = False) -> bool:
         """Whether a unit is committed, intact, and made from the present recipe and upstream units."""
         try:
-            manifest = self.manifest(phase, spec)
-            if manifest is None or (manifest.has_failures and retry_failed) or manifest.digest != self.digest(phase):
+            found = self.committed(phase, spec)
+            if found is None or (found.manifest.has_failures and retry_failed):
                 return False
-            if manifest.inputs != self._inputs(phase, spec, contents if contents is not None else {}):
+            if found.manifest.digest != self.digest(phase) or found.manifest.inputs != self._inputs(phase, spec):
                 return False
+            return not file_problems(found.files, found.manifest.files)
         except DataError:
             return False
-        return not file_problems(self.unit_folder(phase, spec), manifest.files, thorough)
 
-    def _inputs(self, phase: str, spec: UnitSpec, contents: dict[str, str]) -> str:
+    def _inputs(self, phase: str, spec: UnitSpec) -> str:
         """Digest of the upstream units: the same unit where the upstream phase has it, else all of its units."""
-        seals = []
-        for upstream in self.phase(phase).upstream:
-            same = self.manifest(upstream, spec)
-            if same is None and upstream not in contents:
-                contents[upstream] = self.content(upstream)
-            seals.append(same.seal if same else contents[upstream])
-        return digest(seals)
+        found = ((name, self.manifest(name, spec)) for name in self.phase(phase).upstream)
+        return inputs_of([same.seal if same else self.content(name) for name, same in found])
 
     def unit(self, phase: str, spec: UnitSpec) -> Unit:
         """Open a unit for work.
@@ -307,7 +304,7 @@ class RunFolder(Layout):
         Raises:
             DataError: If an upstream phase is not complete.
         """
-        return Unit(self, phase, spec, digest=self.digest(phase), inputs=self._inputs(phase, spec, {}))
+        return Unit(self, phase, spec, digest=self.digest(phase), inputs=self._inputs(phase, spec))
 
     def entering(self, phase: str, spec: UnitSpec) -> int:
         """How many records enter the first stage of a unit, known before it has run."""
@@ -340,8 +337,8 @@ class RunFolder(Layout):
         records: Iterable[R],
         *,
         phase: str,
-        rows_per_part: int = 1_000_000,
-        bytes_per_part: int = 512 << 20,
+        rows_per_part: int | None = None,
+        bytes_per_part: int = 256 << 20,
     ) -> int:
         """Write ``RUN/<name>/part-00000.parquet``, ... in one go: the old parts stay until the new ones are complete.
 
@@ -350,8 +347,8 @@ class RunFolder(Layout):
             record_type: Type of the records.
             records: Records in output order; streamed.
             phase: Phase whose settings and upstream units decide the bytes.
-            rows_per_part: Most rows in a part.
-            bytes_per_part: About the most uncompressed bytes in a part.
+            rows_per_part: Most rows in a part; ``None`` for any number.
+            bytes_per_part: About the bytes of a part's file; only the last part is smaller.
 
         Returns:
             Number of rows.
@@ -383,7 +380,7 @@ class RunFolder(Layout):
             current = manifest.inputs == self._upstream_content(phase)
         except DataError:
             return False
-        return current and not file_problems(self.root / name, manifest.files)
+        return current and not file_problems(FolderFiles(self.root / name), manifest.files)
 
     def _upstream_content(self, phase: str) -> str:
         return digest([self.content(upstream) for upstream in self.phase(phase).upstream])

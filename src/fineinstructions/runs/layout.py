@@ -1,26 +1,35 @@
 """Where things lie in a run folder, and how committed work is found and read back."""
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import yaml
 
-from fineinstructions.config import digest
+from fineinstructions.config import digest_of_list
 from fineinstructions.errors import DataError
 from fineinstructions.records import Rejection
-from fineinstructions.runs.durable import write_text
-from fineinstructions.runs.ledger import Manifest, load_manifest
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.files import FolderFiles, Source, UnitFiles, read_manifest
+from fineinstructions.runs.ledger import Manifest
+from fineinstructions.runs.shelf import Shelf, packed_unit
+from fineinstructions.runs.specs import Plan, UnitSpec, as_plan
 from fineinstructions.runs.tables import read_groups, read_table, table_name
 
 R = TypeVar("R")
 
 REJECTED_PREFIX = "rejected-"
+LAYOUT = 2
+"""Version of the run folder: 2 has plans as Arrow files and packs; 1 is read as well."""
+
+
+class Committed(NamedTuple):
+    """A committed unit."""
+
+    files: UnitFiles
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -54,42 +63,72 @@ class Layout:
         return self.root / "units" / phase
 
     def unit_folder(self, phase: str, spec: UnitSpec) -> Path:
-        """Folder of one committed unit."""
+        """Folder of one unit when it is committed; its files may be moved into a pack later."""
         return self.units(phase) / spec.folder_name
 
     def plan_file(self, phase: str) -> Path:
         """Unit list of a phase."""
-        return self.root / "plan" / f"{phase}.json"
+        return self.root / "plan" / f"{phase}.arrow"
+
+    def shelf(self, phase: str) -> Shelf:
+        """The committed units of a phase, as they lie there now."""
+        return Shelf(self.units(phase))
 
     def published_folder(self, name: str) -> Path:
         """Folder of the manifest of a published table."""
         return self.root / "plan" / "published" / name
 
-    def save_plan(self, phase: str, specs: list[UnitSpec]) -> None:
+    def save_plan(self, phase: str, specs: Sequence[UnitSpec]) -> None:
         """Store a phase's unit list."""
-        write_text(self.plan_file(phase), json.dumps([dataclasses.astuple(spec) for spec in specs]) + "\n")
+        as_plan(specs).save(self.plan_file(phase))
+        self._old_plan_file(phase).unlink(missing_ok=True)
 
-    def planned(self, phase: str) -> list[UnitSpec] | None:
+    def planned(self, phase: str) -> Plan | None:
         """Unit list of a phase; ``None`` where the phase has not been planned yet.
 
         Raises:
             DataError: If the list is damaged.
         """
-        path = self.plan_file(phase)
         try:
-            return [UnitSpec(*values) for values in json.loads(path.read_text(encoding="utf-8"))]
+            return Plan.load(self.plan_file(phase))
+        except FileNotFoundError:
+            pass
+        try:
+            return Plan.load_json(self._old_plan_file(phase))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: damaged unit list ({error}); delete the file and run again") from None
+
+    def _old_plan_file(self, phase: str) -> Path:
+        """Unit list of a phase in a run folder that was made before plans were Arrow files."""
+        return self.root / "plan" / f"{phase}.json"
+
+    def forget_plan(self, phase: str) -> None:
+        """Remove a phase's unit list."""
+        self.plan_file(phase).unlink(missing_ok=True)
+        self._old_plan_file(phase).unlink(missing_ok=True)
+
+    def committed(self, phase: str, spec: UnitSpec) -> Committed | None:
+        """A unit's files and manifest, ``None`` where it has not been committed.
+
+        Raises:
+            DataError: If the manifest is torn, or the pack that holds it.
+        """
+        folder = FolderFiles(self.unit_folder(phase, spec))
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            return Committed(folder, manifest)
+        packed = packed_unit(self.units(phase), spec)
+        manifest = read_manifest(packed) if packed else None
+        return Committed(packed, manifest) if packed and manifest else None
 
     def manifest(self, phase: str, spec: UnitSpec) -> Manifest | None:
         """Manifest of a unit, ``None`` where it has not been committed.
 
         Raises:
-            DataError: If the manifest is torn.
+            DataError: If the manifest is torn, or the pack that holds it.
         """
-        return load_manifest(self.unit_folder(phase, spec))
+        found = self.committed(phase, spec)
+        return found.manifest if found else None
 
     def content(self, phase: str) -> str:
         """Digest of what all units of a phase hold, in plan order.
@@ -97,15 +136,19 @@ class Layout:
         Raises:
             DataError: If the phase is not complete.
         """
-        seals = []
-        for spec in self.planned(phase) or ():
-            manifest = self.manifest(phase, spec)
-            if manifest is None:
+        plan = self.planned(phase)
+        return digest_of_list(self._seals(phase, plan) if plan is not None else ())
+
+    def _seals(self, phase: str, plan: Plan) -> Iterator[list[str]]:
+        for found in self.shelf(phase).stretches(plan):
+            for ordinal, seal in enumerate(found.seals, start=found.start):
+                if seal:
+                    continue
+                place = self.unit_folder(phase, plan[ordinal])
                 raise DataError(
-                    f"{self.unit_folder(phase, spec)}: not committed yet, but phase {phase!r} is needed whole"
+                    found.problems.get(ordinal) or f"{place}: not committed yet, but phase {phase!r} is needed whole"
                 )
-            seals.append(manifest.seal)
-        return digest(seals)
+            yield found.seals
 
     def unit_records(self, phase: str, spec: UnitSpec, record_type: type[R], name: str | None = None) -> Iterator[R]:
         """Records of one committed unit; none where the unit was set aside.
@@ -119,8 +162,8 @@ class Layout:
         Raises:
             DataError: If the unit is not committed, has no such table, or is damaged.
         """
-        for path in self._unit_tables(phase, spec, name or table_name(record_type)):
-            yield from read_table(path, record_type)
+        for source in self._unit_tables(phase, spec, name or table_name(record_type)):
+            yield from read_table(source, record_type)
 
     def unit_groups(
         self, phase: str, spec: UnitSpec, name: str, columns: Sequence[str] | None = None
@@ -136,20 +179,21 @@ class Layout:
         Raises:
             DataError: If the unit is not committed, has no such table, or is damaged.
         """
-        for path in self._unit_tables(phase, spec, name):
-            yield from read_groups(path, columns)
+        for source in self._unit_tables(phase, spec, name):
+            yield from read_groups(source, columns)
 
-    def _unit_tables(self, phase: str, spec: UnitSpec, name: str) -> Iterator[Path]:
-        """Path of a unit's table; nothing where the unit was set aside."""
-        folder = self.unit_folder(phase, spec)
-        manifest = load_manifest(folder)
-        if manifest is None:
+    def _unit_tables(self, phase: str, spec: UnitSpec, name: str) -> Iterator[Source]:
+        """A unit's table; nothing where the unit was set aside."""
+        found = self.committed(phase, spec)
+        if found is None:
+            folder = self.unit_folder(phase, spec)
             raise DataError(f"{folder}: not committed, but its records are needed; run again to make it")
-        if manifest.set_aside:
+        if found.manifest.set_aside:
             return
-        if f"{name}.parquet" not in {entry.name for entry in manifest.files}:
-            raise DataError(f"{folder}: has no {name}.parquet; phase {phase!r} does not write that table")
-        yield folder / f"{name}.parquet"
+        place, table = found.files.place, f"{name}.parquet"
+        if table not in {entry.name for entry in found.manifest.files}:
+            raise DataError(f"{place}: has no {table}; phase {phase!r} does not write that table")
+        yield _source(found.files, table)
 
     def records(self, phase: str, record_type: type[R], name: str | None = None) -> Iterator[R]:
         """Records of all units of a phase in plan order; see `unit_records`."""
@@ -164,16 +208,17 @@ class Layout:
 
     def unit_rejections(self, phase: str, spec: UnitSpec) -> Iterator[Rejection]:
         """Rejections of one unit, by stage, each in record order."""
-        manifest = self.manifest(phase, spec)
-        known = {entry.name for entry in manifest.files} if manifest else set()
-        for stage in manifest.stages if manifest else ():
-            if f"{REJECTED_PREFIX}{stage}.parquet" in known:
-                yield from read_table(self.unit_folder(phase, spec) / f"{REJECTED_PREFIX}{stage}.parquet", Rejection)
+        found = self.committed(phase, spec)
+        known = {entry.name for entry in found.manifest.files} if found else set()
+        for stage in found.manifest.stages if found else ():
+            table = f"{REJECTED_PREFIX}{stage}.parquet"
+            if found and table in known:
+                yield from read_table(_source(found.files, table), Rejection)
 
     def published(self, name: str) -> Manifest | None:
         """Manifest of a published table, ``None`` where there is none or it is torn."""
         try:
-            return load_manifest(self.published_folder(name))
+            return read_manifest(FolderFiles(self.published_folder(name)))
         except DataError:
             return None
 
@@ -205,4 +250,18 @@ class Layout:
             raise DataError(f"{self.state_file}: damaged ({error}); choose another --out") from None
         if not isinstance(state, dict) or "phases" not in state:
             raise DataError(f"{self.state_file}: not the state of a run; choose another --out")
+        if state.get("layout", 1) > LAYOUT:
+            raise DataError(f"{self.root}: made by a newer version of this package; update it, or choose another --out")
         return state
+
+
+def _source(files: UnitFiles, name: str) -> Source:
+    """A file that the manifest lists.
+
+    Raises:
+        DataError: If it is not there.
+    """
+    source = files.find(name)
+    if source is None:
+        raise DataError(f"{files.place}/{name}: cannot be read (it is gone); run verify to see what else is damaged")
+    return source

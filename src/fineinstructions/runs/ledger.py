@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,16 @@ class StageAccount:
         """Records that were rejected or failed."""
         return sum(self.rejected.values()) + sum(self.failed.values())
 
-    def add(self, other: "StageAccount") -> None:
-        """Add another unit's account of the same stage."""
-        self.num_in += other.num_in
-        self.num_out += other.num_out
-        self.num_merged += other.num_merged
+    def add(self, other: "StageAccount", times: int = 1) -> None:
+        """Add another unit's account of the same stage, or take it away with `times` -1."""
+        self.num_in += times * other.num_in
+        self.num_out += times * other.num_out
+        self.num_merged += times * other.num_merged
         for mine, theirs in ((self.rejected, other.rejected), (self.failed, other.failed)):
             for reason, number in theirs.items():
-                mine[reason] = mine.get(reason, 0) + number
+                mine[reason] = mine.get(reason, 0) + times * number
+                if not mine[reason]:
+                    del mine[reason]
 
     def to_plain(self) -> dict[str, Any]:
         """The account as it stands in a manifest; reasons in alphabetical order."""
@@ -94,10 +97,12 @@ class Manifest:
         """The manifest without its seal."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["stages"] = {name: account.to_plain() for name, account in self.stages.items()}
-        plain["files"] = [dataclasses.asdict(entry) for entry in self.files]
+        plain["files"] = [
+            {"name": e.name, "num_bytes": e.num_bytes, "sha256": e.sha256, "num_rows": e.num_rows} for e in self.files
+        ]
         return plain
 
-    @property
+    @cached_property
     def seal(self) -> str:
         """Digest of the manifest's content."""
         return _seal(self.to_plain())
@@ -111,38 +116,44 @@ class Manifest:
         """Output of the stage of that name, or the figure counted under it; 0 when there is neither."""
         return self.stages[name].num_out if name in self.stages else self.counts.get(name, 0)
 
+    @property
+    def text(self) -> str:
+        """The manifest with its seal, as it is stored."""
+        return json.dumps({**self.to_plain(), "seal": self.seal}, ensure_ascii=False, indent=1) + "\n"
+
     def save(self, folder: Path) -> None:
         """Rename the manifest into place: from here on the unit is done."""
-        plain = {**self.to_plain(), "seal": self.seal}
-        write_text(folder / MANIFEST, json.dumps(plain, ensure_ascii=False, indent=1) + "\n")
+        write_text(folder / MANIFEST, self.text)
 
 
 def _seal(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def load_manifest(folder: Path) -> Manifest | None:
-    """Manifest of a unit's folder.
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """A manifest as it was written.
 
-    Returns:
-        The manifest; ``None`` where there is none.
+    Args:
+        text: Content of the file.
+        place: Where it lies, for messages.
 
     Raises:
         DataError: If it is torn, edited or of another kind.
     """
-    path = folder / MANIFEST
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(text.decode("utf-8"))
         seal = plain.pop("seal")
         if seal != _seal(plain):
             raise ValueError("its seal does not fit its content")
         plain["stages"] = {name: StageAccount.from_plain(a) for name, a in plain["stages"].items()}
         plain["files"] = tuple(FileEntry(**entry) for entry in plain["files"])
-        return Manifest(**plain)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: torn or edited manifest ({error}); the unit will be redone by the next run") from None
+        manifest = Manifest(**plain)
+        vars(manifest)["seal"] = seal  # as `cached_property` would keep it
+        return manifest
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{place}: torn or edited manifest ({error}); the unit will be redone by the next run"
+        ) from None
 
 
 def list_files(folder: Path, rows: dict[str, int]) -> tuple[FileEntry, ...]:
@@ -158,21 +169,3 @@ def list_files(folder: Path, rows: dict[str, int]) -> tuple[FileEntry, ...]:
         if path.is_file() and name != MANIFEST:
             entries.append(FileEntry(name, path.stat().st_size, sha256_file(path), rows.get(name)))
     return tuple(entries)
-
-
-def file_problems(folder: Path, files: tuple[FileEntry, ...], thorough: bool = False) -> list[str]:
-    """What is wrong with a folder's files: missing or wrong size; with `thorough`, content and strangers too."""
-    problems = []
-    for entry in files:
-        path = folder / entry.name
-        if not path.is_file():
-            problems.append(f"{entry.name} is missing")
-        elif path.stat().st_size != entry.num_bytes:
-            problems.append(f"{entry.name} has {path.stat().st_size} bytes instead of {entry.num_bytes}")
-        elif thorough and sha256_file(path) != entry.sha256:
-            problems.append(f"{entry.name} does not have the content that was committed")
-    if thorough:
-        known = {entry.name for entry in files} | {MANIFEST}
-        names = (p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file())
-        problems += [f"{name} is not listed in the manifest" for name in names if name not in known]
-    return problems

@@ -6,50 +6,19 @@ and the range: neither a moved file nor the order of the files changes it.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from fineinstructions.errors import ConfigError
-from fineinstructions.records import content_id
+from fineinstructions.records import content_id, content_ids
+from fineinstructions.runs.specs import Plan
 
 WHOLE_READ_BYTES = 64 << 20
 SAMPLED_BLOCKS = 64
 BLOCK_BYTES = 64 << 10
-WHOLE_CORPUS = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class UnitSpec:
-    """One work unit: rows ``row_start`` to ``row_stop`` (half-open) of a Parquet file, or the whole of a phase."""
-
-    ordinal: int
-    """Position in the plan; outputs are merged in this order."""
-    unit_id: str
-    path: str = ""
-    row_start: int = 0
-    row_stop: int = 0
-    num_bytes: int = 0
-    """Estimated size of the rows, uncompressed."""
-    file_id: str = ""
-    """Identity of the file's content; empty for a unit that covers a whole phase."""
-
-    @property
-    def num_rows(self) -> int:
-        """Number of input rows; 0 for a unit that covers a whole phase."""
-        return self.row_stop - self.row_start
-
-    def grew_from(self, other: "UnitSpec") -> bool:
-        """Whether this unit holds all rows of another and more, of the same content: a limit was raised."""
-        same = self.file_id == other.file_id != ""
-        return same and self.row_start <= other.row_start and other.row_stop < self.row_stop
-
-    @property
-    def folder_name(self) -> str:
-        """Name of the unit's folder; sorts in plan order."""
-        return f"{self.ordinal:06d}-{self.unit_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +34,6 @@ class ParquetInput:
     def num_rows(self) -> int:
         """Rows of the file."""
         return sum(rows for rows, _ in self.row_groups)
-
-
-def single_unit() -> UnitSpec:
-    """The only unit of a phase that needs everything at once (queries, templates, index, assemble)."""
-    return UnitSpec(ordinal=0, unit_id=WHOLE_CORPUS)
 
 
 def describe_parquet(path: str | Path) -> ParquetInput:
@@ -114,9 +78,7 @@ def content_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def plan_units(
-    files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None = None
-) -> list[UnitSpec]:
+def plan_units(files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None = None) -> Plan:
     """Cut files into work units.
 
     Small row groups of one file share a unit, a large one is cut into even row ranges; no unit spans two files.
@@ -138,22 +100,34 @@ def plan_units(
     """
     if unit_bytes < 1 or unit_rows < 1 or (max_rows is not None and max_rows < 1):
         raise ValueError("unit_bytes, unit_rows and max_rows must be at least 1")
-    specs: list[UnitSpec] = []
+    return Plan.of_rows(_cut(files, unit_bytes, unit_rows, max_rows))
+
+
+def _cut(
+    files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None
+) -> Iterator[tuple[str, str, int, int, int, str]]:
+    """Units as `Plan.of_rows` takes them."""
     copies: Counter[str] = Counter()
     left = sum(file.num_rows for file in files) if max_rows is None else max_rows
     for file in files:
         copy = copies[file.fingerprint]
         copies[file.fingerprint] += 1
-        for start, full_stop, full_bytes in _row_ranges(file.row_groups, unit_bytes, unit_rows):
-            if left <= 0:
-                return specs
-            stop = min(full_stop, start + left)
-            left -= stop - start
-            num_bytes = full_bytes * (stop - start) // (full_stop - start)
-            unit_id = content_id("u", file.fingerprint, str(start), str(stop), str(copy))
-            file_id = content_id("f", file.fingerprint, str(copy))
-            specs.append(UnitSpec(len(specs), unit_id, file.path, start, stop, num_bytes, file_id))
-    return specs
+        file_id = content_id("f", file.fingerprint, str(copy))
+        ranges = list(_limited(_row_ranges(file.row_groups, unit_bytes, unit_rows), left))
+        left -= sum(stop - start for start, stop, _ in ranges)
+        unit_ids = content_ids("u", file.fingerprint, ((start, stop, copy) for start, stop, _ in ranges))
+        for unit_id, (start, stop, num_bytes) in zip(unit_ids, ranges, strict=True):
+            yield unit_id, file.path, start, stop, num_bytes, file_id
+
+
+def _limited(ranges: Iterable[tuple[int, int, int]], left: int) -> Iterator[tuple[int, int, int]]:
+    """Ranges (start, stop, bytes) as long as there are rows left to take."""
+    for start, full_stop, full_bytes in ranges:
+        if left <= 0:
+            return
+        stop = min(full_stop, start + left)
+        left -= stop - start
+        yield start, stop, full_bytes * (stop - start) // (full_stop - start)
 
 
 def _row_ranges(

@@ -2,16 +2,16 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fineinstructions.errors import DataError
+import numpy as np
+
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.lease import lease_holder
-from fineinstructions.runs.ledger import Manifest, StageAccount
+from fineinstructions.runs.ledger import StageAccount
 
 TAIL_BYTES = 256 << 10
 
@@ -83,34 +83,26 @@ def status(run: RunFolder) -> RunStatus:
 
 
 def _phase_status(run: RunFolder, phase: str) -> PhaseStatus:
-    specs = run.planned(phase)
+    plan = run.planned(phase)
     done = set_aside = rows_done = 0
     digest = run.digest(phase)
-    for spec in specs or ():
-        manifest = _valid_manifest(run, phase, spec)
-        if manifest is not None and manifest.digest == digest:
-            done += 1
-            rows_done += spec.num_rows
-            set_aside += bool(manifest.set_aside)
+    for found in run.shelf(phase).stretches(plan) if plan is not None else ():
+        good = np.fromiter((bool(s) and d == digest for s, d in zip(found.seals, found.digests, strict=True)), np.bool_)
+        done += int(np.count_nonzero(good))
+        rows_done += int(plan[found.start : found.stop].row_counts[good].sum()) if plan is not None else 0
+        set_aside += sum(bool(reason) for reason, is_good in zip(found.set_aside, good, strict=True) if is_good)
     rate = _rate(run, phase)
-    left = len(specs) - done if specs is not None else None
+    left = len(plan) - done if plan is not None else None
     return PhaseStatus(
         name=phase,
-        num_units=None if specs is None else len(specs),
+        num_units=None if plan is None else len(plan),
         num_done=done,
         num_set_aside=set_aside,
-        num_rows=sum(spec.num_rows for spec in specs or ()),
+        num_rows=0 if plan is None else plan.num_rows,
         num_rows_done=rows_done,
         units_per_second=rate,
         eta_seconds=left / rate if rate and left is not None else None,
     )
-
-
-def _valid_manifest(run: RunFolder, phase: str, spec: Any) -> Manifest | None:
-    try:
-        return run.manifest(phase, spec)
-    except DataError:
-        return None
 
 
 def funnel(run: RunFolder) -> list[StageFigures]:
@@ -121,16 +113,12 @@ def funnel(run: RunFolder) -> list[StageFigures]:
     """
     figures: list[StageFigures] = []
     for phase in run.phases:
-        stages: dict[str, StageAccount] = {}
-        counts: Counter[str] = Counter()
-        for spec in run.planned(phase.name) or ():
-            manifest = _valid_manifest(run, phase.name, spec)
-            if manifest is None:
-                continue
-            counts.update(manifest.counts)
-            for stage, account in manifest.stages.items():
-                stages.setdefault(stage, StageAccount()).add(account)
-        figures += [StageFigures(phase.name, stage, account, dict(counts)) for stage, account in stages.items()]
+        plan = run.planned(phase.name)
+        if plan is None:
+            continue
+        found = run.shelf(phase.name).accounts(plan)
+        counts = dict(found.counts)
+        figures += [StageFigures(phase.name, stage, account, counts) for stage, account in found.stages.items()]
     return figures
 
 

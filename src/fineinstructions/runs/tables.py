@@ -6,6 +6,7 @@ the records. Pages carry checksums that are checked on reading.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 
 from fineinstructions.errors import DataError
 from fineinstructions.records import from_table, schema_of, to_table
+from fineinstructions.runs.container import Stored
+from fineinstructions.runs.files import Source
 
 R = TypeVar("R")
 
@@ -40,14 +43,13 @@ class TableWriter(Generic[R]):
 
         self.path = path
         self.num_rows = 0
-        self.num_bytes = 0
-        """Size of the row groups written so far, uncompressed."""
         self._record_type = record_type
         self._texts = [f.name for f in dataclasses.fields(cast(Any, record_type)) if f.type in (str, "str")]
         self._pending: list[R] = []
         self._pending_chars = 0
+        self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
-            path, schema_of(record_type), compression="zstd", compression_level=3, write_page_checksum=True
+            self._sink, schema_of(record_type), compression="zstd", compression_level=3, write_page_checksum=True
         )
 
     def add(self, record: R) -> None:
@@ -64,19 +66,22 @@ class TableWriter(Generic[R]):
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
             self.num_rows += table.num_rows
-            self.num_bytes += table.nbytes
 
     def _flush(self) -> None:
         table = to_table(self._pending, self._record_type)
         self._writer.write_table(table, row_group_size=len(self._pending))
         self.num_rows += len(self._pending)
-        self.num_bytes += table.nbytes
         self._pending, self._pending_chars = [], 0
 
     @property
     def pending_rows(self) -> int:
         """Rows added but not yet in the file."""
         return len(self._pending)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file so far, without the rows that are not yet in it."""
+        return int(self._sink.tell())
 
     @property
     def pending_chars(self) -> int:
@@ -88,15 +93,17 @@ class TableWriter(Generic[R]):
         if self._pending:
             self._flush()
         self._writer.close()
+        self._sink.close()
 
     def abandon(self) -> None:
         """Close the file without writing what is left."""
         self._pending = []
         self._writer.close()
+        self._sink.close()
 
 
 def write_parts(
-    folder: Path, records: Iterable[R], record_type: type[R], rows_per_part: int, bytes_per_part: int
+    folder: Path, records: Iterable[R], record_type: type[R], rows_per_part: int | None, bytes_per_part: int
 ) -> dict[str, int]:
     """Write records as ``part-00000.parquet``, ``part-00001.parquet``, ...
 
@@ -104,8 +111,9 @@ def write_parts(
         folder: Empty folder.
         records: Records in output order; an empty stream gives one part without rows.
         record_type: Their type.
-        rows_per_part: Most rows in a part.
-        bytes_per_part: A part ends once its rows, uncompressed, reach about this size.
+        rows_per_part: Most rows in a part; ``None`` for any number.
+        bytes_per_part: A part ends with the row group that takes its file to this size, so that only the last of many
+            parts is smaller, and none is larger by more than a row group.
 
     Returns:
         Rows of every part, by file name.
@@ -114,8 +122,8 @@ def write_parts(
     writer = TableWriter(folder / "part-00000.parquet", record_type)
     try:
         for record in records:
-            size = writer.num_bytes + writer.pending_chars
-            if writer.num_rows + writer.pending_rows >= rows_per_part or size >= bytes_per_part:
+            is_full = writer.num_rows > 0 and not writer.pending_rows and writer.num_bytes >= bytes_per_part
+            if is_full or writer.num_rows + writer.pending_rows == rows_per_part:
                 writer.close()
                 rows[writer.path.name] = writer.num_rows
                 writer = TableWriter(folder / f"part-{len(rows):05d}.parquet", record_type)
@@ -128,31 +136,26 @@ def write_parts(
     return rows
 
 
-def read_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def read_groups(source: Source, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Stream a Parquet file as Arrow tables, one per row group.
 
     Args:
-        path: Parquet file.
+        source: Parquet file.
         columns: Names of the columns to read; ``None`` reads all.
 
     Raises:
         DataError: If the file is missing or corrupt.
     """
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for group in range(file.metadata.num_row_groups):
-                yield file.read_row_group(group, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
+    with _parquet(source) as file:
+        for group in range(file.metadata.num_row_groups):
+            yield file.read_row_group(group, columns=columns, use_threads=False)
 
 
-def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: int | None = None) -> Iterator[R]:
+def read_table(source: Source, record_type: type[R], row_start: int = 0, row_stop: int | None = None) -> Iterator[R]:
     """Stream the records of a Parquet file, or of a row range of it.
 
     Args:
-        path: Parquet file.
+        source: Parquet file.
         record_type: Type of the records; columns that it does not have are ignored.
         row_start: First row.
         row_stop: Row after the last one; ``None`` reads to the end.
@@ -160,19 +163,24 @@ def read_table(path: Path, record_type: type[R], row_start: int = 0, row_stop: i
     Raises:
         DataError: If the file is missing or corrupt.
     """
+    with _parquet(source) as file:
+        for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
+            yield from from_table(pa.Table.from_batches([batch]), record_type)
+
+
+@contextmanager
+def _parquet(source: Source) -> Iterator[Any]:
+    """An open Parquet file, whose pages are checked as they are read; what goes wrong on the way is a `DataError`."""
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in _row_range(file, row_start, file.metadata.num_rows if row_stop is None else row_stop):
-                yield from from_table(pa.Table.from_batches([batch]), record_type)
+        with ExitStack() as stack:
+            opened = stack.enter_context(source.open()) if isinstance(source, Stored) else source
+            yield stack.enter_context(pq.ParquetFile(opened, page_checksum_verification=True))
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200]
-    return DataError(f"{path}: cannot be read ({reason}); run verify to see what else is damaged")
+        reason = " ".join(str(error).split())[:200]
+        name = source.name if isinstance(source, Stored) else source
+        raise DataError(f"{name}: cannot be read ({reason}); run verify to see what else is damaged") from error
 
 
 def _row_range(file: Any, row_start: int, row_stop: int) -> Iterator[pa.RecordBatch]:

@@ -19,7 +19,7 @@ from fineinstructions.records import PENDING, Rejection
 from fineinstructions.runs.durable import beside, replace_folder
 from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
 from fineinstructions.runs.ledger import Manifest, StageAccount, list_files
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.specs import UnitSpec
 from fineinstructions.runs.tables import TableWriter, read_table, table_name
 
 T = TypeVar("T")

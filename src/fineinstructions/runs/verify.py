@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fineinstructions.errors import DataError
 from fineinstructions.records import Document, Pair, content_id
+from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.folder import RunFolder
-from fineinstructions.runs.ledger import Manifest, file_problems
-from fineinstructions.runs.plan import UnitSpec
+from fineinstructions.runs.ledger import Manifest
+from fineinstructions.runs.specs import Plan, UnitSpec
+from fineinstructions.runs.undone import undone
 
 MAX_FINDINGS_PER_CHECK = 100
 
@@ -61,52 +64,68 @@ def verify(
         What is wrong, in flow order; empty for a clean run.
     """
     findings: list[Finding] = []
-    figures: dict[str, dict[str, int]] = {}
+    figures = _Figures(links)
     for phase in run.phases:
-        manifests = _check_units(run, phase.name, findings)
-        for unit_id, (spec, manifest) in manifests.items():
+        plan = run.planned(phase.name)
+        if plan is None:
+            findings.append(Finding(phase.name, "not planned yet; run again to finish it"))
+            continue
+        figures.begin(plan)
+        for spec, manifest in _check_units(run, phase.name, plan, findings):
             _check_accounts(run, phase.name, spec, manifest, findings)
-            for name in [*manifest.stages, *manifest.counts]:
-                figures.setdefault(f"out of {name}", {})[unit_id] = manifest.figure(name)
-            for name, account in manifest.stages.items():
-                figures.setdefault(f"into {name}", {})[unit_id] = account.num_in
-                key = figures.setdefault(f"turned away {apart[0] if phase.name in apart[1] else 'rejected'}", {})
-                key[f"{phase.name}/{unit_id}"] = key.get(f"{phase.name}/{unit_id}", 0) + account.num_turned_away
+            figures.add(spec.ordinal, manifest, apart[0] if phase.name in apart[1] else "rejected")
     for upstream, downstream in links:
-        findings += _check_link(figures.get(f"out of {upstream}", {}), figures.get(f"into {downstream}", {}),
-                                f"{upstream} -> {downstream}")  # fmt: skip
+        findings += figures.check_link(upstream, downstream)
     expected = {name: f"out of {figure}" for name, figure in (published or {}).items()}
     expected |= {name: f"turned away {name}" for name in ("rejected", apart[0]) if name}
     for name, figure in expected.items():
-        findings += _check_published(run, name, sum(figures.get(figure, {}).values()))
+        findings += _check_published(run, name, figures.totals.get(figure, 0))
     if documents is not None:
         findings += _check_documents(run, documents, document_phase)
     return findings
 
 
-def _check_units(run: RunFolder, phase: str, findings: list[Finding]) -> dict[str, tuple[UnitSpec, Manifest]]:
-    """Manifests of a phase's intact units; what is missing or damaged goes to the findings."""
-    manifests: dict[str, tuple[UnitSpec, Manifest]] = {}
-    contents: dict[str, str] = {}
-    specs = run.planned(phase)
-    if specs is None:
-        findings.append(Finding(phase, "not planned yet; run again to finish it"))
-    for spec in specs or ():
+def _check_units(
+    run: RunFolder, phase: str, plan: Plan, findings: list[Finding]
+) -> Iterator[tuple[UnitSpec, Manifest]]:
+    """Units of a phase whose manifests can be read; what is missing or damaged goes to the findings."""
+    lost = _check_packs(run, phase, len(plan), findings)
+    foreign = np.zeros(len(plan), np.bool_)
+    foreign[undone(run, phase, plan, digest=run.digest(phase), upstream=run.phase(phase).upstream)] = True
+    num_missing = 0
+    for spec in plan:
         place = f"{phase}/{spec.folder_name}"
         try:
-            manifest = run.manifest(phase, spec)
+            found = run.committed(phase, spec)
         except DataError as error:
-            findings.append(Finding(place, str(error)))
+            if not lost[spec.ordinal]:
+                findings.append(Finding(place, str(error)))
             continue
-        if manifest is None:
-            findings.append(Finding(place, "not committed; run again to finish it"))
+        if found is None:
+            num_missing += 1
+            if num_missing <= MAX_FINDINGS_PER_CHECK:
+                findings.append(Finding(place, "not committed; run again to finish it"))
             continue
-        if not run.is_done(phase, spec, contents=contents):
-            findings.append(Finding(place, "does not belong to the present recipe or upstream units; run again"))
-        problems = file_problems(run.unit_folder(phase, spec), manifest.files, thorough=True)
+        problems = file_problems(found.files, found.manifest.files, thorough=True)
+        if foreign[spec.ordinal] and not problems:
+            problems = ["does not belong to the present recipe or upstream units; run again"]
         findings += [Finding(place, problem) for problem in problems]
-        manifests[spec.unit_id] = (spec, manifest)
-    return manifests
+        yield spec, found.manifest
+    if num_missing > MAX_FINDINGS_PER_CHECK:
+        findings.append(Finding(phase, f"{num_missing} of {len(plan)} units are not committed; run again to finish it"))
+
+
+def _check_packs(run: RunFolder, phase: str, num_units: int, findings: list[Finding]) -> NDArray[np.bool_]:
+    """Which units lie in a pack that cannot be read, each of which is one finding."""
+    lost = np.zeros(num_units, np.bool_)
+    shelf = run.shelf(phase)
+    for name in shelf.packs:
+        try:
+            shelf.pack(name).check()
+        except DataError as error:
+            findings.append(Finding(f"{phase}/{name}", str(error)))
+            lost[name.first : name.last + 1] = True
+    return lost
 
 
 def _check_accounts(run: RunFolder, phase: str, spec: UnitSpec, manifest: Manifest, findings: list[Finding]) -> None:
@@ -127,13 +146,65 @@ def _check_accounts(run: RunFolder, phase: str, spec: UnitSpec, manifest: Manife
         findings.append(Finding(place, f"{entered} of {expected} records entered its first stage {entry!r}"))
 
 
-def _check_link(before: dict[str, int], after: dict[str, int], place: str) -> Iterator[Finding]:
-    if before.keys() == after.keys():
-        for unit_id, number in before.items():
-            if number != after[unit_id]:
-                yield Finding(place, f"unit {unit_id}: {number} left, {after[unit_id]} entered")
-    elif sum(before.values()) != sum(after.values()):
-        yield Finding(place, f"{sum(before.values())} left, {sum(after.values())} entered")
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A figure of all units of a phase, -1 where a unit does not have it."""
+
+    plan: Plan
+    values: NDArray[np.int64]
+
+    def has_units_of(self, other: "_Column") -> bool:
+        """Whether the same units have both figures."""
+        same = self.plan.unit_ids.equals(other.plan.unit_ids)
+        return bool(same and np.array_equal(self.values >= 0, other.values >= 0))
+
+
+class _Figures:
+    """Figures of all units, added up; those that links compare, unit by unit at 8 bytes each.
+
+    A name that several phases have stands for the last of them.
+    """
+
+    def __init__(self, links: Sequence[tuple[str, str]]) -> None:
+        self.totals: dict[str, int] = {}
+        self._compared = {f"out of {before}" for before, _ in links} | {f"into {after}" for _, after in links}
+        self._columns: dict[str, _Column] = {}
+        self._seen: set[str] = set()
+
+    def begin(self, plan: Plan) -> None:
+        """Begin a phase."""
+        self._plan = plan
+        self._seen = set()
+
+    def add(self, ordinal: int, manifest: Manifest, table: str) -> None:
+        """Add the figures of one unit; what was turned away is in a table of that name."""
+        for name in [*manifest.stages, *manifest.counts]:
+            self._add(ordinal, f"out of {name}", manifest.figure(name))
+        for name, account in manifest.stages.items():
+            self._add(ordinal, f"into {name}", account.num_in)
+            key = f"turned away {table}"
+            self.totals[key] = self.totals.get(key, 0) + account.num_turned_away
+
+    def _add(self, ordinal: int, key: str, number: int) -> None:
+        if key not in self._seen:
+            self._seen.add(key)
+            self.totals[key] = 0
+            if key in self._compared:
+                self._columns[key] = _Column(self._plan, np.full(len(self._plan), -1, np.int64))
+        self.totals[key] += number
+        if key in self._compared:
+            self._columns[key].values[ordinal] = number
+
+    def check_link(self, upstream: str, downstream: str) -> Iterator[Finding]:
+        """What leaves one figure enters the other."""
+        place, out, into = f"{upstream} -> {downstream}", f"out of {upstream}", f"into {downstream}"
+        before, after = self._columns.get(out), self._columns.get(into)
+        if before is not None and after is not None and before.has_units_of(after):
+            for i in np.flatnonzero(before.values != after.values).tolist():
+                unit_id = before.plan[i].unit_id
+                yield Finding(place, f"unit {unit_id}: {before.values[i]} left, {after.values[i]} entered")
+        elif self.totals.get(out, 0) != self.totals.get(into, 0):
+            yield Finding(place, f"{self.totals.get(out, 0)} left, {self.totals.get(into, 0)} entered")
 
 
 def _check_published(run: RunFolder, name: str, expected: int) -> Iterator[Finding]:
@@ -143,7 +214,7 @@ def _check_published(run: RunFolder, name: str, expected: int) -> Iterator[Findi
         return
     if not run.is_published(name, manifest.phase):
         yield Finding(name, "older than the units it is made from, or damaged; run again")
-    for problem in file_problems(run.root / name, manifest.files, thorough=True):
+    for problem in file_problems(FolderFiles(run.root / name), manifest.files, thorough=True):
         yield Finding(name, problem)
     if manifest.counts["rows"] != expected:
         yield Finding(name, f"{manifest.counts['rows']} rows, but the units account for {expected}")
