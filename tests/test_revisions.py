@@ -152,7 +152,8 @@ def test_the_papers_recipe_runs_as_it_is_wired(tmp_path: Path) -> None:
     recipe["documents"] = {"path": str(take_documents(tmp_path / "d.parquet", 16, every=20))}
     recipe |= {"templates": {"bank": str(EMBEDDED_BANK)}, "encoder": {}, "retrieve": {"min_cosine": 0.2}}
     recipe["licences"] |= {"fineinstructions/template_instantiator": "none declared"}
-    with ScriptedServer(keep_bodies=True) as server:
+    models = ("fineinstructions/template_instantiator", "flowaicom/Flow-Judge-v0.1")
+    with ScriptedServer(keep_bodies=True, models=models) as server:
         for stage in ("genericize", "instantiate", "judge"):
             recipe[stage]["llm"] |= {"base_url": server.base_url, "revision": f"{stage}-commit"}
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
@@ -160,9 +161,9 @@ def test_the_papers_recipe_runs_as_it_is_wired(tmp_path: Path) -> None:
     assert code == 0, errors
     pairs = rows(tmp_path / "run", "pairs")
     assert pairs
-    models = json.loads(pairs[0]["models"])
-    assert (models["instantiator"]["revision"], models["judge"]["revision"]) == ("instantiate-commit", "judge-commit")
-    assert models["judge"]["protocol"] == "flow"
+    made = json.loads(pairs[0]["models"])
+    assert (made["instantiator"]["revision"], made["judge"]["revision"]) == ("instantiate-commit", "judge-commit")
+    assert made["judge"]["protocol"] == "flow"
     own = [body for body in server.bodies if "single word ready" not in str(body)]  # what a model can do is asked too
     asked = [body for body in own if body["model"] == "fineinstructions/template_instantiator"]
     for body in asked:

@@ -150,7 +150,8 @@ class LlmConfig(Config):
     @property
     def ahead(self) -> int:
         """Requests that one stream of records starts ahead of the one it waits for."""
-        return 2 * self.max_in_flight * (len(self.addresses) if self.engine == "server" else 1)
+        many = self.engine == "server" and self.serve is None  # a run starts one server for a model
+        return 2 * self.max_in_flight * (len(self.addresses) if many else 1)
 
 
 def without_secrets(address: str) -> str:
