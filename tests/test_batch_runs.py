@@ -128,6 +128,11 @@ def test_without_results_the_same_requests_wait_and_nothing_is_committed(tmp_pat
     code, _, errors = in_process("run", recipe, "--out", run)
     assert code == EXIT_PENDING
     assert "12 requests of phase genericize wait" in errors
+    assert json.loads(in_process("status", run, "--json")[1])["waiting_requests"] == 12
+    assert (
+        f"batch files: 12 requests in 1 file without an answer, see {run}/batches/requests"
+        in in_process("status", run)[1]
+    )
     assert {path.name: path.read_bytes() for path in request_files(run)} == before
 
 

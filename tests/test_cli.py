@@ -338,7 +338,11 @@ def test_inspect_shows_what_is_asked_for(finished: Path) -> None:
     assert drawn["pairs"] == []
     shown = ended("inspect", finished, "--stage", stage, "--reason", reason, "--rejections", "1", "--pairs", "0")
     assert f"rejected at {stage}: {reason}" in shown
-    assert json.loads(ended("inspect", finished, "--stage", "nowhere", "--json"))["rejections"] == []
+    code, _, errors = in_process("inspect", finished, "--stage", "nowhere")
+    assert code == 2
+    assert errors.startswith("fineinstructions: --stage nowhere: no such stage in this run; it has templates, ")
+    assert len(errors.splitlines()) == 1
+    assert json.loads(ended("inspect", finished, "--reason", "nothing", "--json"))["rejections"] == []
 
 
 def test_inspect_draws_every_reason_before_any_comes_twice(finished: Path) -> None:

@@ -48,6 +48,18 @@ def test_a_ready_index_is_whole_and_of_the_recipes_encoder(tmp_path: Path) -> No
     assert "there is no index here; build one first" in found["index"][1]
 
 
+def test_keys_can_be_overridden_as_in_a_run(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"documents": {"path": "nowhere.csv"}}))
+    documents = EXAMPLES / "documents.parquet"
+    assert not doctor_checks(recipe)[1]["documents"][0]
+    assert doctor_checks(recipe, "--set", f"documents.path={documents}")[1]["documents"] == (True, str(documents))
+    code, found = doctor_checks(recipe, "--set", "judge.model=nobody")
+    assert (code, found["recipe"][0]) == (1, False)
+    assert "judge.model" in found["recipe"][1]
+    assert "name the recipe" in doctor_checks("--set", "seed=1")[1]["recipe"][1]
+
+
 def test_doctor_asks_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-never-shown")
     path = tmp_path / "r.yaml"

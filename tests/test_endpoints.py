@@ -1,6 +1,7 @@
 """What a run finds out about its models, once, and keeps to."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from pipeline_inputs import EXAMPLES, call, in_process, look, output_json, take_documents, write_recipe
 
+from fineinstructions.backends.scripted_brain import echo
+from fineinstructions.backends.scripted_replies import Reply
 from fineinstructions.backends.scripted_server import ScriptedServer
 
 CHAT = "/v1/chat/completions"
@@ -67,6 +70,28 @@ def test_a_run_keeps_to_what_it_found_out_wherever_the_server_moves(tmp_path: Pa
         assert ways(moved) == {"guided_json", "response_format"}
         assert entries(run)["instantiate"]["context_tokens"] == 5000
         assert entries(run)["genericize"] == found["genericize"]
+
+
+def test_another_model_that_answers_is_told_and_no_error(tmp_path: Path) -> None:
+    def brain(body: Mapping[str, Any]) -> Reply:
+        said = echo(body)
+        return Reply(str(said), model="large-0613" if body["model"] == "large" else "")
+
+    recipe, run = recipe_for(tmp_path), tmp_path / "run"
+    with ScriptedServer(brain, models=["small", "large"]) as server:
+        start(recipe, run, server)
+        checks = json.loads(in_process("doctor", recipe, "--set", f"llm.base_url={server.base_url}", "--json")[1])
+    assert {stage: entry["answers_as"] for stage, entry in entries(run).items()} == {
+        "genericize": "small",
+        "instantiate": "large-0613",
+    }
+    lines = [json.loads(line) for line in (run / "logs" / "other-models.jsonl").read_text().splitlines()]
+    assert {(line["asked"], line["answered"]) for line in lines} == {("large", "large-0613")}
+    funnel = {row["stage"]: row for row in output_json(look("status", run, "--json"))["funnel"]}
+    assert sum(line["replies"] for line in lines) >= funnel["instantiate"]["in"]
+    assert "| instantiate | large (served as large-0613) |" in (run / "README.md").read_text()
+    assert "| genericize | small |" in (run / "README.md").read_text()
+    assert any("large (answers as large-0613)" in check["detail"] for check in checks)
 
 
 def test_a_stage_that_is_held_to_nothing_says_nothing_of_the_others(tmp_path: Path) -> None:

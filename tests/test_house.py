@@ -64,6 +64,7 @@ HALLWAYS = {
     "recipe",
     "rows",
     "sense",
+    "serving",
     "setup",
     "staleness",
     "trial",

@@ -112,8 +112,9 @@ def test_a_served_judge_is_asked_once_whatever_happens_in_between(pairs: Path, t
         asked = server.requests[CHAT]
         again = in_process(*words)
         assert (again[0], again[1]) == (0, out)
-        assert asked == 48 + 1  # and one to find out about log-probabilities, which every call does anew
-        assert server.requests[CHAT] == asked + 1
+        assert 48 < asked <= 48 + 6  # and a few to find out what the model can do, which is kept
+        assert server.requests[CHAT] == asked
+        assert json.loads((tmp_path / "out" / "endpoints.json").read_text())["judge"]["logprobs"] is True
     facts = json.loads(out)
     (found,) = facts["sets"]
     assert (facts["judge"]["protocol"], facts["judge"]["max_model_len"]) == ("prometheus", 4096)
@@ -152,7 +153,9 @@ def test_the_document_is_shown_where_a_recipe_wants_it(tmp_path: Path) -> None:
     with ScriptedServer(lambda body: "[RESULT] 4", keep_bodies=True) as server:
         config = recipe(tmp_path, server, with_document=True, logprobs=False)
         assert in_process("judge", "calibrate", path, "--config", config)[0] == 0
-        assert all("A text about whales." in body["messages"][-1]["content"] for body in server.bodies)
+        asked = [body["messages"][-1]["content"] for body in server.bodies if body["messages"][-1]["content"] != "Go."]
+        assert asked
+        assert all("A text about whales." in content for content in asked)
         path.write_text(json.dumps({"question": "Why?", "answer": "So.", "label": 1}), encoding="utf-8")
         code, _, errors = in_process("judge", "calibrate", path, "--config", config)
     assert code == 2
@@ -162,7 +165,7 @@ def test_the_document_is_shown_where_a_recipe_wants_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["no-such-file.parquet"], "no such file"),
+        (["no-such-file.parquet"], ".txt); check the path\n"),
         (["{pairs}", "--column", "instruction"], "say ROLE=NAME"),
         (["{pairs}", "--set", "judge.protocol=grades"], "judge.protocol"),
         (["{pairs}", "--config", "a.yaml", "--run", "b"], "give either --config or --run"),

@@ -43,11 +43,25 @@ def asked_of(server: HubServer, *words: str | Path) -> subprocess.CompletedProce
 def test_the_papers_recipe_refuses_until_somebody_has_chosen_revisions(tmp_path: Path) -> None:
     code, _, errors = in_process("run", PAPER, "--out", tmp_path / "run")
     assert code == 2
-    keys = ["genericize.llm.revision", "templates.revision", "encoder.revision", "instantiate.llm.revision"]
+    keys = ["templates.revision", "encoder.revision", "instantiate.llm.revision"]
     assert errors.startswith(f"fineinstructions: {', '.join(keys)}, judge.llm.revision: empty;")
     assert "doctor RECIPE --resolve" in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+    _, _, errors = in_process("templates", "build", PAPER, "--out", tmp_path / "bank", "--set", "templates={}")
+    assert "genericize.llm.revision" in errors, "without the bank its model is asked"
+
+
+def test_the_doctor_tells_a_model_that_no_run_asks(tmp_path: Path) -> None:
+    checks = json.loads(in_process("doctor", PAPER, "--json")[1])
+    told = {
+        check["detail"].partition(":")[0]: (check["ok"], check["detail"])
+        for check in checks
+        if check["check"] == "licence"
+    }
+    assert told["genericize"][0]
+    assert told["genericize"][1].endswith("is empty, see --resolve; not asked, as the templates are ready made")
+    assert not told["judge"][0]
 
 
 def test_one_empty_revision_is_enough(tmp_path: Path) -> None:
@@ -138,7 +152,8 @@ def test_the_papers_recipe_runs_as_it_is_wired(tmp_path: Path) -> None:
     recipe["documents"] = {"path": str(take_documents(tmp_path / "d.parquet", 16, every=20))}
     recipe |= {"templates": {"bank": str(EMBEDDED_BANK)}, "encoder": {}, "retrieve": {"min_cosine": 0.2}}
     recipe["licences"] |= {"fineinstructions/template_instantiator": "none declared"}
-    with ScriptedServer(keep_bodies=True) as server:
+    models = ("fineinstructions/template_instantiator", "flowaicom/Flow-Judge-v0.1")
+    with ScriptedServer(keep_bodies=True, models=models) as server:
         for stage in ("genericize", "instantiate", "judge"):
             recipe[stage]["llm"] |= {"base_url": server.base_url, "revision": f"{stage}-commit"}
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
@@ -146,9 +161,9 @@ def test_the_papers_recipe_runs_as_it_is_wired(tmp_path: Path) -> None:
     assert code == 0, errors
     pairs = rows(tmp_path / "run", "pairs")
     assert pairs
-    models = json.loads(pairs[0]["models"])
-    assert (models["instantiator"]["revision"], models["judge"]["revision"]) == ("instantiate-commit", "judge-commit")
-    assert models["judge"]["protocol"] == "flow"
+    made = json.loads(pairs[0]["models"])
+    assert (made["instantiator"]["revision"], made["judge"]["revision"]) == ("instantiate-commit", "judge-commit")
+    assert made["judge"]["protocol"] == "flow"
     own = [body for body in server.bodies if "single word ready" not in str(body)]  # what a model can do is asked too
     asked = [body for body in own if body["model"] == "fineinstructions/template_instantiator"]
     for body in asked:

@@ -143,6 +143,44 @@ def test_wrong_files_are_one_line(tmp_path: Path) -> None:
     assert len(read(source)) == len(MIXED)
 
 
+def test_an_output_is_made_again_only_on_demand(tmp_path: Path) -> None:
+    source, out = write_rows(tmp_path / "rows.parquet", MIXED), tmp_path / "out.parquet"
+    words = ("instantiate", source, "--out", out)
+    assert in_process(*words)[0] == 0
+    before = out.stat().st_mtime_ns, read(out)
+    assert in_process(*words)[0] == 0
+    assert (out.stat().st_mtime_ns, read(out)) == before, "the same command does nothing again"
+    code, _, errors = in_process(*words, "--set", "judge.min_score=5")
+    assert code == 2
+    assert errors.endswith("was made of other rows or with other settings; choose another --out, or say --redo\n")
+    assert in_process(*words, "--set", "judge.min_score=5", "--redo")[0] == 0
+    assert {row["judge_score"] for row in read(out) if row["rejected_stage"] is None} <= {5}
+    write_rows(source, MIXED[:1])
+    assert "was made of other rows" in in_process(*words, "--set", "judge.min_score=5")[2]
+    code, _, errors = in_process(
+        "instantiate", source, "--out", write_rows(tmp_path / "foreign.parquet", MIXED), "--redo"
+    )
+    assert code == 2
+    assert "is no output of `instantiate`" in errors
+    code, _, errors = in_process("instantiate", tmp_path / "nope.parquet", "--out", tmp_path / "o.parquet")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert "nope.parquet: no such file; name a Parquet file with documents" in errors
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    given = MIXED[0]
+    other = [{"key": "k", "body": given["document"], "text": "not this", "query": given["query"]}]
+    source = write_rows(tmp_path / "rows.parquet", other)
+    words = ("instantiate", source, "--out", tmp_path / "out.parquet", "--column", "document=body")
+    assert "no column for the id (id, row_id)" in in_process(*words)[2]
+    code, _, errors = in_process(*words, "--column", "id=key")
+    assert code == 0, errors
+    (row,) = read(tmp_path / "out.parquet")
+    assert (row["id"], row["document_chars"]) == ("k", len(given["document"]))
+    assert "no such role; known are id, document" in in_process(*words, "--column", "body=key")[2]
+    assert "no column 'x' for the id; columns found: key, body" in in_process(*words, "--column", "id=x")[2]
+
+
 def awkward_rows(number: int) -> list[dict[str, Any]]:
     """Real documents with awkward text in them, with awkward queries and templates."""
     texts = real_texts(number)
@@ -219,6 +257,11 @@ def test_what_an_engine_failed_on_is_tried_again_by_the_same_command(tmp_path: P
         out = read(tmp_path / "out.parquet")
         check(out, given)
         assert {row["reason"] for row in out if row["failed"]} == {"transport"}
+        told = json.loads(pq.read_schema(tmp_path / "out.parquet").metadata[b"fineinstructions.endpoints"])
+        assert {stage: entry["answers_as"] for stage, entry in told.items()} == dict.fromkeys(
+            ("genericize", "instantiate", "judge"), "m"
+        )
+        assert "addresses" not in told["judge"]
     with ScriptedServer() as server:
         recipe = asking(server, workers=0)
         again = instantiate_rows(source, tmp_path / "out.parquet", recipe)
@@ -295,7 +338,7 @@ def test_a_title_tells_the_embedded_tier_what_a_document_is_about(tmp_path: Path
             for i, row in enumerate(named)
         ]
         code, _, errors = in_process(
-            "instantiate", write_rows(tmp_path / "r.parquet", given), "--out", tmp_path / "o.parquet"
+            "instantiate", write_rows(tmp_path / "r.parquet", given), "--out", tmp_path / "o.parquet", "--redo"
         )
         assert code == 0, errors
         out = read(tmp_path / "o.parquet")

@@ -1,5 +1,6 @@
 """What a run yields by slots, length and model, and a bank without the templates that never work: over real HTTP."""
 
+import io
 import json
 import re
 from collections import Counter
@@ -11,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipeline_inputs import in_process, rows, take_documents
+from rich.console import Console
 
 from fineinstructions.backends.scripted_brain import echo
 from fineinstructions.backends.scripted_server import ScriptedServer
+from fineinstructions.cli.yields_view import yields_table
 from fineinstructions.errors import ConfigError
 from fineinstructions.outcomes import PRUNED_FILE, attempts_of, prune
 from fineinstructions.records import Template
@@ -226,6 +229,19 @@ def test_outputs_of_rows_are_told_apart_by_model(tmp_path: Path) -> None:
 def attempt(**values: Any) -> Attempt:
     names = ModelNames("g", values.pop("model", "m"), "j")
     return Attempt(**{"template_id": "t", "num_slots": 1, "document_chars": 100, "models": names, **values})
+
+
+def test_eighty_columns_break_no_word() -> None:
+    model, reason = "acme/a-model-with-quite-a-long-name@0123456789abcdef0123", "unparseable_verdict_of_the_judge"
+    row: dict[str, Any] = {"model": model, "slots": "3", "tries": 1_234_567, "kept": 123_456, "yield": 0.1}
+    row |= {"excerpt_ratio": 0.8, "judge_score": 4.1, "generated_tokens_per_answer_token": 0.4, "failed": 3}
+    row["reasons"] = {"instantiate: refused": 100, f"judge: {reason}": 20, "excerpts: low_ratio": 2}
+    out = io.StringIO()
+    Console(file=out, width=80).print(yields_table(("model", "slots"), [row]))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word.strip(",:") for line in lines for word in line.split()}
+    assert {"1,234,567", "123,456", "10.0%", "generated", model, "refused", reason, "low_ratio", "3"} <= words
 
 
 def test_figures_add_up() -> None:

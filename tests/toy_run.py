@@ -57,7 +57,7 @@ class Toy:
     engine: Literal["local", "ray", "slurm"] = "local"
     workers: int = 0
     open_units: int = 1
-    gpus: int = 0
+    gpus: float = 0
     slurm: dict[str, Any] = field(default_factory=dict)
     unit_rows: int = 10
     min_score: int = 2
@@ -242,11 +242,11 @@ def build_and_die(toy: Toy) -> ToyModels:
     os._exit(3)
 
 
-def engine_of(toy: Toy, run: RunFolder) -> Engine:
+def engine_of(toy: Toy, run: RunFolder, note: Callable[[str], None]) -> Engine:
     """The engine that the settings name, over real Slurm or Ray where they name it."""
     slurm = SlurmConfig(**{"poll_seconds": 0.1, "time_minutes": 5, **toy.slurm})
     launch = LaunchConfig(kind=toy.engine, workers=toy.workers, open_units=toy.open_units, slurm=slurm)
-    return open_engine(run, launch, [], note=print)
+    return open_engine(run, launch, [], note)
 
 
 def job_of(
@@ -271,13 +271,16 @@ def reopen(root: Path) -> Toy:
 
 
 def run_toy(
-    toy: Toy, build: Callable[[Toy], ToyModels] | None = None, between: Callable[[], None] = lambda: None
+    toy: Toy,
+    build: Callable[[Toy], ToyModels] | None = None,
+    between: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Run all phases and publish; returns the outcome of the two phases that have workers."""
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
     settings_file(run.root).write_text(as_argument(toy), encoding="utf-8")
     outcomes = []
-    with run.lease(), packing_of(toy), engine_of(toy, run) as engine:
+    with run.lease(), packing_of(toy), engine_of(toy, run, note) as engine:
         specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
         for phase in ("matches", "pairs"):
             todo = run.todo(phase, specs, retry_failed=toy.retry_failed)

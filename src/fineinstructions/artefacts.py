@@ -1,13 +1,13 @@
 """The models and banks that a recipe names: which of them come from a hub, at which revision, under which licence.
 
 In: a recipe. Out: `Artefact` objects, for what refuses to run without a revision, for `doctor`, and for the data card.
-The decision a reader would question: every artefact that a recipe names counts, also where another key takes its place
-(a genericizer beside a ready bank): whoever fills the revisions in does it once, and the recipe stays whole.
+The decision a reader would question: one whose place another key takes (a genericizer beside a ready bank) is told and
+filled in like the others, so that the recipe stays whole, but no run demands its revision.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fineinstructions.backends.encoder import EMBEDDED
@@ -40,6 +40,13 @@ class Artefact:
     """As the recipe has it: ``None`` is not asked for, an empty text refuses to run."""
     licence: str
     """As the recipe, or the model's own folder, states it; `UNKNOWN_LICENCE` where neither does."""
+    is_used: bool = True
+    """Whether a run asks it at all."""
+
+    @property
+    def lacks_revision(self) -> bool:
+        """Whether a run cannot start before somebody has chosen its revision."""
+        return self.is_used and self.revision == ""
 
     @property
     def revision_key(self) -> tuple[str, ...]:
@@ -64,7 +71,8 @@ def artefacts(config: RunConfig) -> list[Artefact]:
     if config.templates.hub_name:
         name = config.templates.hub_name
         found.insert(1, _artefact(config, "bank", ("templates",), "dataset", name, config.templates.revision))
-    return found
+    unused = "genericize" if config.templates.is_ready_made else ""
+    return [replace(artefact, is_used=artefact.role != unused) for artefact in found]
 
 
 def _of_stage(config: RunConfig, name: str) -> Artefact:
@@ -72,8 +80,9 @@ def _of_stage(config: RunConfig, name: str) -> Artefact:
     if stage.model == EMBEDDED:
         return Artefact(name, (name,), "model", "fineinstructions (embedded)", None, EMBEDDED_LICENCE)
     llm = with_overrides(config.llm, stage.llm)
-    own = "revision" in stage.llm or stage.llm.get("model", config.llm.model) != config.llm.model
-    return _artefact(config, name, (name, "llm") if own else ("llm",), "model", llm.model, llm.revision)
+    own = bool({"revision", "serve"} & set(stage.llm)) or llm.model != config.llm.model
+    source = llm.serve.model if llm.serve is not None else llm.model
+    return _artefact(config, name, (name, "llm") if own else ("llm",), "model", source, llm.revision)
 
 
 def _encoder(config: RunConfig) -> Artefact:
@@ -89,16 +98,28 @@ def _artefact(
     return Artefact(role, section, kind, name, revision, config.licences.get(name) or own)
 
 
-def made_with(config: RunConfig, *, with_compatibility: bool = False) -> list[MadeWith]:
+def made_with(
+    config: RunConfig, served_as: Mapping[str, str] | None = None, *, with_compatibility: bool = False
+) -> list[MadeWith]:
     """The models and banks that a run uses, for its data card.
 
     Args:
         config: The recipe.
+        served_as: What servers call the models of stages, by stage.
         with_compatibility: Whether the compatibility judge is asked.
     """
-    unused = set() if with_compatibility else {"compatibility"}
-    unused |= {"genericize"} if config.templates.is_ready_made else set()
-    return [MadeWith(a.role, a.name, a.revision or "", a.licence) for a in artefacts(config) if a.role not in unused]
+    unused = "" if with_compatibility else "compatibility"
+    used = (a for a in artefacts(config) if a.is_used and a.role != unused)
+    told_as = served_as or {}
+    return [
+        MadeWith(a.role, a.name, a.revision or "", a.licence, _other_name(a, told_as.get(a.role, ""))) for a in used
+    ]
+
+
+def _other_name(artefact: Artefact, told: str) -> str:
+    """What a server calls a model where that is another name; of a folder, which is a place, its own name only."""
+    name = Path(told).name if told.startswith(("/", ".", "~")) else told
+    return "" if name in (artefact.name, Path(artefact.name).name) else name
 
 
 def require_revisions(found: Sequence[Artefact]) -> None:
@@ -107,6 +128,6 @@ def require_revisions(found: Sequence[Artefact]) -> None:
     Raises:
         ConfigError: If a revision is an empty text; one line that names the keys and the remedy.
     """
-    missing = list(dict.fromkeys(".".join(a.revision_key) for a in found if a.revision == ""))
+    missing = list(dict.fromkeys(".".join(a.revision_key) for a in found if a.lacks_revision))
     if missing:
         raise ConfigError(f"{', '.join(missing)}: {EMPTY_REVISION}")

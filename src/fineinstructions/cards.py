@@ -43,6 +43,8 @@ class MadeWith(NamedTuple):
     name: str
     revision: str
     licence: str
+    served_as: str = ""
+    """What its server calls it, where that is another name."""
 
 
 def section(title: str, lines: Iterable[str]) -> Iterator[str]:

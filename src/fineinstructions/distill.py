@@ -20,6 +20,7 @@ from fineinstructions import __version__
 from fineinstructions.artefacts import made_with
 from fineinstructions.config import digest, to_plain
 from fineinstructions.documents import documents_of
+from fineinstructions.endpoints import served_names
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
@@ -95,7 +96,7 @@ class _Distilling(Driver):
                 self._publish(f"{name}_{split}", record_type, rows, "silver")
         self._publish(REJECTED, Rejection, self.folder.rejections(*PHASES), "silver")
         tables = {name: {split: f"{name}_{split}" for split in (TRAIN, VALIDATION)} for name in TABLES}
-        write_card(self.folder, made_with(self._config, with_compatibility=True), tables)
+        write_card(self.folder, made_with(self._config, served_names(self.setup), with_compatibility=True), tables)
 
 
 def silver_phases(config: RunConfig, models: Models) -> list[Phase]:

@@ -7,7 +7,7 @@ the file.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,12 +18,14 @@ from fineinstructions.backends.cache import ResponseCache
 from fineinstructions.backends.capabilities import Capabilities, is_another, model_key
 from fineinstructions.backends.chat import model_name
 from fineinstructions.backends.llm_config import LlmConfig, with_overrides
-from fineinstructions.errors import ConfigError, PendingError
+from fineinstructions.errors import ConfigError, PendingError, counted
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs.durable import write_text
 from fineinstructions.setup import Setup
 
 ENDPOINTS_FILE = "endpoints.json"
+OTHER_MODELS_FILE = "logs/other-models.jsonl"
+"""Which model answered in the place of another; a line for each worker and phase."""
 ASKING = {
     "genericize": ("genericize",),
     "pairs": ("instantiate", "judge"),
@@ -60,12 +62,12 @@ def require_answers_now(config: RunConfig) -> None:
             raise ConfigError(f"llm.engine: {stage} asks by batch files, which only a run does; use server here")
 
 
-def record_endpoints(setup: Setup, phase: str, note: Callable[[str], None]) -> None:
-    """Find out what the models of a phase can do, unless that stands in the run folder already.
+def record_endpoints(setup: Setup, stages: Collection[str], note: Callable[[str], None]) -> None:
+    """Find out what the models of stages can do, unless that stands in the run folder already.
 
     Args:
         setup: The run.
-        phase: The phase.
+        stages: The stages.
         note: Told where a server answers with another model than it was asked for.
 
     Raises:
@@ -75,7 +77,7 @@ def record_endpoints(setup: Setup, phase: str, note: Callable[[str], None]) -> N
     from fineinstructions.backends.llm import ChatClient
 
     known = _read(setup.root)
-    asked = asked_models(setup.config, phase)
+    asked = {stage: llm for stage, llm in asked_models(setup.config).items() if stage in stages}
     missing = {stage: llm for stage, llm in asked.items() if _recorded(known, stage, llm) is None}
     if not missing:
         return
@@ -83,13 +85,14 @@ def record_endpoints(setup: Setup, phase: str, note: Callable[[str], None]) -> N
     with ChatClient(setup.config.llm, cache, known=others, batches_dir=setup.batches_dir) as client:
         found = {stage: (llm, client.capabilities(llm)) for stage, llm in missing.items()}
         entries = {stage: _entry(llm, future.result()) for stage, (llm, future) in found.items()}
-        names = {stage: client.name_given(llm) for stage, llm in missing.items()}
     for stage, llm in missing.items():
-        if is_another(llm.model, names[stage]):
+        if is_another(llm.model, entries[stage]["answers_as"]):
             note(
-                f"{stage}: {' '.join(llm.addresses)} was asked for {llm.model!r} and answers as {names[stage]!r}; the"
-                " pairs will name the model that was asked for, so look which one is served"
+                f"{stage}: {' '.join(llm.addresses)} was asked for {llm.model!r} and answers as"
+                f" {entries[stage]['answers_as']!r}; the pairs will name the model that was asked for, so look which"
+                " one is served"
             )
+    setup.root.mkdir(parents=True, exist_ok=True)
     write_text(setup.root / ENDPOINTS_FILE, json.dumps(known | entries, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -98,6 +101,33 @@ def known_models(setup: Setup) -> dict[str, Capabilities]:
     known = _read(setup.root)
     found = ((model_key(llm), _recorded(known, stage, llm)) for stage, llm in asked_models(setup.config).items())
     return {key: capabilities for key, capabilities in found if capabilities is not None}
+
+
+def served_names(setup: Setup) -> dict[str, str]:
+    """What servers call the models of stages, where that is not the name that they are asked by."""
+    known = _read(setup.root)
+    named: dict[str, str] = {}
+    for stage, llm in asked_models(setup.config).items():
+        told = _recorded(known, stage, llm)
+        names = (told.answers_as, told.served_as) if told is not None else ()
+        other = next((name for name in names if name not in ("", llm.model)), "")
+        named |= {stage: other} if other else {}
+    return named
+
+
+def note_other_models(setup: Setup, found: Mapping[tuple[str, str], int]) -> None:
+    """Keep that a server answered as another model than it was asked for: one line for each pair of names.
+
+    Args:
+        setup: The run.
+        found: Replies by the name that was asked for and the one that answered.
+    """
+    if found:
+        lines = [{"asked": asked, "answered": answered, "replies": n} for (asked, answered), n in found.items()]
+        path = setup.root / OTHER_MODELS_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
 
 
 def _entry(llm: LlmConfig, found: Capabilities) -> dict[str, Any]:
@@ -127,8 +157,8 @@ def _recorded(known: dict[str, Any], stage: str, llm: LlmConfig) -> Capabilities
     if not isinstance(entry, dict) or not _meant(llm).items() <= entry.items():
         return None
     try:
-        return Capabilities(**{field.name: entry[field.name] for field in fields(Capabilities)})
-    except KeyError:
+        return Capabilities(**{field.name: entry[field.name] for field in fields(Capabilities) if field.name in entry})
+    except TypeError:
         return None
 
 
@@ -154,16 +184,18 @@ def batch_round(setup: Setup, phase: str, note: Callable[[str], None], *, retry_
         read = start_round(folder, replies, forget_failures=retry_failed)
     if read.num_files:
         note(
-            f"batches: {read.num_answers:,} new answers in {read.num_files:,} result files, {read.num_failed:,} failed "
-            f"requests, {read.num_foreign:,} lines that are no results"
+            f"batches: {counted(read.num_answers, 'new answer')} in {counted(read.num_files, 'result file')}, "
+            f"{counted(read.num_failed, 'failed request')}, {counted(read.num_foreign, 'line')} without a result"
         )
     try:
         yield
         finish_round(folder)  # nothing is left to submit
     except PendingError:
         written = finish_round(folder)
-        files = f"{len(written.files)} {'file' if len(written.files) == 1 else 'files'}"
+        files, asked = counted(len(written.files), "file"), counted(written.num_requests, "request")
+        wait = "waits for its answer" if written.num_requests == 1 else "wait for their answers"
         raise PendingError(
-            f"{written.num_requests:,} requests of phase {phase} wait for their answers: submit {folder}/requests "
-            f"({files}), put the results, *.jsonl, into {folder}/results, then run the same command again"
+            f"{asked} of phase {phase} {wait}"
+            f": submit {folder}/requests ({files}), put the results, *.jsonl, into {folder}/results, then run the same"
+            " command again"
         ) from None

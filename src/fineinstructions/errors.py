@@ -22,6 +22,23 @@ def printable(text: str) -> str:
     return _SURROGATE.sub("\ufffd", _UNPRINTABLE.sub(" ", text))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, for messages.
+
+    Args:
+        number: How many.
+        noun: The word for one, whose plural ends in s, es after s, or ies for y.
+
+    Example:
+        >>> counted(1, "file"), counted(2_000, "query"), counted(0, "pass")
+        ('1 file', '2,000 queries', '0 passes')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {plural}"
+
+
 class FineInstructionsError(Exception):
     """Root of the package's own exceptions.
 

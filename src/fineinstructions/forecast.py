@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.endpoint_encoder import CHARS_PER_TOKEN, MAX_BATCH_TEXTS
+from fineinstructions.backends.llm_config import with_overrides
 from fineinstructions.errors import ConfigError
 from fineinstructions.pipeline import as_config, run
 from fineinstructions.progress import Silent
@@ -277,7 +278,7 @@ def _calls(
     for stage, section, number, prompt_chars, reply_chars in plans:
         if section.model == "openai":
             prompt_tokens = PROMPT_OVERHEAD_TOKENS + prompt_chars / CHARS_PER_TOKEN
-            model = str(section.llm.get("model") or config.llm.model)
+            model = with_overrides(config.llm, section.llm).model
             tokens = round(number * prompt_tokens), round(number * reply_chars / CHARS_PER_TOKEN)
             is_limit = stage != "genericize" and config.instantiate.model == "openai"
             yield Calls(stage, model, number, *tokens, is_limit)
@@ -293,7 +294,7 @@ def _verdict_calls(
         number = num_documents * vectors * config.distill.candidates_per_vector + num_matches
         chars = min(_mean([len(d.text) for d in documents]), section.max_document_chars)
         prompt_tokens = PROMPT_OVERHEAD_TOKENS + chars / CHARS_PER_TOKEN
-        model = str(section.llm.get("model") or config.llm.model)
+        model = with_overrides(config.llm, section.llm).model
         reply_tokens = round(number * VERDICT_CHARS / CHARS_PER_TOKEN)
         yield Calls("compatibility", model, number, round(number * prompt_tokens), reply_tokens, is_limit=True)
 

@@ -4,7 +4,7 @@ In: a row range of a Parquet file. Out: `GivenRow`, one for every row; one that 
 goes by its number in the file, because given ids may repeat.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +50,24 @@ def lone_template(template: str, description: str, num_slots: int) -> Template:
     return Template(content_id("t", template, description), template, description, num_slots, ())
 
 
-def find_columns(schema: pa.Schema, name: str) -> dict[str, str | None]:
+def find_columns(schema: pa.Schema, name: str, named: Mapping[str, str]) -> dict[str, str | None]:
     """Name of the column for each role of `COLUMNS`.
 
+    Args:
+        schema: The columns that there are.
+        name: Name of the file, for messages.
+        named: Columns that the user has chosen, by role.
+
     Raises:
-        ConfigError: If one that is needed is missing or of another type.
+        ConfigError: If one that is needed is missing or of another type, or a choice is none.
     """
-    chosen = {role: next((n for n in names if n in schema.names), None) for role, names in COLUMNS.items()}
+    for role, choice in named.items():
+        if role not in COLUMNS:
+            raise ConfigError(f"--column {role}={choice}: no such role; known are {', '.join(COLUMNS)}")
+        if choice not in schema.names:
+            raise ConfigError(f"{name}: no column {choice!r} for the {role}; columns found: {', '.join(schema.names)}")
+    known = {role: (named[role],) if role in named else names for role, names in COLUMNS.items()}
+    chosen = {role: next((n for n in names if n in schema.names), None) for role, names in known.items()}
     if chosen["title"] and not is_text_type(schema.field(chosen["title"]).type):
         chosen["title"] = None
     roles = [("id",), ("document",), ("query", "template")]
@@ -64,7 +75,10 @@ def find_columns(schema: pa.Schema, name: str) -> dict[str, str | None]:
     if lacking is not None:
         wanted = ", ".join(name for role in lacking for name in COLUMNS[role])
         found = ", ".join(schema.names) or "none"
-        raise ConfigError(f"{name}: no column for the {' or '.join(lacking)} ({wanted}); columns found: {found}")
+        raise ConfigError(
+            f"{name}: no column for the {' or '.join(lacking)} ({wanted}); columns found: {found}; name one with"
+            f" --column {lacking[0]}=NAME"
+        )
     for role, column in chosen.items():
         kind = schema.field(column).type if column else pa.string()
         if not is_text_type(kind) and not (role == "id" and pa.types.is_integer(kind)):
@@ -72,8 +86,12 @@ def find_columns(schema: pa.Schema, name: str) -> dict[str, str | None]:
     return chosen
 
 
-def read_given_rows(spec: UnitSpec) -> Iterator[GivenRow]:
+def read_given_rows(spec: UnitSpec, named: Mapping[str, str]) -> Iterator[GivenRow]:
     """Rows of a unit; one that cannot be used is turned away.
+
+    Args:
+        spec: The unit.
+        named: As for `find_columns`.
 
     Yields:
         One item per row. Reasons of stage ``rows``: ``missing_id``, ``missing_document``, ``empty_document``,
@@ -84,7 +102,7 @@ def read_given_rows(spec: UnitSpec) -> Iterator[GivenRow]:
         ConfigError: If the file cannot be read.
     """
     with open_parquet(spec.path, spec.path) as file:
-        columns = find_columns(file.schema_arrow, spec.path)
+        columns = find_columns(file.schema_arrow, spec.path, named)
         document = str(columns["document"])
         max_bytes = DocumentsConfig(path="").max_document_bytes
         rows = read_parquet_rows(file, spec.path, range(spec.row_start, spec.row_stop), document, max_bytes)

@@ -70,7 +70,7 @@ def list_inputs(paths: str | Sequence[str], section: str) -> list[InputFile]:
 
     Args:
         paths: One path or several; the order is kept, files of one directory or glob are sorted by name.
-        section: Recipe section that holds the paths, for messages.
+        section: Recipe section that holds the paths, or nothing where a command names them; for messages.
 
     Returns:
         The files, each once.
@@ -83,13 +83,21 @@ def list_inputs(paths: str | Sequence[str], section: str) -> list[InputFile]:
         for file in _files_of(path, section):
             found.setdefault(file.name, file)
     if not found:
-        raise ConfigError(f"{section}.path: no path given; name a file, a directory or a glob")
+        raise ConfigError(f"{_where(section)}no path given; name a file, a directory or a glob")
     return list(found.values())
+
+
+def _key(section: str) -> str:
+    return f"{section}.path" if section else "the path"
+
+
+def _where(section: str) -> str:
+    return f"{section}.path: " if section else ""
 
 
 def _files_of(path: str, section: str) -> list[InputFile]:
     if not path.strip():
-        raise ConfigError(f"{section}.path: is empty; name a file, a directory or a glob")
+        raise ConfigError(f"{_where(section)}an empty path; name a file, a directory or a glob")
     filesystem, root = _filesystem(path, section)
     is_local = "file" in _protocols(filesystem)
     try:
@@ -102,10 +110,10 @@ def _files_of(path: str, section: str) -> list[InputFile]:
     except Exception as error:  # the boundary to filesystems that bring exceptions of their own
         if is_local and not isinstance(error, OSError | ValueError | FineInstructionsError):
             raise
-        raise _unreadable(path, error, f"check {section}.path, the network and your rights") from None
+        raise _unreadable(path, error, f"check {_key(section)}, the network and your rights") from None
     if not names:
         known = ", ".join(EXTENSIONS)
-        raise ConfigError(f"{path}: no such file, or nothing with a known extension ({known}); check {section}.path")
+        raise ConfigError(f"{path}: no such file, or nothing with a known extension ({known}); check {_key(section)}")
     return [_input_file(filesystem, name, is_local) for name in sorted(names)]
 
 
@@ -122,7 +130,7 @@ def _filesystem(path: str, section: str) -> tuple[Any, str]:
         )
         raise ConfigError(f"{path}: the filesystem {protocol}:// is not installed; {remedy}") from None
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{path}: {one_line(error)}; check {section}.path") from None
+        raise ConfigError(f"{path}: {one_line(error)}; check {_key(section)}") from None
     return filesystem, root
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fineinstructions.endpoints import require_answers_now
+from fineinstructions.endpoints import record_endpoints, require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.pairs.calibrate import Agreement, JudgedRow, judge_rows, measure
@@ -24,6 +24,7 @@ from fineinstructions.phases import Models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, Rejection, as_dict, to_json, to_table
+from fineinstructions.serving import serving
 from fineinstructions.setup import Setup
 
 _FILES = ("judge-calibration.json", "judge-calibration.md", "judge-verdicts.parquet")
@@ -92,7 +93,7 @@ def calibrate_judge(
         BackendError: If the judge as a whole gave up; its replies so far are kept.
     """
     require_answers_now(config)
-    sets = [read_labelled(file, columns or {}, limit, seed) for file in list_inputs(list(paths), "data")]
+    sets = [read_labelled(file, columns or {}, limit, seed) for file in list_inputs(list(paths), "")]
     for labelled in sets:
         if config.judge.with_document and "document" not in labelled.columns:
             raise ConfigError(
@@ -104,9 +105,12 @@ def calibrate_judge(
     described, num_failed = "", 0
     with ExitStack() as stack:
         root = cache_root or out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        models = stack.enter_context(closing(Models(Setup(config, root))))
+        told = progress or Silent()
+        setup = stack.enter_context(serving(Setup(config, root), "judge", ("judge",), told.note))
+        record_endpoints(setup, ("judge",), told.note)
+        models = stack.enter_context(closing(Models(setup)))
         for labelled in sets:
-            judged = list(_told(judge_rows(labelled, models.judge), labelled, progress or Silent()))
+            judged = list(_told(judge_rows(labelled, models.judge), labelled, told))
             agreements.append(measure(labelled, judged, seed, config.judge.min_score))
             verdicts += itertools.chain.from_iterable(_verdicts(labelled.name, row) for row in judged)
             num_failed += sum(isinstance(o, Rejection) and o.failed for row in judged for o in row.outcomes)

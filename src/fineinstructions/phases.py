@@ -19,7 +19,7 @@ import numpy as np
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
 from fineinstructions.embedded import names
-from fineinstructions.endpoints import known_models
+from fineinstructions.endpoints import known_models, note_other_models
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
@@ -203,6 +203,7 @@ class Models:
         """Close the connections to model servers, if any were made."""
         if "client" in vars(self):
             self.client.close()
+            note_other_models(self._setup, self.client.other_models)
         close = getattr(vars(self).get("encoder"), "close", None)
         if close is not None:
             close()

@@ -21,7 +21,7 @@ from fineinstructions.artefacts import made_with
 from fineinstructions.config import from_mapping, load, to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
-from fineinstructions.endpoints import asked_models, batch_round, record_endpoints, runs_here
+from fineinstructions.endpoints import ASKING, asked_models, batch_round, record_endpoints, runs_here, served_names
 from fineinstructions.engines.engine import open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
@@ -49,6 +49,7 @@ from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.specs import num_rows
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
+from fineinstructions.serving import prepare_serving, require_engines, serving
 from fineinstructions.setup import Setup, open_setup
 from fineinstructions.silver import rows as silver
 from fineinstructions.staleness import bank_phases, pair_phases
@@ -156,7 +157,7 @@ def run(
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
-        write_card(driver.folder, made_with(config))
+        write_card(driver.folder, made_with(config, served_names(driver.setup)))
     return driver.result
 
 
@@ -245,9 +246,10 @@ class Driver:
         bank_only: bool = False,
     ) -> None:
         self._config, self._retry_failed, self._progress = config, retry_failed, progress
-        self._setup = Setup(config, out)
+        self.setup = Setup(config, out)
         check_sense(config, out)
-        models = build_models(self._setup)  # only asked which they are, so nothing is opened that must be closed
+        prepare_serving(config)
+        models = build_models(self.setup)  # only asked which they are, so nothing is opened that must be closed
         phases = bank_phases(config, models) if bank_only else self.phases(models)
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.result = RunResult(self.folder)
@@ -267,8 +269,8 @@ class Driver:
 
         Found before anything else, so that a file that cannot be read is told before the queries have cost anything.
         """
-        self._progress.start("input", 1, int((self._setup.input_dir / REPEATED_FILE).exists()))
-        units = document_units(self._setup)
+        self._progress.start("input", 1, int((self.setup.input_dir / REPEATED_FILE).exists()))
+        units = document_units(self.setup)
         self._progress.advance("input", num_rows(units))
         self._progress.finish("input")
         return units
@@ -295,7 +297,7 @@ class Driver:
         self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
         self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
         self._publish("rejected", Rejection, self._rejections(), "assemble")
-        write_diagnostics(self.folder, self._setup)
+        write_diagnostics(self.folder, self.setup)
 
     def publish_bank_rejections(self) -> None:
         """Tell why queries gave no template, unless a whole run in the same folder has told more."""
@@ -338,11 +340,9 @@ class Driver:
 
     def _do(self, phase: str, function: Work, specs: Sequence[UnitSpec], build: Build = build_models) -> None:
         """Do what is left of a phase."""
-        engine = self._config.engine
         todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
-        asks_a_server = _asks_a_server(self._config, phase)
         if todo:
-            record_endpoints(self._setup, phase, self._progress.note)
+            require_engines(self._config, [p.name for p in self.folder.phases], phase)
         self._progress.start(phase, len(specs), len(specs) - len(todo))
         told = 0
 
@@ -351,24 +351,30 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
-        resources = engine.resources_of(phase)
-        job = Job(
+        note, stages = self._progress.note, ASKING.get(phase, ()) if todo else ()
+        with serving(self.setup, phase, stages, note, publish=True) as setup:
+            record_endpoints(setup, stages, note)
+            with batch_round(setup, phase, note, retry_failed=self._retry_failed):
+                outcome = self.engine.run_units(self._job(setup, phase, function, build), todo, tell)
+        self._progress.finish(phase)
+        self.result.num_units_done += outcome.num_done
+        self.result.set_aside += outcome.set_aside
+
+    def _job(self, setup: Setup, phase: str, function: Work, build: Build) -> Job[Models, Setup]:
+        asks_a_server, resources = _asks_a_server(self._config, phase), self._config.resources_of(phase)
+        return Job(
             self.folder,
             phase,
             function,
             build_searching if asks_a_server and phase == "candidates" else build,
-            config=self._setup,
-            open_units=engine.open_units if asks_a_server else 1,
+            config=setup,
+            open_units=self._config.engine.open_units if asks_a_server else 1,
             resources=resources,
             max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
+            other_gpus=setup.served_gpus,
             asks_servers=asks_a_server or self._config.encoder.engine == "endpoint",
             reopen=open_setup,
         )
-        with batch_round(self._setup, phase, self._progress.note, retry_failed=self._retry_failed):
-            outcome = self.engine.run_units(job, todo, tell)
-        self._progress.finish(phase)
-        self.result.num_units_done += outcome.num_done
-        self.result.set_aside += outcome.set_aside
 
     def _query_units(self) -> Sequence[UnitSpec]:
         """Row ranges of the cleaned queries."""

@@ -11,7 +11,7 @@ from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.config import Config
 from fineinstructions.engines.engine import LaunchConfig
-from fineinstructions.engines.resources import Resources
+from fineinstructions.engines.resources import Resources, visible_gpus
 from fineinstructions.matches.chunk import ChunkConfig
 from fineinstructions.matches.retrieve import RetrieveConfig
 from fineinstructions.matches.sample import SampleConfig
@@ -41,6 +41,9 @@ PhaseName = Literal[
     "silver",
 ]
 
+ENCODING = ("index", "candidates", "compatibility")
+"""Phases whose workers hold an encoder."""
+
 
 class EngineConfig(LaunchConfig):
     """Where the work is done, and how it is cut and spread; changes no result, except that units decide which documents
@@ -51,17 +54,14 @@ class EngineConfig(LaunchConfig):
     """
 
     resources: dict[PhaseName, Resources] = Field(default={})
-    """What each worker of a phase is given, by the phase's name."""
+    """What each worker of a phase is given, by the phase's name. Where it says nothing of a phase that encodes, and
+    this machine does the work and has GPUs, a worker with an encoder of sentence-transformers has one of them. Ours."""
     unit_bytes: int = Field(default=1 << 20, ge=1)
     """Uncompressed bytes of documents in a work unit, about. Ours."""
     unit_rows: int = Field(default=1000, ge=1)
     """Most documents in a work unit. Ours."""
     query_unit_rows: int = Field(default=10_000, ge=1)
     """Most queries in a work unit; another number makes templates, and all that follows, again. Ours."""
-
-    def resources_of(self, phase: str) -> Resources:
-        """What a worker of a phase is given."""
-        return {str(name): given for name, given in self.resources.items()}.get(phase, Resources())
 
 
 class OutputConfig(Config):
@@ -117,3 +117,12 @@ class RunConfig(Config):
     --resolve` fills in what the hub states where an empty text stands."""
     seed: int = 0
     """Seed of every random choice, together with the stage and the record's id."""
+
+    def resources_of(self, phase: str) -> Resources:
+        """What a worker of a phase is given: as the recipe says, or one GPU for each encoder that uses one."""
+        named = {str(name): given for name, given in self.engine.resources.items()}
+        if phase in named:
+            return named[phase]
+        has_gpu_encoder = self.encoder.engine == "sentence-transformers" and self.encoder.device in ("auto", "cuda")
+        encodes_here = phase in ENCODING and self.engine.kind == "local" and has_gpu_encoder
+        return Resources(gpus=1) if encodes_here and visible_gpus() else Resources()

@@ -10,7 +10,7 @@ that vanishes with success. So they are cut into units, spread over processes an
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import pyarrow as pa
 from fineinstructions import __version__
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.config import digest, to_plain
-from fineinstructions.endpoints import asked_models, require_answers_now, runs_here
+from fineinstructions.endpoints import ENDPOINTS_FILE, asked_models, record_endpoints, require_answers_now, runs_here
 from fineinstructions.engines.engine import open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
@@ -51,8 +51,9 @@ from fineinstructions.records import (
     to_table,
 )
 from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_parquet, plan_units
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file, write_text
 from fineinstructions.sense import check_sense
+from fineinstructions.serving import serving
 from fineinstructions.setup import Setup, open_setup
 from fineinstructions.staleness import without
 from fineinstructions.templates.genericize import genericize
@@ -62,6 +63,11 @@ Out = TypeVar("Out")
 
 PHASES = ("genericize", "pairs")
 """Phases of a run that have the stages of this one."""
+STAGES = ("genericize", "instantiate", "judge")
+"""Stages that may ask a model, the first only about rows with a query."""
+COLUMNS_FILE = "columns.json"
+MARK = b"fineinstructions"
+"""Metadata of an output: what made it; beside it, under ``fineinstructions.endpoints``, what its models can do."""
 
 
 @dataclass
@@ -81,6 +87,8 @@ def instantiate_rows(
     recipe: RunConfig | dict[str, Any] | str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    redo: bool = False,
     progress: Progress | None = None,
 ) -> RowsResult:
     """Genericize, instantiate, expand and judge given rows; continue where an earlier call was stopped.
@@ -91,10 +99,12 @@ def instantiate_rows(
             complete.
         recipe: Settings and models of the stages; the embedded tier by default.
         overrides: ``a.b=value`` strings.
+        columns: Role of a column (`given_rows.COLUMNS`) to its name, where it is not one of the known ones.
+        redo: Whether an output that other settings or rows have made may be made again.
         progress: Told what goes on; by default nobody.
 
     Raises:
-        ConfigError: If the rows, the recipe or the place of the output is wrong.
+        ConfigError: If the rows, the recipe or the place of the output is wrong, or other settings made what is there.
         BackendError: If an engine failed for good; what is done stays for the next call.
     """
     config = as_config(recipe if recipe is not None else {}, overrides)
@@ -103,17 +113,26 @@ def instantiate_rows(
         raise ConfigError(f"{target}: must be a file of its own; choose another --out")
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"{target.absolute().parent}: no such folder; make it, or choose another --out")
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such file; name a Parquet file with documents and queries or templates")
     with open_parquet(source, str(source)) as file:
-        find_columns(file.schema_arrow, str(source))
+        found = find_columns(file.schema_arrow, str(source), columns or {})
+        id_type = file.schema_arrow.field(str(found["id"])).type
+    asking = STAGES if found["query"] else STAGES[1:]
     work_dir = target.with_name(f"{target.name}.work")
     check_sense(config, work_dir)
     require_answers_now(config)
     setup = Setup(config, work_dir)
-    run = RunFolder.create_or_open(work_dir, to_plain(config), [_phase(setup)], redo=True)
+    phase, rows_given = _phase(setup), describe_parquet(source.absolute())
+    mark = digest(phase.digest, rows_given.fingerprint, found)
+    if _is_made(target, mark, redo) and not work_dir.exists():
+        return _made(target)
+    run = RunFolder.create_or_open(work_dir, to_plain(config), [phase], redo=redo)
     with run.lease():
-        specs = plan_units([describe_parquet(source.absolute())], config.engine.unit_bytes, config.engine.unit_rows)
-        outcome = _do(run, setup, specs, told)
-        result = _gather(run, specs, source, target)
+        write_text(work_dir / COLUMNS_FILE, json.dumps(columns or {}) + "\n")
+        specs = plan_units([rows_given], config.engine.unit_bytes, config.engine.unit_rows)
+        outcome = _do(run, setup, specs, asking, told)
+        result = _gather(run, specs, id_type, target, mark)
     result.set_aside = outcome
     if not result.num_failed:
         shutil.rmtree(work_dir)
@@ -137,10 +156,22 @@ def _model_names(models: Models) -> dict[str, str]:
     }
 
 
-def _do(run: RunFolder, setup: Setup, specs: Sequence[UnitSpec], progress: Progress) -> list[SetAside]:
+def _do(
+    run: RunFolder, setup: Setup, specs: Sequence[UnitSpec], asking: Sequence[str], progress: Progress
+) -> list[SetAside]:
+    """Do what is left of the rows, while the models of the stages that ask are served."""
     todo = run.todo(STAGE, specs, retry_failed=True)
+    asking = asking if todo else ()
+    with serving(setup, STAGE, asking, progress.note, publish=True) as served:
+        record_endpoints(served, asking, progress.note)
+        return _do_units(run, served, len(specs), todo, progress)
+
+
+def _do_units(
+    run: RunFolder, setup: Setup, num_units: int, todo: Sequence[UnitSpec], progress: Progress
+) -> list[SetAside]:
     engine = setup.config.engine
-    progress.start(STAGE, len(specs), len(specs) - len(todo))
+    progress.start(STAGE, num_units, num_units - len(todo))
     told = 0
 
     def tell(state: EngineProgress) -> None:
@@ -170,7 +201,7 @@ def _do(run: RunFolder, setup: Setup, specs: Sequence[UnitSpec], progress: Progr
 def work_off(unit: Unit, models: Models, setup: Setup) -> None:
     """What a unit does: its rows through the stages, one outcome for each."""
     config = setup.config
-    rows = read_given_rows(unit.spec)
+    rows = read_given_rows(unit.spec, _named_columns(setup.root))
     rows = _through(
         rows,
         lambda queries: genericize(queries, models.genericizer, config.genericize),
@@ -290,16 +321,50 @@ def _outcome(row: GivenRow, models: dict[str, str]) -> RowOutcome:
     )
 
 
-def _gather(run: RunFolder, specs: Sequence[UnitSpec], source: Path, target: Path) -> RowsResult:
+def _named_columns(work_dir: Path) -> dict[str, str]:
+    """Columns that the user has chosen, as workers of any engine read them."""
+    file = work_dir / COLUMNS_FILE
+    named: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return named
+
+
+def _is_made(target: Path, mark: str, redo: bool) -> bool:
+    """Whether the output is there, made of the same rows with the same settings.
+
+    Raises:
+        ConfigError: If something else lies there, or other settings have made it and nobody said ``redo``.
+    """
+    if not target.exists():
+        return False
+    with open_parquet(target, str(target)) as file:
+        made_with = (file.schema_arrow.metadata or {}).get(MARK, b"").decode(errors="replace")
+    if not made_with:
+        raise ConfigError(f"{target}: is no output of `instantiate`; choose another --out, or remove it")
+    if made_with != mark and not redo:
+        raise ConfigError(
+            f"{target}: was made of other rows or with other settings; choose another --out, or say --redo"
+        )
+    return bool(made_with == mark)
+
+
+def _made(target: Path) -> RowsResult:
+    """The result that an earlier call has written."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    failed = pq.read_table(target, columns=["failed"])["failed"]
+    return RowsResult(target, len(failed), pc.sum(failed).as_py() or 0)
+
+
+def _gather(run: RunFolder, specs: Sequence[UnitSpec], id_type: pa.DataType, target: Path, mark: str) -> RowsResult:
     """Write the outcomes of all units into one file, which appears when it is whole."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with open_parquet(source, str(source)) as file:
-        id_type = file.schema_arrow.field(str(find_columns(file.schema_arrow, str(source))["id"])).type
     schema = schema_of(RowOutcome)
     if pa.types.is_integer(id_type):
         schema = schema.set(0, pa.field("id", id_type))
+    schema = schema.with_metadata({MARK: mark, **_endpoints(run.root)})
     result = RowsResult(target)
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
     try:
@@ -315,12 +380,21 @@ def _gather(run: RunFolder, specs: Sequence[UnitSpec], source: Path, target: Pat
     return result
 
 
+def _endpoints(work_dir: Path) -> dict[bytes, bytes]:
+    """What the models can do, for the output's metadata: the folder vanishes; no address, as everywhere in lineage."""
+    file = work_dir / ENDPOINTS_FILE
+    if not file.exists():
+        return {}
+    known = {s: {k: v for k, v in e.items() if k != "addresses"} for s, e in json.loads(file.read_bytes()).items()}
+    return {MARK + b".endpoints": json.dumps(known, ensure_ascii=False, sort_keys=True).encode()}
+
+
 def _outcomes(run: RunFolder, spec: UnitSpec) -> Iterator[pa.Table]:
     """Outcomes of a unit; of one that was set aside, its rows as failed ones."""
     manifest = run.manifest(STAGE, spec)
     if manifest is None or not manifest.set_aside:
         yield from run.unit_groups(STAGE, spec, "row_outcome")
         return
-    for row in read_given_rows(spec):
+    for row in read_given_rows(spec, _named_columns(run.root)):
         row.turned_away = row.turned_away or failure(STAGE, manifest.set_aside, str(row.number), {"row": row.number})
         yield to_table([_outcome(row, {})], RowOutcome)

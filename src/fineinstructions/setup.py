@@ -1,7 +1,10 @@
 """What every worker of a run is given: the recipe and where things lie that all of its units read."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fineinstructions.config import from_mapping
 from fineinstructions.recipe import RunConfig
@@ -14,6 +17,8 @@ class Setup:
 
     config: RunConfig
     root: Path
+    served_gpus: tuple[str, ...] = ()
+    """GPUs of this machine that servers have which the driver has started."""
 
     @property
     def input_dir(self) -> Path:
@@ -42,6 +47,22 @@ class Setup:
         """How many documents found each template, and what sampling makes of it."""
         return self.root / "units" / "popularity" / single_unit().folder_name
 
+    @property
+    def serving_file(self) -> Path:
+        """Whom stages ask whose servers the driver has started; stands there as long as the servers do."""
+        return self.root / "serving.json"
+
+    def asking(self, servers: Mapping[str, Mapping[str, Any]], gpus: Sequence[str] = ()) -> "Setup":
+        """The same run, some stages of which ask servers that are running now.
+
+        Args:
+            servers: The whole ``llm`` section of a stage, by its name.
+            gpus: What the servers have of this machine's GPUs.
+        """
+        sections = {stage: getattr(self.config, stage) for stage in servers}
+        changed = {stage: s.model_copy(update={"llm": dict(servers[stage])}) for stage, s in sections.items()}
+        return Setup(self.config.model_copy(update=changed), self.root, tuple(gpus))
+
 
 def open_setup(root: Path) -> Setup:
     """The setup of a run as its folder tells it, for workers that can be sent no objects.
@@ -50,4 +71,7 @@ def open_setup(root: Path) -> Setup:
         ConfigError: If there is no run in the folder.
     """
     folder = RunFolder.open(root)
-    return Setup(from_mapping(folder.config, RunConfig, where=str(folder.recipe_file)), folder.root)
+    setup = Setup(from_mapping(folder.config, RunConfig, where=str(folder.recipe_file)), folder.root)
+    if not setup.serving_file.exists():
+        return setup
+    return setup.asking(json.loads(setup.serving_file.read_text(encoding="utf-8")))

@@ -7,7 +7,7 @@ but a temporary index.
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
 from fineinstructions.phases import Models
 from fineinstructions.pipeline import as_config
+from fineinstructions.progress import Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import (
     GLOBAL_CHUNK,
@@ -34,6 +35,7 @@ from fineinstructions.records import (
     as_dict,
     content_id,
 )
+from fineinstructions.serving import serving
 from fineinstructions.setup import Setup
 from fineinstructions.templates.bank import TemplatesConfig, read_bank
 from fineinstructions.templates.genericize import genericize
@@ -107,8 +109,10 @@ def try_document(
     if query is not None or bank is not None:
         config = config.model_copy(update={"templates": config.templates.model_copy(update={"index": None})})
     trial = Trial(Document(content_id("d", text), text, title=title))
-    with tempfile.TemporaryDirectory(prefix="fineinstructions-") as folder:
-        setup = Setup(config, Path(folder))
+    stages = (*(("genericize",) if query is not None else ()), "instantiate", "judge")
+    with ExitStack() as stack:
+        setup = Setup(config, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fineinstructions-"))))
+        setup = stack.enter_context(serving(setup, "try", stages, Silent().note))
         with closing(Models(setup)) as models:
             if query is not None:
                 templates = _templates_of(query, trial, models, config)

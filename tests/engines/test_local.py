@@ -27,10 +27,7 @@ from toy_run import (
 )
 
 from fineinstructions.engines.local import LocalEngine
-from fineinstructions.engines.resources import visible_gpus
-from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Progress
-from fineinstructions.engines.worker import Report
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
 
@@ -197,41 +194,6 @@ def test_models_that_do_not_close_stop_nothing(
     assert content(toy.out) == expected(toy, tmp_path)
     if build is toy_run.build_what_cannot_be_closed:
         assert "TimeoutError: no answer" in (tmp_path / "run" / "logs" / "matches-close.log").read_text()
-
-
-@pytest.mark.slow
-def test_every_worker_sees_its_own_gpus(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of them allow one worker of two, which the next phase's worker takes over; one per worker allows three."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    assert visible_gpus() == ["3", "5", "7"]
-    run_toy(replace(toy, workers=3, gpus=2, seconds=0.01))
-    assert seen_gpus(toy) == {"3,5"}
-    run_toy(replace(toy, workers=8, gpus=1, out=f"{toy.out}-2", seconds=0.05, unit_rows=2))
-    assert seen_gpus(replace(toy, out=f"{toy.out}-2")) == {"3", "5", "7"}
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5,7"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
-    assert visible_gpus() == ["0"]
-    with pytest.raises(ConfigError, match=r"^engine\.resources: a worker is to have 2 GPUs, but this machine shows 1;"):
-        run_toy(replace(toy, workers=1, gpus=2, redo=True, words=2))
-
-
-def seen_gpus(toy: Toy) -> set[str]:
-    """What workers found in their environment when they closed their models."""
-    return set(Path(toy.out).with_suffix(".gpus").read_text().split())
-
-
-def test_a_worker_with_other_resources_is_another_one(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with Staff() as staff:
-        run = RunFolder(Path(toy.out), phases=tuple(toy.phases()))
-        first = staff.hire(toy_run.job_of(toy, run, "matches"))
-        assert list(staff.listen([first])) == [(first, Report(None, "ready"))]
-        first.ready = True
-        staff.take_back([first])
-        second = staff.hire(toy_run.job_of(replace(toy, gpus=1), run, "matches"))
-        assert (second.gpus, second.process.pid == first.process.pid) == (("0",), False)
-        assert not first.process.is_alive()
-        staff.end([second])
 
 
 def test_models_that_cannot_be_built(toy: Toy) -> None:

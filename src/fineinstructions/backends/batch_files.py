@@ -26,6 +26,7 @@ from fineinstructions.backends.capabilities import ModelFacts
 from fineinstructions.backends.completion import ChatError, Completion, error_message, kind_of_status, safe_line
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.errors import BackendError, ConfigError
+from fineinstructions.runs.durable import write_text
 
 CHAT_URL = "/v1/chat/completions"
 MAX_FILE_REQUESTS = 50_000
@@ -33,6 +34,7 @@ MAX_FILE_BYTES = 200_000_000
 """Limits of one file of OpenAI's batch service."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _REQUESTS, _RESULTS, _NOTED, _ANSWERS = "requests", "results", "noted", "answers"
+_WAITING = "waiting.json"
 
 
 @dataclass
@@ -202,9 +204,19 @@ def finish_round(batches_dir: Path) -> Written:
                 files.append(folder / f"{name}-{sum(f.name.startswith(name) for f in files) + 1:04d}.jsonl")
                 files[-1].write_bytes(b"".join(lines))
                 number += len(lines)
+        write_text(batches_dir / _WAITING, json.dumps({"num_requests": number, "num_files": len(files)}) + "\n")
     except OSError as error:
         raise BackendError(f"{folder}: cannot be written: {error}", hint="free space, then rerun") from None
     return Written(number, tuple(files))
+
+
+def waiting_requests(batches_dir: Path) -> tuple[int, int]:
+    """Requests of the last round that wait for their answers, and their files; zeros where there was none."""
+    try:
+        told = json.loads((batches_dir / _WAITING).read_text(encoding="utf-8"))
+        return int(told["num_requests"]), int(told["num_files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0
 
 
 def _files(noted: ResponseCache, keys: list[str]) -> Iterator[list[bytes]]:

@@ -51,13 +51,18 @@ class Capabilities:
     context_tokens: int | None
     """Longest prompt and reply together; ``None`` where nobody knows."""
     served_as: str = ""
-    """Name of the model as the server gives it; empty where it does not."""
+    """Name of the model as the server's list of models gives it; empty where it does not."""
+    answers_as: str = ""
+    """Name of the model that answered, as its replies give it; empty where they do not."""
 
 
 def model_key(llm: LlmConfig) -> str:
     """Which model is meant, and how it is held to a schema: two stages with the same key ask the same one alike."""
-    where = " ".join(llm.addresses) if llm.engine == "server" else llm.revision
-    return f"{llm.engine} {where} {llm.model} {llm.structured}"
+    if llm.serve is not None:
+        place = f"serve {llm.serve.model} {llm.revision}"
+    else:
+        place = " ".join(llm.addresses) if llm.engine == "server" else str(llm.revision)
+    return f"{llm.engine} {place} {llm.model} {llm.structured}"
 
 
 def is_another(asked: str, named: str) -> bool:

@@ -65,7 +65,7 @@ class Completion:
     completion_tokens: int
     logprobs: tuple[TokenLogprob, ...] | None = None
     model: str = ""
-    """What the model calls itself; empty where it does not, and for a completion from the cache."""
+    """Name of the model that answered, as the reply gives it."""
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON values, for the cache; those of a completion without log-probabilities do not name them."""
@@ -85,14 +85,15 @@ class Completion:
             content, refusal = message.get("content"), message.get("refusal")
             usage = body.get("usage") or {}
             asked, said = (int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
-            finish_reason, model = str(choice.get("finish_reason") or ""), str(body.get("model") or "")
+            finish_reason = str(choice.get("finish_reason") or "")
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
             raise ValueError("the body is no chat completion") from None
         if not isinstance(content, str) and not refusal and finish_reason != "content_filter":
             raise ValueError("the reply has no text")
         text, declined = encodable(content or ""), encodable(str(refusal or ""))
+        model = encodable(body["model"]) if isinstance(body.get("model"), str) else ""
         logprobs = read_logprobs(choice.get("logprobs"))
-        return cls(text, encodable(finish_reason), declined, asked, said, logprobs, encodable(model))
+        return cls(text, encodable(finish_reason), declined, asked, said, logprobs, model)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Completion":
@@ -101,11 +102,12 @@ class Completion:
         return cls(**{**plain, "logprobs": None if stored is None else from_plain_logprobs(stored)})
 
 
-StatusKind = Literal["quota", "transport", "refusal", "denied", "unknown", "too_long", "request"]
+StatusKind = Literal["quota", "transport", "refusal", "denied", "unknown", "gone", "too_long", "request"]
 
 
 def kind_of_status(status: int, text: str) -> StatusKind:
-    """What an HTTP error says about a request: ``quota``, ``denied`` and ``unknown`` (address or model) befall all.
+    """What an HTTP error says about a request: ``quota``, ``denied``, ``unknown`` (address or model) and ``gone``
+    befall all.
 
     Args:
         status: HTTP status.
@@ -122,6 +124,8 @@ def kind_of_status(status: int, text: str) -> StatusKind:
         return "denied"
     if status == 404:
         return "unknown"
+    if status == 410:
+        return "gone"
     about_size = "length" in lowered or "token" in lowered
     too_long = ("context" in lowered and about_size) or "input length" in lowered or "prompt is too long" in lowered
     return "too_long" if too_long else "request"

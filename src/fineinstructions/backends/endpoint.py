@@ -171,6 +171,8 @@ class Endpoint:
             hint = "check base_url (it ends in /v1 for most servers) and model; `doctor` lists what the server offers"
             line = f"{self.address}: HTTP 404 for model {llm.model!r}: {said}"
             return self._refused(BackendError(line, hint=hint))
+        if kind == "gone":
+            return self._refused(BackendError(f"{self.address}: {said}"))
         self._succeeded()
         return ChatError(kind, f"HTTP {status}: {said}", raw=said if kind == "refusal" else "")
 

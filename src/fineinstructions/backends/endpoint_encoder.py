@@ -64,6 +64,10 @@ class EndpointEncoder:
         # Further fields of the shared section are meant for chat requests.
         shared = llm.model_copy(update={"extra_body": {}})
         self._llm = with_overrides(shared, config.llm).model_copy(update={"model": config.model})
+        if self._llm.serve is not None:
+            raise ConfigError(
+                "encoder.llm.base_url: missing; a run starts servers of language models only, so name the encoder's own"
+            )
         self._llm.addresses  # noqa: B018 -- a wrong one is told before any work is done
         self._window_chars = (config.window_tokens or WINDOW_TOKENS) * CHARS_PER_TOKEN
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -86,14 +87,17 @@ class ChatClient:
         batches_dir: Path | None = None,
     ) -> None:
         self.llm = llm
-        llm.addresses  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
+        if llm.serve is None:
+            llm.addresses  # noqa: B018 -- a wrong one is told before any work is done, and so is a wrong key
         key_of(llm.api_key_env)
         self._cache, self._batches_dir = cache, batches_dir
         self._known = known or {}
         self._engines: dict[str, ChatEngine] = {}
         self._probes: dict[str, asyncio.Task[Any]] = {}
-        self._names: dict[str, str] = {}
         self._usage = Usage()
+        self._answers_as: dict[str, str] = {}
+        self.other_models: Counter[tuple[str, str]] = Counter()
+        """Replies by the model that was asked and the one that answered, where their names differ."""
         self._fatal: BackendError | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -132,10 +136,6 @@ class ChatClient:
         """
         found = self._known.get(model_key(llm or self.llm))
         return found.context_tokens if found else self._start(self._facts(llm or self.llm)).result().context_tokens
-
-    def name_given(self, llm: LlmConfig) -> str:
-        """What a model called itself when it was tried out; empty where it did not, or was not tried out here."""
-        return self._names.get(model_key(llm), "")
 
     def usage(self) -> Usage:
         """What was used so far."""
@@ -247,6 +247,8 @@ class ChatClient:
             self._usage = replace(self._usage, cached=self._usage.cached + 1)
             return Completion.from_plain(stored), True
         completion = await self._engine(llm).complete(body, llm, key)
+        if completion.model not in ("", body["model"]):
+            self.other_models[body["model"], completion.model] += 1
         self._usage = replace(
             self._usage,
             prompt_tokens=self._usage.prompt_tokens + completion.prompt_tokens,
@@ -264,7 +266,9 @@ class ChatClient:
     async def _capabilities(self, llm: LlmConfig) -> Capabilities:
         structured, logprobs = await self._structured(llm), await self._logprobs(llm)
         facts = await self._facts(llm)
-        return Capabilities(structured, logprobs, facts.context_tokens, facts.served_as)
+        known = self._known.get(model_key(llm))
+        answers_as = self._answers_as.get(model_key(llm)) or (known.answers_as if known else "")
+        return Capabilities(structured, logprobs, facts.context_tokens, facts.served_as, answers_as)
 
     async def _structured(self, llm: LlmConfig) -> Structured:
         """How the model holds a reply to a schema."""
@@ -300,7 +304,7 @@ class ChatClient:
     def _asking(self, llm: LlmConfig) -> Ask:
         async def ask(messages: Sequence[Message], fields: Mapping[str, Any]) -> Completion:
             completion = await self._engine(llm).complete(_body(messages, llm) | dict(fields), llm, "")
-            self._names[model_key(llm)] = completion.model
+            self._answers_as[model_key(llm)] = completion.model
             return completion
 
         return ask

@@ -7,10 +7,11 @@ from the recipe or the environment and never hold a secret; keys come from the e
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fineinstructions.backends.serve_config import Serve, another_model
 from fineinstructions.config import Config, from_mapping, to_plain
 from fineinstructions.errors import ConfigError
 
@@ -31,16 +32,19 @@ class LlmConfig(Config):
     """Address of the server, up to and including ``/v1``; or several, that serve the same model: every request goes to
     the one with most free slots, and one that fails gets none until it is back. Default: the variable OPENAI_BASE_URL,
     else OpenAI's own."""
+    serve: Serve = None
+    """Model that the run serves itself while it asks, by vLLM or SGLang in an environment of their own, in place of
+    `base_url`: a folder or a name on the hub, or a section ``llm.serve``."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key. A server without keys needs none."""
     model: str = ""
-    """Name of the model as the server knows it; with ``transformers`` the folder of a causal language model with a chat
-    template, or its name on the hub."""
+    """Name of the model as the server knows it, with `serve` the model that is served unless you say otherwise; with
+    ``transformers`` the folder of a causal language model with a chat template, or its name on the hub."""
     revision: str | None = None
-    """Commit or tag of the model. With ``transformers``: of a model on the hub, exact, and needed there. With a server,
-    which does not tell what it serves: for the record, so start it with the same (vLLM: ``--revision``). Stands in
-    every pair's lineage; another one asks the model again. An empty text refuses to run until it is filled in
-    (`doctor RECIPE --resolve`)."""
+    """Commit or tag of the model. With ``transformers``: of a model on the hub, exact, and needed there. With `serve`:
+    what the server is started with. With another server, which does not tell what it serves: for the record, so start
+    it with the same (vLLM: ``--revision``). Stands in every pair's lineage; another one asks the model again. An empty
+    text refuses to run until it is filled in (`doctor RECIPE --resolve`)."""
     device: str = "auto"
     """With ``transformers``: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one. On a CPU a
     worker process uses one thread, ``--workers 0`` all."""
@@ -79,6 +83,9 @@ class LlmConfig(Config):
     ``batch`` further rounds. Ours."""
     backoff_seconds: float = Field(default=0.5, gt=0)
     """Wait before the first retry; doubles each time, up to 30 seconds. Ours."""
+    unreachable_seconds: float = Field(default=0.0, ge=0)
+    """How long a server that takes no connections is waited for at every attempt, before that counts as failed; with
+    `serve` its ``ready_seconds``. Ours."""
     max_retry_after_seconds: float = Field(default=120.0, ge=0)
     """Longest wait that a server's Retry-After may ask for. Ours."""
     max_reasks: int = Field(default=2, ge=0)
@@ -111,20 +118,40 @@ class LlmConfig(Config):
             raise ValueError("a list of addresses must hold no empty one")
         return [without_secrets(address) for address in value]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _served_under_its_own_name(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("model") or not data.get("serve"):
+            return data
+        served = data["serve"]
+        name = served.get("model") if isinstance(served, dict) else getattr(served, "model", served)
+        return {**data, "model": name} if isinstance(name, str) else data
+
+    @model_validator(mode="after")
+    def _one_server(self) -> Self:
+        if self.serve is not None and self.base_url:
+            raise ValueError("serve and base_url: name only one; the run starts the first and finds the second running")
+        if self.serve is not None and self.engine != "server":
+            raise ValueError(f"serve: starts a server, but engine is {self.engine}; leave out the one or the other")
+        return self
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """Addresses of the servers, each once, with the environment taken into account.
 
         Raises:
-            ConfigError: As `server_address`.
+            ConfigError: As `server_address`; or if the server is one that a run has yet to start.
         """
+        if self.serve is not None:
+            raise ConfigError("llm.serve: nothing has started this server; name a running one in llm.base_url")
         chosen = [self.base_url] if isinstance(self.base_url, str) else self.base_url or [""]
         return tuple(dict.fromkeys(server_address(address, "llm.base_url") for address in chosen))
 
     @property
     def ahead(self) -> int:
         """Requests that one stream of records starts ahead of the one it waits for."""
-        return 2 * self.max_in_flight * (len(self.addresses) if self.engine == "server" else 1)
+        many = self.engine == "server" and self.serve is None  # a run starts one server for a model
+        return 2 * self.max_in_flight * (len(self.addresses) if many else 1)
 
 
 def without_secrets(address: str) -> str:
@@ -177,6 +204,8 @@ def key_of(variable: str) -> str:
 
 _OF_THE_MODEL = ("revision", "context_tokens", "tokenizer")
 """Keys that belong to one model, so that a stage with another one does not take them over."""
+_PLACES = ("serve", "base_url", "engine")
+"""Keys that say what runs a model; a stage that sets one of them does not ask the shared server."""
 
 
 def with_overrides(shared: LlmConfig, overrides: Mapping[str, Any]) -> LlmConfig:
@@ -187,10 +216,20 @@ def with_overrides(shared: LlmConfig, overrides: Mapping[str, Any]) -> LlmConfig
     Raises:
         ConfigError: If an override is unknown or has a wrong value.
     """
-    plain = to_plain(shared)
-    if overrides.get("model", shared.model) != shared.model:
+    plain, own = to_plain(shared), dict(overrides)
+    if own.get("serve") is not None:
+        plain = {key: value for key, value in plain.items() if key not in ("model", "base_url", *_OF_THE_MODEL)}
+        own["serve"] = another_model(shared.serve, own["serve"]) if shared.serve else own["serve"]
+    elif own.get("model", shared.model) != shared.model:
+        if shared.serve is not None and not any(key in own for key in _PLACES):
+            raise ConfigError(
+                f"llm.model: {own['model']} is not what llm.serve starts; say `serve: {own['model']}` in that stage's"
+                " llm, or name the server that has it in base_url"
+            )
         plain = {key: value for key, value in plain.items() if key not in _OF_THE_MODEL}
-    return from_mapping(plain | dict(overrides), LlmConfig, where="llm")
+    if any(key in own for key in _PLACES):
+        plain.pop("serve")
+    return from_mapping(plain | own, LlmConfig, where="llm")
 
 
 def _known_overrides(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """An OpenAI-compatible server that follows a script, for tests and dry runs, over real HTTP.
 
-In: HTTP requests for chat completions, models, embeddings and moderations. Out: replies of a `Brain`, or the faults of
-a plan. Both depend only on the request body and on how often it was sent, never on time or order, so that a run against
-it can be repeated. It listens on the loopback address only, unless told otherwise.
+In: HTTP requests for chat completions, models, embeddings, moderations and health. Out: replies of a `Brain`, or the
+faults of a plan. Both depend only on the request body and on how often it was sent, never on time or order, so that a
+run against it can be repeated. It listens on the loopback address only, unless told otherwise.
 
 Run it with ``python -m fineinstructions.backends.scripted_server --port 8000``.
 """
@@ -226,6 +226,9 @@ class ScriptedServer:
             return False
         raw = await reader.readexactly(length)
         self.requests[path] += 1
+        if path == "/health":  # without a key, as with vLLM and SGLang
+            await _send(writer, 200, {})
+            return True
         stays_open = await self._answer(method, path, headers, raw, writer)
         return stays_open and headers.get("connection", "").lower() != "close"
 

@@ -38,6 +38,8 @@ from fineinstructions.errors import BackendError
 FIRST_CONTACT_RETRIES = 3
 """Further attempts to connect to a server that was never reached: it is more likely absent than busy."""
 
+UNREACHABLE_POLL_SECONDS = 0.5
+"""How often a server that is waited for is tried."""
 MODEL_LIST_RETRIES = 2
 """Further attempts to list a server's models: some answer that with an error always."""
 
@@ -94,7 +96,7 @@ class Pool:
         for attempt in range(retries + 1):
             endpoint = await self._turn(failed_at[-1] if failed_at else None)
             try:
-                reply = await endpoint.attempt(path, body, read, llm)
+                reply = await self._attempt_once_reachable(endpoint, path, body, read, llm)
                 self._refusals.pop(endpoint, None)
                 return reply
             except RetryableError as trouble:
@@ -126,6 +128,19 @@ class Pool:
             endpoint.gate.retried()
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
+
+    async def _attempt_once_reachable(
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig
+    ) -> R:
+        """An attempt, before which the only server has time to come back where it takes no connections."""
+        deadline = time.monotonic() + (llm.unreachable_seconds if len(self.endpoints) == 1 else 0)
+        while True:
+            try:
+                return await endpoint.attempt(path, body, read, llm)
+            except RetryableError as trouble:
+                if not trouble.is_unreachable or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(UNREACHABLE_POLL_SECONDS)
 
     def stop(self, error: BackendError) -> BackendError:
         """Send nothing any more: what waits fails, what is under way may come to its end.

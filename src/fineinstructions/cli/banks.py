@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fineinstructions.cli.runs import Engine, Json, Out, Recipe, Redo, Retry, Sets, Workers, report, run_flags
-from fineinstructions.errors import printable
+from fineinstructions.errors import counted, printable
 
 app = typer.Typer(help="Make template banks that other runs can use.", no_args_is_help=True)
 
@@ -67,6 +67,7 @@ def prune(
 
     if done.pruned:
         Console().print(pruned_table(done.pruned))
-    told = f"{done.num_templates:,} templates, {done.num_tried:,} tried {min_tries} times or more, "
+    often = f"{counted(min_tries, 'time')} or more"
+    told = f"{counted(done.num_templates, 'template')}, {done.num_tried:,} tried {often}, "
     print(printable(f"{told}{len(done.pruned):,} taken out ({out / PRUNED_FILE})"))
     print(printable(f"use the rest with --set templates.bank={out}"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Json, Sets
+from fineinstructions.cli.runs import Columns, Json, Sets, columns_of
+from fineinstructions.errors import counted
 
 if TYPE_CHECKING:
     from fineinstructions.recipe import RunConfig
@@ -34,10 +35,7 @@ def calibrate(
         typer.Option("--run", help="Take the judge of this run, its cache, and its report/ for --out.", metavar="RUN"),
     ] = None,
     set_: Sets = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option("--column", help="What a column holds, if not known by its name.", metavar="ROLE=NAME"),
-    ] = None,
+    column: Columns = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only N rows of every file, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn: rows, resamples, places of chosen answers.")] = 0,
     out: Annotated[
@@ -59,7 +57,7 @@ def calibrate(
         found = hallway.calibrate_judge(
             data,
             recipe,
-            columns=_columns(column or []),
+            columns=columns_of(column),
             limit=limit,
             seed=seed,
             out=out,
@@ -75,7 +73,7 @@ def calibrate(
 
         Console(highlight=False).print(judge_view(found))
     if found.num_failed:
-        print(f"{found.num_failed:,} answers failed; run the same command again to ask for them", file=sys.stderr)
+        print(f"{counted(found.num_failed, 'answer')} failed; run the same command again to ask again", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -91,12 +89,3 @@ def _recipe(config: Path | None, run: Path | None, overrides: list[str]) -> "Run
         folder = RunFolder.open(run)
         return from_mapping(folder.config, RunConfig, overrides, where=str(folder.recipe_file))
     return from_mapping({}, RunConfig, overrides) if config is None else load(config, RunConfig, overrides)
-
-
-def _columns(words: list[str]) -> dict[str, str]:
-    from fineinstructions.errors import ConfigError
-
-    for word in words:
-        if "=" not in word:
-            raise ConfigError(f"--column {word}: say ROLE=NAME, for example --column instruction=question")
-    return {role.strip(): name for role, _, name in (word.partition("=") for word in words)}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Json
-from fineinstructions.errors import printable
+from fineinstructions.cli.runs import Json, Sets
+from fineinstructions.errors import counted, printable
 
 if TYPE_CHECKING:
     from fineinstructions.readers import SourceConfig
@@ -43,15 +43,16 @@ def doctor(
             "--resolve", help="Ask the hub for the commit and licence of every model and bank, and fill in the recipe."
         ),
     ] = False,
+    set_: Sets = None,
     as_json: Json = False,
 ) -> None:
     """Check the environment, versions, disk, the recipe's inputs, licences and model server; exit code 1 on trouble.
 
     With --resolve every `revision: ""` of the recipe gets the commit that the hub has now, and every empty text under
-    `licences` what the hub states; nothing else in the file changes.
+    `licences` what the hub states; nothing else in the file changes, and --set has no say in that.
     """
     filled = _resolved(recipe) if resolve else []
-    checks = [*filled, *_checks(recipe, out)]
+    checks = [*filled, *_checks(recipe, out, set_ or [])]
     if as_json:
         print(json.dumps([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks], indent=1))
     else:
@@ -93,7 +94,7 @@ def _resolved(recipe: Path | None) -> list[tuple[str, bool, str]]:
     return [*told, ("resolve", found_all, f"filled in: {done}" if keys else nothing)]
 
 
-def _checks(recipe: Path | None, out: Path) -> Iterator[tuple[str, bool, str]]:
+def _checks(recipe: Path | None, out: Path, overrides: list[str]) -> Iterator[tuple[str, bool, str]]:
     from fineinstructions import __version__
 
     yield "fineinstructions", True, __version__
@@ -106,7 +107,9 @@ def _checks(recipe: Path | None, out: Path) -> Iterator[tuple[str, bool, str]]:
     yield "processors", True, str(len(os.sched_getaffinity(0)))
     yield _disk(out)
     if recipe is not None:
-        yield from _recipe_checks(recipe)
+        yield from _recipe_checks(recipe, overrides)
+    elif overrides:
+        yield "recipe", False, "--set: name the recipe whose keys it changes"
 
 
 def _version_of(name: str) -> tuple[str, bool, str]:
@@ -126,7 +129,7 @@ def _disk(out: Path) -> tuple[str, bool, str]:
     return "disk", free >= MIN_FREE_BYTES, f"{free / (1 << 30):.1f} GiB free at {place}"
 
 
-def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
+def _recipe_checks(recipe: Path, overrides: list[str]) -> Iterator[tuple[str, bool, str]]:
     from fineinstructions.backends.llm_config import with_overrides
     from fineinstructions.cli.model_checks import model_checks, server_checks
     from fineinstructions.errors import FineInstructionsError
@@ -134,7 +137,7 @@ def _recipe_checks(recipe: Path) -> Iterator[tuple[str, bool, str]]:
     from fineinstructions.pipeline import as_config
 
     try:
-        config = as_config(recipe)
+        config = as_config(recipe, overrides)
     except FineInstructionsError as error:
         yield "recipe", False, str(error)
         return
@@ -164,8 +167,10 @@ def _artefact_checks(config: "RunConfig") -> Iterator[tuple[str, bool, str]]:
 
     for artefact in artefacts(config):
         at = f" at {artefact.revision}" if artefact.revision else ""
-        missing = f"; {'.'.join(artefact.revision_key)} is empty, see --resolve" if artefact.revision == "" else ""
-        yield "licence", not missing, f"{artefact.role}: {artefact.name}{at}: {artefact.licence}{missing}"
+        empty = f"; {'.'.join(artefact.revision_key)} is empty, see --resolve" if artefact.revision == "" else ""
+        unused = "" if artefact.is_used else "; not asked, as the templates are ready made"
+        told = f"{artefact.role}: {artefact.name}{at}: {artefact.licence}{empty}{unused}"
+        yield "licence", not artefact.lacks_revision, told
     for name, section in (("queries", config.queries), ("documents", config.documents)):
         if section is not None:
             yield from _input_licences(name, section)
@@ -196,7 +201,7 @@ def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
 
     try:
         number = sum(1 for item in read_bank(config) if isinstance(item, Template))
-        return "bank", True, f"{number:,} templates in {config.bank}"
+        return "bank", True, f"{counted(number, 'template')} in {config.bank}"
     except FineInstructionsError as error:
         return "bank", False, str(error)
 
@@ -220,7 +225,7 @@ def _index_check(config: "RunConfig") -> tuple[str, bool, str]:
         return "index", False, str(error)
     if not number:
         return "index", False, f"{setup.index_dir}: every template was removed; build the index again"
-    return "index", True, f"{number:,} templates in {setup.index_dir}"
+    return "index", True, f"{counted(number, 'template')} in {setup.index_dir}"
 
 
 def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:

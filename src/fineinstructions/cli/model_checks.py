@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fineinstructions.backends.llm import ChatClient
     from fineinstructions.backends.llm_config import LlmConfig
+    from fineinstructions.backends.serve_config import ServeConfig
     from fineinstructions.recipe import RunConfig
 
 Check = tuple[str, bool, str]
@@ -29,7 +30,9 @@ def model_checks(config: "RunConfig") -> Iterator[Check]:
     with client:
         served: dict[tuple[str, ...], list[LlmConfig]] = {}
         for llm in models.values():
-            if llm.engine == "server":
+            if llm.serve is not None:
+                yield _engine_check(llm.serve)
+            elif llm.engine == "server":
                 served.setdefault(llm.addresses, []).append(llm)
             elif llm.engine == "batch":
                 yield "model", bool(llm.model), f"{llm.model or 'llm.model is missing'} (batch files; not asked now)"
@@ -42,6 +45,18 @@ def model_checks(config: "RunConfig") -> Iterator[Check]:
             yield from (_abilities(client, llm) for llm in together if llm.model in known)
 
 
+def _engine_check(serve: "ServeConfig") -> Check:
+    """Whether the program is there that a run will serve a model with; it is not started but for its version."""
+    from fineinstructions.backends.serve_config import engine_version, require_model
+    from fineinstructions.errors import ConfigError
+
+    try:
+        require_model(serve)
+        return "serve", True, f"{serve.model}: {engine_version(serve)}; started by a run only, so not asked now"
+    except ConfigError as error:
+        return "serve", False, str(error)
+
+
 def _abilities(client: "ChatClient", llm: "LlmConfig") -> Check:
     from fineinstructions.errors import FineInstructionsError
 
@@ -51,7 +66,12 @@ def _abilities(client: "ChatClient", llm: "LlmConfig") -> Check:
         return "abilities", False, str(error)
     context = f"{found.context_tokens:,} tokens" if found.context_tokens else "unknown"
     details = f"{llm.engine}, structured output {found.structured}, logprobs {'yes' if found.logprobs else 'no'}"
-    named = llm.model if found.served_as in ("", llm.model) else f"{llm.model} (served as {found.served_as})"
+    others = [
+        f"{how} {name}"
+        for how, name in (("served as", found.served_as), ("answers as", found.answers_as))
+        if name not in ("", llm.model)
+    ]
+    named = f"{llm.model} ({', '.join(others)})" if others else llm.model
     return "abilities", True, f"{named}: {details}, context {context}"
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fineinstructions.cli.runs import Json, Sets, Workers
-from fineinstructions.errors import printable
+from fineinstructions.cli.runs import Columns, Json, Sets, Workers, columns_of
+from fineinstructions.errors import counted, printable
 
 if TYPE_CHECKING:
     from fineinstructions.rows import RowsResult
@@ -30,7 +30,11 @@ def instantiate(
         typer.Option("--config", "-c", help="Recipe with settings and models; the embedded tier by default."),
     ] = None,
     set_: Sets = None,
+    column: Columns = None,
     workers: Workers = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Make an output again that other settings or rows made.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Genericize, instantiate, expand and judge given rows, without retrieval; one row out per row in, in order.
@@ -43,13 +47,14 @@ def instantiate(
 
     overrides = [*(set_ or ()), *([f"engine.workers={workers}"] if workers is not None else [])]
     with reporter(as_json) as progress:
-        result = instantiate_rows(rows, out, config, overrides=overrides, progress=progress)
+        result = instantiate_rows(
+            rows, out, config, overrides=overrides, columns=columns_of(column), redo=redo, progress=progress
+        )
     _report(result, as_json)
     for unit in result.set_aside:
         print(printable(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}"), file=sys.stderr)
     if result.num_failed:
-        what = f"{result.num_failed:,} {'row' if result.num_failed == 1 else 'rows'} failed"
-        print(f"{what}; run the same command again to try again", file=sys.stderr)
+        print(f"{counted(result.num_failed, 'row')} failed; run the same command again to try again", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -78,7 +83,7 @@ def _report(result: "RowsResult", as_json: bool) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    console.print(f"{result.num_rows:,} rows, {kept:,} kept\n")
+    console.print(f"{counted(result.num_rows, 'row')}, {kept:,} kept\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rejected at")
     table.add_column("reason")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fineinstructions.errors import printable
+from fineinstructions.errors import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,10 @@ Recipe = Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")]
 Folder = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing one is continued.", metavar="RUN")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the recipe.", metavar="a.b=value")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="What a column holds, if not known by its name.", metavar="ROLE=NAME"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, progress as JSON lines on stderr.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Drop and make again what a changed recipe made stale.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Try again what an engine failed on.")]
@@ -98,6 +102,20 @@ def run(
     report(result, as_json)
 
 
+def columns_of(words: list[str] | None) -> dict[str, str]:
+    """Columns by their role, of ``ROLE=NAME`` words.
+
+    Raises:
+        ConfigError: If a word is none.
+    """
+    from fineinstructions.errors import ConfigError
+
+    for word in words or ():
+        if "=" not in word:
+            raise ConfigError(f"--column {word}: say ROLE=NAME, for example --column instruction=question")
+    return {role.strip(): name for role, _, name in (word.partition("=") for word in words or ())}
+
+
 def run_flags(limit: int | None = None, workers: int | None = None, engine: str | None = None) -> list[str]:
     """Options as overrides of the recipe."""
     flags = {"documents.limit": limit, "engine.workers": workers, "engine.kind": engine}
@@ -135,8 +153,7 @@ def report(result: "RunResult", as_json: bool, tables: "Sequence[str]" = TABLES)
         print(printable(f"set aside: unit {unit.spec.folder_name}: {unit.reason}: {unit.detail}"), file=sys.stderr)
     num_failed = sum(sum(row["failed"].values()) for row in rows)
     if num_failed:
-        what = f"{num_failed:,} {'record' if num_failed == 1 else 'records'} failed"
-        print(f"{what}; run again with --retry-failed to try again", file=sys.stderr)
+        print(f"{counted(num_failed, 'record')} failed; run again with --retry-failed to try again", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -199,15 +216,17 @@ def status(folder: Folder, as_json: Json = False) -> None:
     """Units, rates, time left and the funnel so far, and how matching went; safe while the run is going on."""
     import dataclasses
 
+    from fineinstructions.backends.batch_files import waiting_requests
     from fineinstructions.review.diagnostics import read_diagnostics
     from fineinstructions.runs import RunFolder
     from fineinstructions.runs import status as read_status
 
     run = RunFolder.open(folder)
     state, figures = read_status(run), read_diagnostics(run)
+    num_waiting, num_files = waiting_requests(run.root / "batches")
     if as_json:
         phases = [dataclasses.asdict(phase) for phase in state.phases]
-        facts = {"holder": state.holder, "phases": phases, "rows": state.published}
+        facts = {"holder": state.holder, "phases": phases, "rows": state.published, "waiting_requests": num_waiting}
         funnel = {"funnel": funnel_rows(list(state.funnel))}
         print(json.dumps(facts | funnel | {"diagnostics": figures}, indent=1))
         return
@@ -217,6 +236,9 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
     console = Console()
     console.print(status_table(state))
+    if num_waiting:
+        files = f"{counted(num_waiting, 'request')} in {counted(num_files, 'file')}"
+        print(printable(f"batch files: {files} without an answer, see {run.root}/batches/requests"))
     console.print()
     console.print(funnel_table(funnel_rows(list(state.funnel))))
     if figures is not None:
@@ -257,7 +279,7 @@ def verify(folder: Folder, as_json: Json = False) -> None:
     else:
         for finding in findings:
             print(printable(str(finding)))
-        number = f"{len(findings)} {'problem' if len(findings) == 1 else 'problems'}"
+        number = counted(len(findings), "problem")
         print(printable(f"{folder}: {number}" if findings else f"{folder}: clean, nothing lost"))
     if findings:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fineinstructions.errors import STEERING, printable
+from fineinstructions.errors import STEERING, counted, printable
 from fineinstructions.records import GLOBAL_CHUNK, Pair, Rejection
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ def forecast_view(figures: "Forecast") -> Group:
         table.add_row(told, f"{calls.num_calls:,}")
         table.add_row("  prompt tokens", f"{calls.prompt_tokens:,}")
         table.add_row("  reply tokens", f"{calls.completion_tokens:,}")
-    sample = f"from a sample of {figures.sample_queries:,} queries and {figures.sample_documents:,} documents"
+    queries, documents = counted(figures.sample_queries, "query"), counted(figures.sample_documents, "document")
+    sample = f"from a sample of {queries} and {documents}"
     if any(calls.is_limit for calls in figures.calls):
         sample += ", with the embedded models: a language model makes more templates, matches and pairs"
     return Group(table, Text(sample, style="dim italic"))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -35,26 +36,32 @@ def yields_rows(keys: Sequence[str], groups: "dict[tuple[str, ...], Figures]") -
     ]
 
 
-def yields_table(keys: Sequence[str], rows: Iterable[dict[str, Any]]) -> Table:
-    """The same as a table; figures that nothing is known of stay empty."""
+def yields_table(keys: Sequence[str], rows: Iterable[dict[str, Any]]) -> Group:
+    """The same as a table, and below it why tries failed; figures that nothing is known of stay empty.
+
+    Reasons stand in lines of their own, so that 80 columns break no word: one of a group is as long as a sentence.
+    """
     legend = (
         "kept: before the template cap; quoted: mean excerpt ratio; tokens: generated tokens per token of the answer"
     )
     table = Table(box=None, pad_edge=False, header_style="bold", caption=legend, caption_justify="left")
     for key in keys:
-        table.add_column(key)
+        table.add_column(key, overflow="ellipsis")  # a long name gives way, no figure does
     for name in ("tries", "kept", "yield", "quoted", "score", "tokens"):
-        table.add_column(name, justify="right")
-    table.add_column("rejected, by reason", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    lost: list[Text] = []
     for row in rows:
         figures = (row["excerpt_ratio"], row["judge_score"], row["generated_tokens_per_answer_token"])
         told = ["" if value is None else f"{value:.2f}" for value in figures]
-        failed = [f"failed {row['failed']:,}"] if row["failed"] else []
         counts = f"{row['tries']:,}", f"{row['kept']:,}", f"{row['yield']:.1%}"
         names = [Text(flowing(row[key])) for key in keys]
-        why = Text(flowing(", ".join([*_reasons(row["reasons"]), *failed])))
-        table.add_row(*names, *counts, *told, why)
-    return table
+        table.add_row(*names, *counts, *told)
+        why = [*_reasons(row["reasons"]), *([f"failed {row['failed']:,}"] if row["failed"] else [])]
+        if why:
+            group = ", ".join(f"{key} {row[key]}" for key in keys)
+            lost.append(Text(flowing(f"{group}: {', '.join(why)}")))
+    heading = [Text("rejected, by reason", style="bold")] if lost else []
+    return Group(table, *heading, *lost)
 
 
 def _reasons(counts: dict[str, int]) -> list[str]:

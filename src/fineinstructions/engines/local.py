@@ -29,7 +29,7 @@ class LocalEngine:
     """
 
     def __init__(self, workers: int | None = None, note: Callable[[str], None] = SILENT.note) -> None:
-        self._workers = workers
+        self._workers, self._note = workers, note
         self._staff = Staff()
         self._shares = Shares(note)
 
@@ -73,5 +73,10 @@ class LocalEngine:
         wanted = self._workers
         if wanted is None:
             wanted = max(1, len(os.sched_getaffinity(0)) // job.resources.cpus)
-        room = self._staff.room(job.resources) if wanted else None
+        room = self._staff.room(job) if wanted else None
+        if room is not None and room < wanted and self._workers is not None:
+            self._note(
+                f"engine.workers: {wanted}, but phase {job.phase!r} has {room}: a worker has {job.resources.gpus:g} of"
+                " this machine's GPUs for itself (engine.resources)"
+            )
         return min(most for most in (wanted, room, job.max_local_workers) if most is not None)

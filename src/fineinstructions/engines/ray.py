@@ -21,6 +21,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from fineinstructions import __version__
+from fineinstructions.backends.serve_config import KEY_VARIABLE
 from fineinstructions.config import Config
 from fineinstructions.engines.crew import Crew, Death, Hand
 from fineinstructions.engines.resources import Resources, thread_environment
@@ -343,4 +344,6 @@ def _fitting(node: Mapping[str, float], resources: Resources) -> int:
 
 
 def _passed_on(environment: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
-    return {n: v for n, v in environment.items() if any(fnmatch.fnmatchcase(n, p) for p in patterns)}
+    """Variables that workers get as well; the key of servers that this run starts always is one."""
+    wanted = [*patterns, KEY_VARIABLE]
+    return {n: v for n, v in environment.items() if any(fnmatch.fnmatchcase(n, p) for p in wanted)}

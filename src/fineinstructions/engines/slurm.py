@@ -11,6 +11,7 @@ tried again.
 
 import dataclasses
 import json
+import math
 import shutil
 import socket
 import sys
@@ -209,7 +210,7 @@ class SlurmEngine:
             f"--cpus-per-task={wanted.cpus * times}",
         ]
         if wanted.gpus:
-            options.append(f"--gres=gpu:{wanted.gpus * times}")
+            options.append(f"--gres=gpu:{math.ceil(wanted.gpus * times)}")
         if wanted.memory:
             options.append(f"--mem={-(-wanted.memory * times // (1 << 20))}M")
         named = {

@@ -83,7 +83,7 @@ def _do_share(job: Job[Any, Any], specs: list[UnitSpec], num_workers: int, journ
         raise_for(report)
 
     with Staff() as staff:
-        room = staff.room(job.resources)
+        room = staff.room(job)
         crew = Crew(job, staff, num_workers if room is None else min(num_workers, room), take, journal.opened)
 
         def end_soon(*_: object) -> None:

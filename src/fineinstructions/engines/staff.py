@@ -22,7 +22,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from fineinstructions.engines.crew import Death, Hand
-from fineinstructions.engines.resources import Resources, thread_environment, visible_gpus
+from fineinstructions.engines.resources import Gpus, Resources, thread_environment, visible_gpus
 from fineinstructions.engines.worker import Job, Report, serve
 from fineinstructions.errors import ConfigError
 from fineinstructions.runs.specs import UnitSpec
@@ -57,28 +57,27 @@ class Staff:
         self.end(self._idle)
         self._idle = []
 
-    def room(self, resources: Resources) -> int | None:
-        """How many workers have room beside each other; ``None`` where nothing limits them.
+    def room(self, job: Job[Any, Any]) -> int | None:
+        """How many workers of a job have room beside each other; ``None`` where nothing limits them.
 
         Raises:
             ConfigError: If there are not even the GPUs for one.
         """
-        if not resources.gpus:
+        wanted = job.resources.gpus
+        if not wanted:
             return None
-        if len(self._gpus) < resources.gpus:
+        room = self._gpus.room(wanted, job.other_gpus)
+        if not room:
+            shown = len(self._gpus) - len(job.other_gpus)
             raise ConfigError(
-                f"engine.resources: a worker is to have {resources.gpus} GPUs, but this machine shows"
-                f" {len(self._gpus)}; lower `gpus`, or look at CUDA_VISIBLE_DEVICES and nvidia-smi"
+                f"engine.resources: a worker is to have {wanted:g} GPUs, but this machine shows {shown}; lower `gpus`,"
+                " or look at CUDA_VISIBLE_DEVICES and nvidia-smi"
             )
-        return len(self._gpus) // resources.gpus
+        return room
 
     @cached_property
-    def _gpus(self) -> tuple[str, ...]:
-        return tuple(visible_gpus())
-
-    @cached_property
-    def _free_gpus(self) -> list[str]:
-        return list(self._gpus)
+    def _gpus(self) -> Gpus:
+        return Gpus(visible_gpus())
 
     def hire(self, job: Job[Any, Any]) -> Worker:
         """A worker that builds the models of a job: an idle one, or else a new one.
@@ -89,20 +88,21 @@ class Staff:
         while self._idle:
             worker = self._idle.pop()
             has_closed = _has_closed(worker)
-            if has_closed and worker.resources == job.resources:
+            if has_closed and worker.resources == job.resources and not set(worker.gpus) & set(job.other_gpus):
                 worker.ready = False
                 break
             if not has_closed:
                 worker.process.kill()
             self.end([worker])
         else:
-            worker = self._start(job.resources)
+            worker = self._start(job)
         with suppress(OSError):  # It is dead; its pipe tells so when it is read next.
             worker.pipe.send(job)
         return worker
 
-    def _start(self, resources: Resources) -> Worker:
-        gpus = tuple(self._free_gpus.pop(0) for _ in range(resources.gpus))
+    def _start(self, job: Job[Any, Any]) -> Worker:
+        resources = job.resources
+        gpus = self._gpus.take(resources.gpus, job.other_gpus) if resources.gpus else ()
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
@@ -125,7 +125,7 @@ class Staff:
             except (EOFError, OSError):
                 worker.process.join()
                 worker.pipe.close()
-                self._free_gpus.extend(worker.gpus)
+                self._gpus.give_back(worker.gpus, worker.resources.gpus)
                 yield worker, Death(f"exit code {worker.process.exitcode}")
 
     def take_back(self, workers: Sequence[Worker]) -> None:
@@ -147,7 +147,7 @@ class Staff:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-            self._free_gpus.extend(worker.gpus)
+            self._gpus.give_back(worker.gpus, worker.resources.gpus)
 
 
 def _has_closed(worker: Worker) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from fineinstructions.engines.worker import Report
-from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
+from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError, counted
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.packing import Packer
 from fineinstructions.runs.specs import WHOLE_CORPUS, UnitSpec, num_rows, ordinals
@@ -135,7 +135,9 @@ class Tally:
         self.outcome.num_deaths = num_deaths
         self.outcome.seconds = time.monotonic() - self._began
         if self.outcome.num_pending:
-            raise PendingError(f"{self.outcome.num_pending} units of phase {self._phase!r} wait for answers")
+            raise PendingError(
+                f"phase {self._phase!r}: {counted(self.outcome.num_pending, 'unit')} without all answers"
+            )
         return self.outcome
 
     def _set_aside(self, spec: UnitSpec, report: Report) -> None:

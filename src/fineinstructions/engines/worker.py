@@ -72,6 +72,8 @@ class Job(Generic[M, C]):
     resources: Resources = field(default_factory=Resources)
     max_local_workers: int | None = None
     """Most workers on this machine, where each would hold a large model."""
+    other_gpus: tuple[str, ...] = ()
+    """GPUs of this machine that workers with GPUs leave alone, because a server has them."""
     lease: str = ""
     """Token of the lease under which units may be committed; empty for workers that die with the lease's holder."""
     asks_servers: bool = False

@@ -6,6 +6,7 @@ rarely.
 
 from collections.abc import Mapping, Sequence
 
+from fineinstructions.errors import counted
 from fineinstructions.markdown import Markdown, code, inert, table
 from fineinstructions.pairs.calibrate import MAIN_FIGURES, Agreement, Figure
 
@@ -36,12 +37,14 @@ def meaning(name: str) -> str:
 
 def summary(found: Agreement) -> str:
     """What was judged, in one line."""
-    parts = [f"{found.num_judged:,} of {found.num_rows:,} rows judged ({found.num_answers:,} answers)"]
+    parts = [
+        f"{found.num_judged:,} of {counted(found.num_rows, 'row')} judged ({counted(found.num_answers, 'answer')})"
+    ]
     if found.layout == "pairwise":
-        parts.append(f"{found.num_ties:,} ties")
-    parts.append(f"{sum(found.unscored.values()):,} answers without a score{_counts(found.unscored)}")
+        parts.append(counted(found.num_ties, "tie"))
+    parts.append(f"{counted(sum(found.unscored.values()), 'answer')} without a score{_counts(found.unscored)}")
     if found.left_out:
-        parts.append(f"{sum(found.left_out.values()):,} rows left out{_counts(found.left_out)}")
+        parts.append(f"{counted(sum(found.left_out.values()), 'row')} left out{_counts(found.left_out)}")
     return ", ".join(parts)
 
 

@@ -139,7 +139,10 @@ def _loading(more_tables: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _making(run: RunFolder, made_with: Sequence[MadeWith], models: Tally) -> Iterator[str]:
-    rows = [(m.role, m.name, m.revision or "-", m.licence) for m in made_with]
+    rows = [
+        (m.role, f"{m.name} (served as {m.served_as})" if m.served_as else m.name, m.revision or "-", m.licence)
+        for m in made_with
+    ]
     yield from table(("stage", "model or bank", "revision", "licence"), rows)
     yield "\nAs every pair's `models` names them, with the digests of their prompts:\n"
     yield from table(("models", "pairs"), tally_rows(models, code))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Pair, R, Rejection, from_table
+from fineinstructions.runs import RunFolder, funnel
 
 
 def parts(run_dir: Path, name: str) -> list[Path]:
@@ -65,9 +66,10 @@ def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reaso
         Rejections in the order of the draw.
 
     Raises:
-        ConfigError: If the run has not been merged yet.
+        ConfigError: If the run has not been merged yet, or has no such stage.
     """
     files = parts(run_dir, "rejected")
+    _require_stage(run_dir, stage)
     keys: list[str] = []
     groups: list[tuple[str, str]] = []
     kept: list[int] = []
@@ -87,6 +89,13 @@ def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reaso
         met[groups[i]] += 1
     drawn = sorted(rounds, key=lambda item: item[0])[:count]  # a stable sort: hash order within a round
     return _rows(files, [place for _, place in drawn], Rejection)
+
+
+def _require_stage(run_dir: Path, stage: str) -> None:
+    """Refuse a stage that this run has not."""
+    known = list(dict.fromkeys(figures.stage for figures in funnel(RunFolder.open(run_dir))))
+    if stage and stage not in known:
+        raise ConfigError(f"--stage {stage}: no such stage in this run; it has {', '.join(known)}")
 
 
 def find_pair(run_dir: Path, pair_id: str) -> Pair:

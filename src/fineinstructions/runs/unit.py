@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
-from fineinstructions.errors import DataError, PendingError
+from fineinstructions.errors import DataError, PendingError, counted
 from fineinstructions.records import PENDING, Rejection
 from fineinstructions.runs.durable import beside, replace_folder
 from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
@@ -222,7 +222,7 @@ class Unit:
         """
         num_pending = sum(account.failed.get(PENDING, 0) for account in self._stages.values())
         if num_pending:
-            raise PendingError(f"{num_pending} records of unit {self.spec.folder_name} wait for answers")
+            raise PendingError(f"unit {self.spec.folder_name}: {counted(num_pending, 'record')} without an answer")
         for stage, account in self._stages.items():
             if self._unfinished[stage]:
                 raise DataError(f"stage {stage!r} was not read to its end; commit only after its last record")
