@@ -1,8 +1,10 @@
 """Servers that are full, fail, or answer for each other."""
 
 import concurrent.futures
+import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from chat_requests import error_of, request, settings, upper
@@ -11,6 +13,7 @@ from fineinstructions.backends.allotments import Allotments
 from fineinstructions.backends.llm import ChatClient, ChatError, LlmConfig
 from fineinstructions.backends.office import office_of_process
 from fineinstructions.backends.scripted_server import ScriptedServer
+from fineinstructions.backends.turns import begin_turn
 from fineinstructions.errors import BackendError
 
 CHAT = "/v1/chat/completions"
@@ -179,3 +182,37 @@ def test_stages_that_share_some_servers_all_get_their_turn() -> None:
         assert not first[-1].done()
         assert all(future.result(60).text for future in (*first, *second))
         assert shared.max_in_flight <= 2
+
+
+def test_what_was_begun_first_is_asked_first() -> None:
+    """Work units that are open together end one after the other, so that not all of their ends leave slots empty."""
+    order: list[str] = []
+
+    def brain(body):
+        order.append(body["messages"][0]["content"])
+        return "ok"
+
+    def unit(name: str, is_begun: threading.Event, may_ask: threading.Event) -> list[concurrent.futures.Future[Any]]:
+        begin_turn()
+        is_begun.set()
+        assert may_ask.wait(60)
+        return [client.submit(request(f"{name} {n}")) for n in range(20)]
+
+    with (
+        ScriptedServer(brain, latency_seconds=0.01) as server,
+        ChatClient(settings(server, max_in_flight=1)) as client,
+        concurrent.futures.ThreadPoolExecutor(2) as threads,
+    ):
+        gates = [(threading.Event(), threading.Event()) for _ in range(2)]
+        first = threads.submit(unit, "first", *gates[0])
+        assert gates[0][0].wait(60)
+        second = threads.submit(unit, "second", *gates[1])
+        for _, may_ask in reversed(gates):  # the second asks before the first, and yet comes after it
+            may_ask.set()
+            concurrent.futures.wait([second] if may_ask is gates[1][1] else [first], 60)
+        concurrent.futures.wait([*first.result(), *second.result()], 60)
+    last_of_first = max(n for n, text in enumerate(order) if text.startswith("first"))
+    asked_before = sum(text.startswith("second") for text in order[:last_of_first])
+    assert asked_before < 20, "only while the first had not asked yet"
+    assert [text for text in order if text.startswith("first")] == [f"first {n}" for n in range(20)]
+    assert order[-1] == "second 19"

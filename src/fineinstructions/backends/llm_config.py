@@ -149,9 +149,13 @@ class LlmConfig(Config):
 
     @property
     def ahead(self) -> int:
-        """Requests that one stream of records starts ahead of the one it waits for."""
+        """Requests that one stream of records starts ahead of the one it waits for.
+
+        Results are handed on in order, and while one reply is slow, those behind it come in: with exponential waits
+        and a full window of 64, about four windows of them.
+        """
         many = self.engine == "server" and self.serve is None  # a run starts one server for a model
-        return 2 * self.max_in_flight * (len(self.addresses) if many else 1)
+        return 4 * self.max_in_flight * (len(self.addresses) if many else 1)
 
 
 def without_secrets(address: str) -> str:

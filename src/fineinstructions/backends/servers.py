@@ -11,12 +11,12 @@ if there were only one. The jitter of waits depends on the request, never on cha
 
 import asyncio
 import hashlib
+import heapq
+import itertools
 import json
 import math
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fineinstructions.backends.capabilities import ModelFacts, listed_facts
@@ -32,6 +32,7 @@ from fineinstructions.backends.endpoint import (
 )
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.backends.office import Line
+from fineinstructions.backends.turns import this_turn
 from fineinstructions.backends.wire import CHAT, EMBEDDINGS, MODELS
 from fineinstructions.errors import BackendError
 
@@ -40,18 +41,25 @@ FIRST_CONTACT_RETRIES = 3
 
 UNREACHABLE_POLL_SECONDS = 0.5
 """How often a server that is waited for is tried."""
+_NOBODY = (math.inf, math.inf)
+
 MODEL_LIST_RETRIES = 2
 """Further attempts to list a server's models: some answer that with an error always."""
 
 
-@dataclass(slots=True)
-class _Turn:
-    """A request that waits for a slot."""
+@dataclass(order=True, slots=True)
+class _Waiting:
+    """A request that waits for a slot; the order is that of serving."""
 
-    endpoint: "asyncio.Future[Endpoint]"
-    avoided: Endpoint | None
+    turn: int
+    """Of the work that it belongs to."""
+    number: int
+    endpoint: "asyncio.Future[Endpoint]" = field(compare=False)
+    avoided: Endpoint | None = field(compare=False)
     """Where it failed last."""
-    since: float
+
+
+_numbers = itertools.count()
 
 
 class Pool:
@@ -64,15 +72,15 @@ class Pool:
 
     def __init__(self, endpoints: Sequence[Endpoint], on_free: Callable[[], None]) -> None:
         self.endpoints = tuple(endpoints)
-        self.waits_since = math.inf
-        """When the first of the waiting requests came."""
+        self.first_waiting: tuple[float, float] = _NOBODY
+        """Place of the first request that waits, among those of all pools."""
         self._on_free = on_free
         self._num_noted = 0
         self._refusals: dict[Endpoint, BackendError] = {}
         """What servers say to every request."""
         self.fatal: BackendError | None = None
         """Why nothing is sent any more."""
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: list[_Waiting] = []
         self._alarm: asyncio.TimerHandle | None = None
 
     async def retried(
@@ -153,23 +161,23 @@ class Pool:
         """
         self.fatal = self.fatal or error
         while self._waiting:
-            turn = self._waiting.popleft().endpoint
-            if not turn.done():
-                turn.set_exception(self.fatal)
+            waiting = self._waiting.pop()
+            if not waiting.endpoint.done():
+                waiting.endpoint.set_exception(self.fatal)
         self._note_waiting()
         return self.fatal
 
     def wake(self) -> None:
-        """Give slots that are free to requests that wait, first come, first served."""
+        """Give slots that are free to requests that wait: those of the earliest turn first, then as they came."""
         while self._waiting:
-            turn = self._waiting[0]
-            if not turn.endpoint.done():
-                endpoint = self._choice(turn.avoided)
+            first = self._waiting[0]
+            if not first.endpoint.done():
+                endpoint = self._choice(first.avoided)
                 if endpoint is None:
                     break
                 endpoint.gate.begin()
-                turn.endpoint.set_result(endpoint)
-            self._waiting.popleft()
+                first.endpoint.set_result(endpoint)
+            heapq.heappop(self._waiting)
         self._note_waiting()
         self._set_alarm()
 
@@ -177,14 +185,14 @@ class Pool:
         """Wait for a slot; gives the server that it is taken at."""
         if self.fatal is not None:
             raise self.fatal
-        turn: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Turn(turn, avoided, time.monotonic()))
+        given: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, _Waiting(this_turn(), next(_numbers), given, avoided))
         self.wake()
         try:
-            return await turn
+            return await given
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().gate.end()
+            if given.done() and not given.cancelled() and given.exception() is None:
+                given.result().gate.end()
                 self._on_free()
             raise
 
@@ -199,7 +207,7 @@ class Pool:
     def _note_waiting(self) -> None:
         more = len(self._waiting) - self._num_noted
         self._num_noted += more
-        self.waits_since = self._waiting[0].since if self._waiting else math.inf
+        self.first_waiting = (self._waiting[0].turn, self._waiting[0].number) if self._waiting else _NOBODY
         for endpoint in self.endpoints:
             endpoint.gate.waiting += more
             endpoint.gate.look()
@@ -337,8 +345,8 @@ class Servers:
         }
 
     def _wake(self) -> None:
-        """Hand out slots, first to the pool whose first request has waited longest: pools may share servers."""
-        for pool in sorted(self._pools.values(), key=lambda pool: pool.waits_since):
+        """Hand out slots, first to the pool whose first request comes first: pools may share servers."""
+        for pool in sorted(self._pools.values(), key=lambda pool: pool.first_waiting):
             pool.wake()
 
     def _pool(self, addresses: tuple[str, ...], llm: LlmConfig) -> Pool:

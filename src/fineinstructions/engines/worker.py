@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.backends.office import join_office, office_trouble
+from fineinstructions.backends.turns import begin_turn
 from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
 from fineinstructions.parquet import leave_pandas_out
@@ -200,6 +201,7 @@ def execute(job: Job[M, C], models: M, spec: UnitSpec, again: bool = False) -> R
         again: Whether a worker died over it, who may have stored replies of models.
     """
     began = time.monotonic()
+    begin_turn()
     try:
         if again:
             models.look_again()
