@@ -34,7 +34,7 @@ VICTIMS: tuple[Victim, ...] = ("driver", "worker", "every worker", "server")
 TABLES = ("pairs", "matches", "templates", "rejected")
 WORKERS = 2
 WINDOW = 16
-"""Requests under way per worker process."""
+"""Requests under way at the server, over all workers."""
 LATENCY_SECONDS = 0.05
 MARK = "FINEINSTRUCTIONS_STRUCK_RUN"
 """Variable that every process of a run inherits, by which those that outlive it are found."""

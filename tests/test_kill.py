@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pipeline_inputs import call, command, content, take_documents, write_recipe
-from strikes import VICTIMS, WINDOW, WORKERS, Struck, strike, undisturbed
+from strikes import VICTIMS, WINDOW, Struck, strike, undisturbed
 
 TABLES = ("pairs", "matches", "templates", "rejected")
 MAX_PROBES = 10
@@ -101,5 +101,5 @@ def test_driver_workers_and_server_killed_in_the_middle_of_their_calls(tmp_path:
         assert len(runs) < 12, "runs were over before they could be struck"
         runs.append(strike(len(runs), 1, whole, tmp_path / f"struck-{len(runs)}"))
         assert runs[-1].problems == []
-        at_risk = sum(WINDOW * WORKERS for blow in runs[-1].blows if blow.victim != "server")
+        at_risk = sum(WINDOW for blow in runs[-1].blows if blow.victim != "server")
         assert runs[-1].wasted_calls <= at_risk + MAX_PROBES

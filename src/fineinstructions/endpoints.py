@@ -88,7 +88,7 @@ def record_endpoints(setup: Setup, stages: Collection[str], note: Callable[[str]
     for stage, llm in missing.items():
         if is_another(llm.model, entries[stage]["answers_as"]):
             note(
-                f"{stage}: {' '.join(llm.addresses)} was asked for {llm.model!r} and answers as"
+                f"{stage}: {', '.join(llm.addresses)} was asked for {llm.model!r} and answers as"
                 f" {entries[stage]['answers_as']!r}; the pairs will name the model that was asked for, so look which"
                 " one is served"
             )
