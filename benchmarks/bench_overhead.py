@@ -6,7 +6,8 @@ The run is started as a user starts it; its figure is the processor time of all 
 importing modules included. The stages are `bare_stages.py`: the same functions in one process, whose start-up is left
 out. Both take turns, and both must keep the same pairs. Two tiers: the embedded one, and language models at a scripted
 server, which has a process of its own that is not counted. Short documents (`short_documents`) come in two numbers:
-what grows from the smaller to the larger is the overhead at scale, the rest is start-up.
+what grows from the smaller to the larger is the overhead at scale, the rest is start-up. They are so short that little
+is done to each; the given documents as they are stand beside them.
 """
 
 import argparse
@@ -30,6 +31,8 @@ from short_documents import write_short_documents
 BARE = Path(__file__).with_name("bare_stages.py")
 TIERS = ("embedded", "language models")
 WANTED = 1.15
+AS_THEY_ARE = 0
+"""Stands for the given documents in the place of a number of short ones."""
 
 Found = dict[tuple[str, int], list[tuple[float, float]]]
 """Processor time of the run and of the bare stages, turn by turn, by tier and number of documents."""
@@ -58,7 +61,7 @@ def main() -> None:
         numbers = {TIERS[0]: arguments.embedded, TIERS[1]: arguments.asked}
         for tier in TIERS:  # compiles modules, which an installation has done before
             turn_of(tier, numbers[tier][0], address, folder, arguments, -1)
-        sizes = [(tier, number) for tier in TIERS for number in numbers[tier]]
+        sizes = [*((tier, number) for tier in TIERS for number in numbers[tier]), (TIERS[0], AS_THEY_ARE)]
         found: Found = {size: [] for size in sizes}
         for turn in range(arguments.turns):
             for tier, number in sizes:
@@ -70,7 +73,7 @@ def main() -> None:
 
 def recipe(tier: str, number: int, address: str, folder: Path, arguments: argparse.Namespace) -> Path:
     """A recipe file over so many short documents."""
-    documents = folder / f"short-{number}.parquet"
+    documents = arguments.documents if number == AS_THEY_ARE else folder / f"short-{number}.parquet"
     if not documents.exists():
         write_short_documents(arguments.documents, number, 0, documents)
     sections: dict[str, Any] = {
@@ -125,17 +128,18 @@ def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator
         f"{len(next(iter(found.values())))} turns; every turn kept the same pairs both ways."
     )
     yield ""
-    yield "| tier | short documents | CPU seconds, run | CPU seconds, bare stages | ratio |"
+    yield "| tier | documents | CPU seconds, run | CPU seconds, bare stages | ratio |"
     yield "| --- | --- | --- | --- | --- |"
     for (tier, number), turns in found.items():
         ratios = [run / bare for run, bare in turns]
         seconds = " | ".join(_spread([turn[side] for turn in turns], 1) for side in (0, 1))
-        yield f"| {tier} | {number:,} | {seconds} | {_spread(ratios, 2)} |"
+        what = "as they are" if number == AS_THEY_ARE else f"{number:,} short"
+        yield f"| {tier} | {what} | {seconds} | {_spread(ratios, 2)} |"
     yield ""
     yield f"| tier | ratio of what {_growth(arguments)} more documents cost | start-up, CPU seconds |"
     yield "| --- | --- | --- |"
     for tier in TIERS:
-        small, large = (turns for (name, _), turns in found.items() if name == tier)
+        small, large = (turns for (name, number), turns in found.items() if name == tier and number != AS_THEY_ARE)
         slopes = [(lr - sr) / (lb - sb) for (sr, sb), (lr, lb) in zip(small, large, strict=True)]
         starts = [sr - slope * sb for (sr, sb), slope in zip(small, slopes, strict=True)]
         yield f"| {tier} | {_spread(slopes, 2)} | {_spread(starts, 1)} |"

@@ -11,7 +11,7 @@ documents: the published instantiation prompt with one template. Ours is `finein
 which also finds the excerpts of every reply in its document and judges the pair; the others store replies
 (`peers/*_client.py`). All have one window of the same size. Each is killed (SIGKILL, all of its processes at once) when
 the server has had half of the requests, and started again with the same command: rows that are missing or double in the
-output are counted, and calls beyond one for each row. Then they take turns, undisturbed.
+output are counted, and calls beyond one for each row of the output. Then they take turns, undisturbed.
 """
 
 import argparse
@@ -169,7 +169,7 @@ def measure_kill(command: list[str], server: Server, number: int, out: Path) -> 
     return {
         "calls_before": int(before["calls"]),
         "calls_again": int(after["calls"]),
-        "wasted": int(before["calls"] + after["calls"]) - number,
+        "wasted": int(before["calls"] + after["calls"]) - len(found),
         "lost": number - len(found),
         "doubled": sum(times - 1 for times in found.values()),
         "ended": ended,
