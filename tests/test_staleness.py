@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from fineinstructions.config import from_mapping
-from fineinstructions.embedded.relations import RelationGate
 from fineinstructions.errors import ConfigError
 from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
@@ -51,7 +50,7 @@ def test_other_rules_of_the_gate_make_the_candidates_stale(
     tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digests(config, tmp_path)
-    monkeypatch.setattr(RelationGate, "digest", "another")
+    monkeypatch.setattr("fineinstructions.staleness.gate_digest", lambda: "another")
     after = digests(config, tmp_path)
     assert {phase for phase in before if before[phase] != after[phase]} == {"candidates"}
 
