@@ -24,6 +24,8 @@ import watching
 import yaml
 from short_documents import write_short_documents
 
+from fineinstructions.runs import RunFolder
+
 RUNS = ("first", "large", "again")
 MEGABYTE = 1e6
 
@@ -89,7 +91,7 @@ def measure(name: str, number: int, bank: Path, arguments: argparse.Namespace) -
         "status_peak": status.peak_anonymous,
         "verify_cpu_seconds": verify.cpu_seconds,
         "verify_peak": verify.peak_anonymous,
-        "units": len(json.loads((out / "plan" / "pairs.json").read_text(encoding="utf-8"))),
+        "units": len(RunFolder.open(out).planned("pairs") or ()),
         **{table: sum(pq.read_metadata(part).num_rows for part in (out / table).glob("*.parquet"))
            for table in ("matches", "pairs", "rejected")},
         "phases": phases(out, cost, began),
