@@ -44,7 +44,7 @@ def awkward_documents() -> dict[str, str]:
     return texts
 
 
-def write_recipe(folder: Path, documents: Path, **sections: Any) -> Path:
+def write_recipe(folder: Path, documents: Path | str, **sections: Any) -> Path:
     """A recipe over half of the example queries and some documents, with small work units."""
     recipe = {
         "queries": {"path": str(EXAMPLES / "queries.parquet"), "limit": 4000},

@@ -15,8 +15,8 @@ from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.forecast import forecast
 from fineinstructions.phases import Models
-from fineinstructions.pipeline import _asks_a_server, as_config, verify
-from fineinstructions.recipe import RunConfig
+from fineinstructions.pipeline import _asks_a_server, verify
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE
 from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases

@@ -42,7 +42,7 @@ TOOLS = {
         "backends",
         "embedded",
     ),
-    *("engines", "runs"),
+    *("engines", "runs", "stores"),
 }
 ROOMS = {"templates", "matches", "pairs", "corpus", "silver", "review"}
 HALLWAYS = {
@@ -76,6 +76,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 HEAVY = {"torch", "openai", "faiss", "pandas", "scipy", "sklearn", "rensa", "py3langid", "pyarrow.dataset", "httpx2"}
 HEAVY |= {"ray", "transformers", "sentence_transformers", "tiktoken", "tokenizers", "datasets"}
+HEAVY |= {"s3fs", "gcsfs", "huggingface_hub"}
 IMPORT_NAMES = {"faiss-cpu": "faiss", "pyyaml": "yaml", "types-PyYAML": "yaml"}
 """Distributions whose import name differs from their own."""
 

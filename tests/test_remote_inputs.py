@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from gs_server import serve_gs
 from object_store import serve
 
 ROWS = [{"id": f"d{number}", "text": f"text number {number}"} for number in range(300)]
@@ -30,15 +31,22 @@ print(json.dumps(found))
 
 @pytest.mark.extra
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl", "*.jsonl", ""])
-@pytest.mark.parametrize(("package", "root"), [("huggingface_hub", "hf://datasets/jo/cats"), ("s3fs", "s3://cats")])
+@pytest.mark.parametrize(
+    ("package", "root"),
+    [("huggingface_hub", "hf://datasets/jo/cats"), ("s3fs", "s3://cats"), ("gcsfs", "gs://bucket/cats")],
+)
 def test_a_remote_folder_is_read_whole(tmp_path: Path, package: str, root: str, name: str) -> None:
     """In a process of its own, because both filesystems read their settings once and keep their listings."""
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     pq.write_table(pa.Table.from_pylist(ROWS[:100]), tmp_path / "rows.parquet")
     lines = "".join(json.dumps(row) + "\n" for row in ROWS[100:]).encode()
-    with serve({"rows.jsonl": lines, "rows.parquet": (tmp_path / "rows.parquet").read_bytes()}) as address:
+    files = {"rows.jsonl": lines, "rows.parquet": (tmp_path / "rows.parquet").read_bytes()}
+    with serve(files) as address, serve_gs({f"cats/{name}": content for name, content in files.items()}) as bucket:
         settings = {
+            "STORAGE_EMULATOR_HOST": bucket.address,
+            "FSSPEC_GS_TOKEN": "anon",
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             "HF_ENDPOINT": address,
             "HF_HOME": str(tmp_path / "hub"),
             "HF_HUB_DISABLE_XET": "1",

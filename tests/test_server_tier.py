@@ -29,9 +29,9 @@ from pipeline_inputs import (
 )
 
 import fineinstructions
-from fineinstructions import pipeline
 from fineinstructions.backends.scripted_brain import echo
 from fineinstructions.backends.scripted_server import ScriptedServer, seeded_faults
+from fineinstructions.recipe import as_config
 from fineinstructions.trial import try_document
 
 pytestmark = pytest.mark.xdist_group("server_tier")
@@ -220,7 +220,7 @@ def test_no_connection_outlives_its_work(tmp_path: Path, recipe: Path) -> None:
         changes = [f"llm.base_url={server.base_url}", "engine.workers=0", "queries.limit=5"]
         fineinstructions.build_templates(recipe, tmp_path / "bank", overrides=changes)
         assert not any(thread.name == "chat-client" for thread in threading.enumerate())
-        config = pipeline.as_config(recipe, changes)
+        config = as_config(recipe, changes)
         trial = try_document(
             "Rivers carry sand until they slow down.", query="How do rivers carry sand?", recipe=config
         )

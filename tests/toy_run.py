@@ -64,6 +64,7 @@ class Toy:
     words: int = 3
     seconds: float = 0.0
     """Pause per document, so that there is something to kill."""
+    lease_seconds: float = 120.0
     redo: bool = False
     retry_failed: bool = False
     pack: tuple[int, int] | None = None
@@ -280,7 +281,7 @@ def run_toy(
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
     settings_file(run.root).write_text(as_argument(toy), encoding="utf-8")
     outcomes = []
-    with run.lease(), packing_of(toy), engine_of(toy, run, note) as engine:
+    with run.lease(store_seconds=toy.lease_seconds), packing_of(toy), engine_of(toy, run, note) as engine:
         specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
         for phase in ("matches", "pairs"):
             todo = run.todo(phase, specs, retry_failed=toy.retry_failed)

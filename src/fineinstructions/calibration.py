@@ -12,13 +12,12 @@ from typing import Any
 
 from fineinstructions.backends.model_folder import CALIBRATION_FILE, ModelFolder
 from fineinstructions.config import from_mapping
-from fineinstructions.documents import documents_of
+from fineinstructions.documents import documents_reader
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.calibrate import CalibrateConfig, Calibration, LabelledPair, ScoredPair, calibrate, score
 from fineinstructions.phases import Models
-from fineinstructions.pipeline import as_config
 from fineinstructions.readers import SourceConfig, read_rows
-from fineinstructions.recipe import RunConfig
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import Document, Pair, Template
 from fineinstructions.runs import RunFolder
 from fineinstructions.setup import Setup
@@ -72,10 +71,10 @@ def labelled_in_run(run: RunFolder, min_score: int) -> Iterator[LabelledPair]:
     """
     if not any(phase.name == "pairs" for phase in run.phases) or run.planned("pairs") is None:
         raise ConfigError(f"{run.root}: has no judged pairs; finish the run first with 'fineinstructions run'")
-    setup = _setup(run)
+    read = documents_reader(_setup(run))
     descriptions = {t.template_id: t.compatible_document_description for t in run.records("templates", Template)}
     for spec in run.planned("pairs") or ():
-        texts = {d.document_id: d.text for d in documents_of(spec, setup) if isinstance(d, Document)}
+        texts = {d.document_id: d.text for d in read(spec) if isinstance(d, Document)}
         for pair in run.unit_records("pairs", spec, Pair):
             yield LabelledPair(descriptions[pair.template_id], texts[pair.document_id], pair.judge_score >= min_score)
 

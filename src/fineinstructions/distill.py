@@ -30,9 +30,9 @@ from fineinstructions.pairs.compatibility import CompatibilityJudge, PromptedCom
 from fineinstructions.pairs.judge import too_low, too_low_score
 from fineinstructions.pairs.window import document_window
 from fineinstructions.phases import DocumentChunks, Models
-from fineinstructions.pipeline import Driver, RunResult, as_config
+from fineinstructions.pipeline import Driver, RunResult
 from fineinstructions.progress import Progress, Silent
-from fineinstructions.recipe import RunConfig
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import (
     Compatibility,
     Document,
@@ -45,6 +45,7 @@ from fineinstructions.records import (
 )
 from fineinstructions.review.card import write_card
 from fineinstructions.runs import Phase, Unit, UnitSpec, read_table, single_unit
+from fineinstructions.runs.places import run_root
 from fineinstructions.setup import Setup
 from fineinstructions.silver import embedder, genericizer, instantiator
 from fineinstructions.silver.rows import PHASES, REJECTED, TABLES, TRAIN, VALIDATION, InstantiatorRow
@@ -60,6 +61,7 @@ def distill(
     redo: bool = False,
     retry_failed: bool = False,
     progress: Progress | None = None,
+    work: str | Path | None = None,
 ) -> RunResult:
     """Make silver data for the students; continue where an earlier call stopped.
 
@@ -68,8 +70,8 @@ def distill(
     config = as_config(recipe, overrides)
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
-    driver = _Distilling(config, Path(out), redo, retry_failed, progress or Silent())
-    with driver.folder.lease(), driver.engine:
+    driver = _Distilling(config, run_root(out, work), redo, retry_failed, progress or Silent())
+    with driver.lease, driver.engine:
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)

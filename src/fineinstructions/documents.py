@@ -6,7 +6,7 @@ The decision a reader would question: the documents of a unit are read from the 
 their text, because reading costs less than storing every text twice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.readers import DocumentsConfig, read_documents
 from fineinstructions.records import Document, Rejection, content_id
 from fineinstructions.runs import UnitSpec, plan_units
+from fineinstructions.runs.remote import store_of
 from fineinstructions.runs.specs import Plan
 from fineinstructions.setup import Setup
 from fineinstructions.staging import StagedFile, find_repeated_ids, stage_documents
@@ -37,6 +38,16 @@ def documents_of(spec: UnitSpec, setup: Setup) -> Iterator[Document | Rejection]
         with np.load(marks, allow_pickle=False) as rows:
             repeated = rows.get(spec.path, repeated)
     return read_documents(spec.path, spec.row_start, spec.row_stop, config, repeated)
+
+
+def documents_reader(setup: Setup) -> Callable[[UnitSpec], Iterator[Document | Rejection]]:
+    """Reads the documents of the units of a finished run.
+
+    Of a run on a store, the input may have been converted on another machine: it is converted again where it must be,
+    and a unit is read from where its rows are here.
+    """
+    here = {unit.unit_id: unit for unit in document_units(setup)} if store_of(setup.root) else {}
+    return lambda spec: documents_of(here.get(spec.unit_id, spec), setup)
 
 
 def document_units(setup: Setup) -> Plan:

@@ -23,10 +23,10 @@ from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.endpoint_encoder import CHARS_PER_TOKEN, MAX_BATCH_TEXTS
 from fineinstructions.backends.llm_config import with_overrides
 from fineinstructions.errors import ConfigError
-from fineinstructions.pipeline import as_config, run
+from fineinstructions.pipeline import run
 from fineinstructions.progress import Silent
 from fineinstructions.readers import DocumentsConfig, read_documents, read_rows
-from fineinstructions.recipe import RunConfig
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import Document, Pair, Rejection, Template, as_dict, schema_of, to_table
 from fineinstructions.review.card import CARD_FILE
 from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE

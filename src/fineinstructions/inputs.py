@@ -29,7 +29,7 @@ EXTENSIONS: dict[str, Format] = {
     ".txt": "text",
 }
 COMPRESSIONS = (".gz", ".zst")
-EXTRAS = {"hf": "hf", "s3": "s3", "s3a": "s3"}
+EXTRAS = {"gcs": "gs", "gs": "gs", "hf": "hf", "s3": "s3", "s3a": "s3"}
 """fsspec protocol -> the extra of this package that brings its filesystem."""
 
 PIECE_BYTES = 1 << 20

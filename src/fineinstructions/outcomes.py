@@ -16,18 +16,20 @@ from typing import Any
 from fineinstructions.backends.llm import with_overrides
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.config import from_mapping
-from fineinstructions.documents import documents_of
+from fineinstructions.documents import documents_reader
 from fineinstructions.errors import ConfigError
 from fineinstructions.pairs.judge import too_low_score
 from fineinstructions.parquet import open_parquet
 from fineinstructions.recipe import RunConfig
-from fineinstructions.records import Pair, Rejection, RowOutcome, Template, schema_of
+from fineinstructions.records import Document, Pair, Rejection, RowOutcome, Template, schema_of
 from fineinstructions.review.yields import Attempt, Figures, ModelNames, by_template, never_working
 from fineinstructions.runs import RunFolder, TableWriter, UnitSpec
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, replace_folder
 from fineinstructions.runs.layout import Layout
+from fineinstructions.runs.places import open_run
 from fineinstructions.runs.tables import write_parts
 from fineinstructions.setup import Setup
+from fineinstructions.stores import is_url
 from fineinstructions.templates.index import TemplateIndex, open_index
 
 PRUNED_FILE = "pruned.parquet"
@@ -35,37 +37,39 @@ FROM_A_BANK = "bank"
 """Name for the genericizer of a bank that does not tell what made it."""
 
 
-def attempts_of(paths: Iterable[str | Path]) -> Iterator[Attempt]:
+def attempts_of(paths: Iterable[str | Path], work: str | Path | None = None) -> Iterator[Attempt]:
     """Attempts of runs and of outputs of ``fineinstructions instantiate``, one after the other.
 
     Args:
-        paths: Folders of finished runs, or Parquet files.
+        paths: Folders or URLs of finished runs, or Parquet files.
+        work: Folder of working folders of runs on a store.
 
     Raises:
         ConfigError: If one is neither, or an input file of a run is gone.
     """
-    for path in map(Path, paths):
-        yield from attempts_of_run(path) if path.is_dir() else _attempts_of_rows(path)
+    for path in paths:
+        is_run = is_url(path) or Path(path).is_dir()
+        yield from attempts_of_run(path, work) if is_run else _attempts_of_rows(Path(path))
 
 
-def attempts_of_run(path: Path) -> Iterator[Attempt]:
-    """Attempts of one run, in plan order.
+def attempts_of_run(path: str | Path, work: str | Path | None = None) -> Iterator[Attempt]:
+    """Attempts of one run, in plan order; arguments as `attempts_of`.
 
     Raises:
         ConfigError: If there is no run, it has not come to its pairs, or an input file is gone.
     """
-    run = RunFolder.open(path)
+    run = open_run(path, work)
     specs = run.planned("pairs")
     if specs is None:
         raise ConfigError(f"{path}: has no pairs yet; finish it first with 'fineinstructions run'")
     setup = Setup(from_mapping(run.config, RunConfig, where=str(run.recipe_file)), run.root)
     index = open_index(setup.index_dir, verify=False)
     slots = lru_cache(maxsize=1 << 16)(lambda template_id: _num_slots(index, template_id))
-    models = _models_of(setup.config)
+    models, read = _models_of(setup.config), documents_reader(setup)
     for spec in specs:
         if run.manifest("pairs", spec) is None:
             raise ConfigError(f"{path}: not all pairs are made yet; finish it first with 'fineinstructions run'")
-        yield from _attempts_of_unit(run, spec, setup, models, slots)
+        yield from _attempts_of_unit(run, spec, read(spec), setup, models, slots)
 
 
 def _num_slots(index: TemplateIndex, template_id: str) -> int:
@@ -73,9 +77,13 @@ def _num_slots(index: TemplateIndex, template_id: str) -> int:
 
 
 def _attempts_of_unit(
-    run: RunFolder, spec: UnitSpec, setup: Setup, models: ModelNames, slots: Callable[[str], int]
+    run: RunFolder,
+    spec: UnitSpec,
+    documents: Iterable[Document | Rejection],
+    setup: Setup,
+    models: ModelNames,
+    slots: Callable[[str], int],
 ) -> Iterator[Attempt]:
-    documents = documents_of(spec, setup)
     lengths = _Lengths({d.document_id: len(d.text) for d in documents if not isinstance(d, Rejection)})
     for pair in run.unit_records("pairs", spec, Pair):
         too_low = too_low_score(pair, setup.config.judge)
@@ -192,7 +200,14 @@ class Pruning:
     """Most tried first."""
 
 
-def prune(runs: Sequence[str | Path], out: str | Path, *, min_tries: int = 10, max_yield: float = 0.0) -> Pruning:
+def prune(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    min_tries: int = 10,
+    max_yield: float = 0.0,
+    work: str | Path | None = None,
+) -> Pruning:
     """Write a bank without the templates that (nearly) never become a pair.
 
     Args:
@@ -200,6 +215,7 @@ def prune(runs: Sequence[str | Path], out: str | Path, *, min_tries: int = 10, m
         out: Folder of the bank: ``templates/`` with all that stay, ``pruned.parquet`` with those that go.
         min_tries: Fewest tries that say something about a template; one that was tried less stays.
         max_yield: Largest share of tries that became pairs.
+        work: Folder of working folders of runs on a store.
 
     Raises:
         ConfigError: If `out` exists, a run is not finished, or two runs mean different templates by one id.
@@ -207,7 +223,7 @@ def prune(runs: Sequence[str | Path], out: str | Path, *, min_tries: int = 10, m
     target = Path(out)
     if target.exists():
         raise ConfigError(f"{target}: exists already; choose another --out")
-    figures = by_template(attempt for run in runs for attempt in attempts_of_run(Path(run)))
+    figures = by_template(attempt for run in runs for attempt in attempts_of_run(run, work))
     going = {template_id: figures[template_id] for template_id in never_working(figures, min_tries, max_yield)}
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -216,7 +232,7 @@ def prune(runs: Sequence[str | Path], out: str | Path, *, min_tries: int = 10, m
     counted: Counter[str] = Counter()
 
     def staying() -> Iterator[Template]:
-        for template in _templates_of(runs):
+        for template in _templates_of(runs, work):
             counted["templates"] += 1
             if template.template_id in going:
                 gone[template.template_id] = _pruned(template, going[template.template_id])
@@ -234,11 +250,11 @@ def prune(runs: Sequence[str | Path], out: str | Path, *, min_tries: int = 10, m
     return Pruning(counted["templates"], tried, ordered)
 
 
-def _templates_of(runs: Sequence[str | Path]) -> Iterator[Template]:
+def _templates_of(runs: Sequence[str | Path], work: str | Path | None) -> Iterator[Template]:
     """Templates of all runs, each id once."""
     seen: dict[str, str] = {}
     for path in runs:
-        for template in RunFolder.open(path).published_records("templates", Template):
+        for template in open_run(path, work).published_records("templates", Template):
             if template.template_id not in seen:
                 if len(runs) > 1:
                     seen[template.template_id] = template.template

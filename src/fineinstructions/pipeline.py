@@ -18,9 +18,9 @@ import numpy as np
 
 from fineinstructions import phases as work
 from fineinstructions.artefacts import made_with
-from fineinstructions.config import from_mapping, load, to_plain
+from fineinstructions.config import to_plain
 from fineinstructions.diagnostics import write_diagnostics
-from fineinstructions.documents import REPEATED_FILE, document_units, documents_of
+from fineinstructions.documents import REPEATED_FILE, document_units, documents_reader
 from fineinstructions.endpoints import ASKING, asked_models, batch_round, record_endpoints, runs_here, served_names
 from fineinstructions.engines.engine import open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
@@ -29,7 +29,7 @@ from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
 from fineinstructions.phases import Models, build_models
 from fineinstructions.progress import Progress, Silent
-from fineinstructions.recipe import RunConfig
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import Match, Pair, Rejection, Template
 from fineinstructions.review import lineage
 from fineinstructions.review.card import write_card
@@ -41,11 +41,13 @@ from fineinstructions.runs import (
     StageFigures,
     Unit,
     UnitSpec,
+    describe_parquet,
     funnel,
     plan_units,
     single_unit,
 )
 from fineinstructions.runs import verify as verify_folder
+from fineinstructions.runs.places import fresh_look, open_run, run_root
 from fineinstructions.runs.specs import num_rows
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
@@ -88,7 +90,7 @@ class RunResult:
 
     @property
     def path(self) -> Path:
-        """The run folder."""
+        """The run folder; of a run on a store the working folder."""
         return self.folder.root
 
     def pairs(self) -> Iterator[Pair]:
@@ -108,19 +110,6 @@ class RunResult:
         return funnel(self.folder)
 
 
-def as_config(recipe: RunConfig | dict[str, Any] | str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A recipe given as a path, a mapping or a checked config.
-
-    Raises:
-        ConfigError: If it cannot be read or a setting is wrong.
-    """
-    if isinstance(recipe, RunConfig):
-        return from_mapping(to_plain(recipe), RunConfig, overrides) if overrides else recipe
-    if isinstance(recipe, dict):
-        return from_mapping(recipe, RunConfig, overrides)
-    return load(recipe, RunConfig, overrides)
-
-
 def run(
     recipe: RunConfig | dict[str, Any] | str | Path,
     out: str | Path,
@@ -129,16 +118,18 @@ def run(
     redo: bool = False,
     retry_failed: bool = False,
     progress: Progress | None = None,
+    work: str | Path | None = None,
 ) -> RunResult:
     """Make judged pairs; continue where an earlier call stopped.
 
     Args:
         recipe: Path of a YAML recipe, a mapping, or a config.
-        out: Run folder.
+        out: Run folder, or URL (``s3://``, ``gs://``, ``hf://``) under which the run is kept.
         overrides: ``a.b=value`` strings.
         redo: Whether results that a changed recipe made stale may be dropped and made again.
         retry_failed: Whether units that were set aside, or lost single records to an engine, are tried again.
         progress: Told what goes on; by default nobody.
+        work: Folder of working folders of runs on a store; by default one in the user's cache directory.
 
     Returns:
         The finished run.
@@ -152,8 +143,8 @@ def run(
     config = as_config(recipe, overrides)
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
-    driver = Driver(config, Path(out), redo, retry_failed, progress or Silent())
-    with driver.folder.lease(), driver.engine:
+    driver = Driver(config, run_root(out, work), redo, retry_failed, progress or Silent())
+    with driver.lease, driver.engine:
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
@@ -169,24 +160,26 @@ def build_templates(
     redo: bool = False,
     retry_failed: bool = False,
     progress: Progress | None = None,
+    work: str | Path | None = None,
 ) -> RunResult:
     """Make a template bank from queries: the first half of `run`, for use by other runs.
 
     Args, returns and errors are those of `run`; ``documents`` in the recipe is not looked at.
     """
     config = as_config(recipe, overrides)
-    driver = Driver(config, Path(out), redo, retry_failed, progress or Silent(), bank_only=True)
-    with driver.folder.lease(), driver.engine:
+    driver = Driver(config, run_root(out, work), redo, retry_failed, progress or Silent(), bank_only=True)
+    with driver.lease, driver.engine:
         driver.make_bank()
         driver.publish_bank_rejections()
     return driver.result
 
 
-def verify(path: str | Path) -> list[Finding]:
+def verify(path: str | Path, work: str | Path | None = None) -> list[Finding]:
     """Check a finished run: completeness between and inside stages, digests, and every excerpt against its document.
 
     Args:
-        path: Run folder.
+        path: Run folder, or URL of a run on a store, all of which is read from there again.
+        work: Folder of working folders of runs on a store.
 
     Returns:
         What is wrong; empty for a clean run.
@@ -194,7 +187,11 @@ def verify(path: str | Path) -> list[Finding]:
     Raises:
         ConfigError: If there is no run in the folder, or an input file is gone.
     """
-    folder = RunFolder.open(path)
+    with fresh_look(path, work) as root:
+        return _verify(RunFolder.open(root))
+
+
+def _verify(folder: RunFolder) -> list[Finding]:
     has_pairs = any(phase.name == "pairs" for phase in folder.phases)
     names = {phase.name for phase in folder.phases}
     links = [link for link in LINKS if has_pairs or link[1] in ("genericize", "merge")]
@@ -212,24 +209,25 @@ def verify(path: str | Path) -> list[Finding]:
     )
 
 
-def explain(path: str | Path, pair_id: str) -> Lineage:
+def explain(path: str | Path, pair_id: str, work: str | Path | None = None) -> Lineage:
     """Where a kept pair comes from.
 
     Args:
-        path: Run folder.
+        path: Run folder, or URL of a run on a store.
         pair_id: Id of the pair.
+        work: Folder of working folders of runs on a store.
 
     Raises:
         ConfigError: If there is no such run or pair, or an input file is gone.
     """
-    folder = RunFolder.open(path)
+    folder = open_run(path, work)
     return lineage.explain(folder, pair_id, _reader(folder))
 
 
 def _reader(folder: RunFolder) -> DocumentReader:
     """Reads the documents of a unit, as the run's own recipe says."""
-    setup = open_setup(folder.root)
-    return lambda spec: (d for d in documents_of(spec, setup) if not isinstance(d, Rejection))
+    read = documents_reader(open_setup(folder.root))
+    return lambda spec: (d for d in read(spec) if not isinstance(d, Rejection))
 
 
 class Driver:
@@ -252,6 +250,7 @@ class Driver:
         models = build_models(self.setup)  # only asked which they are, so nothing is opened that must be closed
         phases = bank_phases(config, models) if bank_only else self.phases(models)
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
+        self.lease = self.folder.lease(progress.note, config.output.lease_seconds)
         self.result = RunResult(self.folder)
         self.engine = open_engine(self.folder, config.engine, config.engine.resources.values(), progress.note)
         if config.encoder.engine == "endpoint" and not bank_only:
@@ -378,9 +377,7 @@ class Driver:
 
     def _query_units(self) -> Sequence[UnitSpec]:
         """Row ranges of the cleaned queries."""
-        from fineinstructions.runs import describe_parquet
-
-        path = self.folder.unit_folder("queries", single_unit()) / "query.parquet"
+        path = self.folder.fetched("queries", single_unit()) / "query.parquet"
         return plan_units([describe_parquet(path)], self._config.engine.unit_bytes, self._config.engine.query_unit_rows)
 
 

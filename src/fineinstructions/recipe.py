@@ -3,13 +3,15 @@
 The smallest recipe is two lines, ``queries: {path: ...}`` and ``documents: {path: ...}``.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
 from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.llm_config import LlmConfig
-from fineinstructions.config import Config
+from fineinstructions.config import Config, from_mapping, load, to_plain
 from fineinstructions.engines.engine import LaunchConfig
 from fineinstructions.engines.resources import Resources, visible_gpus
 from fineinstructions.matches.chunk import ChunkConfig
@@ -20,6 +22,7 @@ from fineinstructions.pairs.excerpts import ExcerptsConfig
 from fineinstructions.pairs.instantiate import InstantiateConfig
 from fineinstructions.pairs.judge import JudgeConfig
 from fineinstructions.readers import DocumentsConfig
+from fineinstructions.runs.head import LEASE_SECONDS
 from fineinstructions.silver.choose import DistillConfig
 from fineinstructions.templates.bank import TemplatesConfig
 from fineinstructions.templates.genericize import GenericizeConfig
@@ -71,6 +74,8 @@ class OutputConfig(Config):
     """Most rows in a part file; ``None`` for any number, so that its size decides. Ours."""
     bytes_per_part: int = Field(default=256 << 20, ge=1)
     """Bytes of a part file on the disk, about; only the last part of a table is smaller. Ours."""
+    lease_seconds: float = Field(default=LEASE_SECONDS, gt=0)
+    """Of a run on a store: how long its driver may be silent until another may take over. Ours."""
 
 
 class RunConfig(Config):
@@ -126,3 +131,16 @@ class RunConfig(Config):
         has_gpu_encoder = self.encoder.engine == "sentence-transformers" and self.encoder.device in ("auto", "cuda")
         encodes_here = phase in ENCODING and self.engine.kind == "local" and has_gpu_encoder
         return Resources(gpus=1) if encodes_here and visible_gpus() else Resources()
+
+
+def as_config(recipe: RunConfig | dict[str, Any] | str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A recipe given as a path, a mapping or a checked config.
+
+    Raises:
+        ConfigError: If it cannot be read or a setting is wrong.
+    """
+    if isinstance(recipe, RunConfig):
+        return from_mapping(to_plain(recipe), RunConfig, overrides) if overrides else recipe
+    if isinstance(recipe, dict):
+        return from_mapping(recipe, RunConfig, overrides)
+    return load(recipe, RunConfig, overrides)

@@ -33,9 +33,8 @@ from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
 from fineinstructions.parquet import open_parquet
 from fineinstructions.phases import Models, build_models
-from fineinstructions.pipeline import as_config
 from fineinstructions.progress import Progress, Silent
-from fineinstructions.recipe import RunConfig
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import (
     GLOBAL_CHUNK,
     Excerpt,

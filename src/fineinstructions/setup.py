@@ -9,6 +9,7 @@ from typing import Any
 from fineinstructions.config import from_mapping
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs import RunFolder, single_unit
+from fineinstructions.runs.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Setup:
         """The template index: the run's own, or one that was made before."""
         if self.config.templates.index:
             return Path(self.config.templates.index)
-        return self.root / "units" / "index" / single_unit().folder_name / "index"
+        return Layout(self.root).fetched("index", single_unit()) / "index"
 
     @property
     def popularity_dir(self) -> Path:
         """How many documents found each template, and what sampling makes of it."""
-        return self.root / "units" / "popularity" / single_unit().folder_name
+        return Layout(self.root).fetched("popularity", single_unit())
 
     @property
     def serving_file(self) -> Path:

@@ -22,9 +22,8 @@ from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
 from fineinstructions.phases import Models
-from fineinstructions.pipeline import as_config
 from fineinstructions.progress import Silent
-from fineinstructions.recipe import RunConfig
+from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import (
     GLOBAL_CHUNK,
     Document,

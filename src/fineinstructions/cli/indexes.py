@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fineinstructions.cli.runs import Json, Recipe, Sets
+from fineinstructions.cli.runs import Json, Recipe, Sets, Work
 from fineinstructions.errors import printable
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def calibrate(
         typer.Argument(help="Labelled pairs: Parquet, JSON lines or CSV with a description, a document, a label."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Take the judged pairs of this run instead of a file.", metavar="RUN")
+        str | None, typer.Option("--run", help="Take the judged pairs of this run instead of a file.", metavar="RUN")
     ] = None,
     config: Annotated[
         Path | None,
@@ -185,6 +185,7 @@ def calibrate(
     write: Annotated[
         Path | None, typer.Option("--write", help="Store it in this template index or local model.", metavar="FOLDER")
     ] = None,
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Choose the lowest cosine of a candidate from labelled pairs; shows what every threshold is worth."""
@@ -194,7 +195,7 @@ def calibrate(
     from fineinstructions.errors import ConfigError
     from fineinstructions.matches.calibrate import CalibrateConfig
     from fineinstructions.records import as_dict
-    from fineinstructions.runs import RunFolder
+    from fineinstructions.runs.places import open_run
 
     if (pairs is None) == (run is None):
         raise ConfigError("index calibrate: give either a file of labelled pairs or --run RUN")
@@ -202,7 +203,7 @@ def calibrate(
     if write is not None:
         hallway.check_place(write)
     if run is not None:
-        folder = RunFolder.open(run)
+        folder = open_run(run, work)
         labelled = hallway.labelled_in_run(folder, min_score)
         recipe = None if config else hallway.recipe_of(folder)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Columns, Json, Sets, columns_of
+from fineinstructions.cli.runs import Columns, Json, Sets, Work, columns_of
 from fineinstructions.errors import counted
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def calibrate(
         typer.Option("--config", "-c", help="Recipe that names the judge; the embedded one by default."),
     ] = None,
     run: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--run", help="Take the judge of this run, its cache, and its report/ for --out.", metavar="RUN"),
     ] = None,
     set_: Sets = None,
@@ -41,6 +41,7 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for figures, verdicts and replies.", metavar="DIR")
     ] = None,
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Measure how far a judge agrees with labelled answers: which of two is better, scores, or right and wrong.
@@ -50,9 +51,11 @@ def calibrate(
     """
     from fineinstructions import judge_calibration as hallway
     from fineinstructions.cli.reporters import reporter
+    from fineinstructions.runs.places import look_at
 
-    recipe = _recipe(config, run, set_ or [])
-    out = out or (run / "report" if run is not None else None)
+    root = look_at(run, work) if run is not None else None
+    recipe = _recipe(config, root, set_ or [])
+    out = out or (root / "report" if root is not None else None)
     with reporter(as_json) as progress:
         found = hallway.calibrate_judge(
             data,
@@ -61,7 +64,7 @@ def calibrate(
             limit=limit,
             seed=seed,
             out=out,
-            cache_root=run,
+            cache_root=root,
             progress=progress,
         )
     if as_json:

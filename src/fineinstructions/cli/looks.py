@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fineinstructions.cli.runs import Folder, Json
+from fineinstructions.cli.runs import Folder, Json, Work
 
 Number = Annotated[int, typer.Option("--pairs", "-n", min=0, help="How many pairs.", metavar="N")]
 
@@ -19,15 +19,19 @@ def inspect(
     seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
     stage: Annotated[str, typer.Option(help="Only rejections of this stage.")] = "",
     reason: Annotated[str, typer.Option(help="Only rejections with this reason.")] = "",
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Read a seeded sample of pairs and rejections."""
     from fineinstructions.records import as_dict
     from fineinstructions.review.samples import draw_pairs, draw_rejections
+    from fineinstructions.runs.layout import Layout
+    from fineinstructions.runs.places import look_at
 
-    is_bank = (folder / "rejected").is_dir() and not (folder / "pairs").is_dir()
-    kept = draw_pairs(folder, pairs, seed) if pairs and not is_bank else []
-    dropped = draw_rejections(folder, rejections, seed, stage, reason) if rejections else []
+    root = look_at(folder, work)
+    is_bank = Layout(root).published("rejected") is not None and Layout(root).published("pairs") is None
+    kept = draw_pairs(root, pairs, seed) if pairs and not is_bank else []
+    dropped = draw_rejections(root, rejections, seed, stage, reason) if rejections else []
     if as_json:
         print(json.dumps({"pairs": [as_dict(p) for p in kept], "rejections": [as_dict(r) for r in dropped]}, indent=1))
         return
@@ -48,13 +52,14 @@ def inspect(
 def explain(
     folder: Folder,
     pair_id: Annotated[str, typer.Argument(help="Id of a kept pair.", metavar="PAIR_ID")],
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Show where a pair comes from: queries, template, document span, scores, models."""
     from fineinstructions import pipeline
     from fineinstructions.records import as_dict
 
-    lineage = pipeline.explain(folder, pair_id)
+    lineage = pipeline.explain(folder, pair_id, work)
     if as_json:
         print(json.dumps(as_dict(lineage), indent=1))
         return

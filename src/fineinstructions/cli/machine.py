@@ -68,7 +68,7 @@ def _resolved(recipe: Path | None) -> list[tuple[str, bool, str]]:
     from fineinstructions.backends.hub import hub_facts
     from fineinstructions.config import filled_in
     from fineinstructions.errors import ConfigError, FineInstructionsError
-    from fineinstructions.pipeline import as_config
+    from fineinstructions.recipe import as_config
     from fineinstructions.runs.durable import write_text
 
     if recipe is None:
@@ -134,7 +134,7 @@ def _recipe_checks(recipe: Path, overrides: list[str]) -> Iterator[tuple[str, bo
     from fineinstructions.cli.model_checks import model_checks, server_checks
     from fineinstructions.errors import FineInstructionsError
     from fineinstructions.inputs import list_inputs
-    from fineinstructions.pipeline import as_config
+    from fineinstructions.recipe import as_config
 
     try:
         config = as_config(recipe, overrides)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fineinstructions.cli.runs import Columns, Json, Sets, Workers, columns_of
+from fineinstructions.cli.runs import Columns, Json, Sets, Work, Workers, columns_of
 from fineinstructions.errors import counted, printable
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def _report(result: "RowsResult", as_json: bool) -> None:
 
 def yields(
     paths: Annotated[
-        list[Path], typer.Argument(help="Folders of finished runs, or outputs of `instantiate`.", metavar="RUN...")
+        list[str],
+        typer.Argument(help="Folders or URLs of finished runs, or outputs of `instantiate`.", metavar="RUN..."),
     ],
     by: Annotated[
         str,
@@ -105,6 +106,7 @@ def yields(
             help="What to tell apart: slots, length, model, genericizer, judge; model+slots for both at once."
         ),
     ] = "slots,length,model,genericizer",
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Tries, yield, excerpt ratio, score and generated tokens by slots, document length and model."""
@@ -115,7 +117,7 @@ def yields(
 
     tables = parse_by(by)
     with waiting("reading what became of every match"):
-        found = tabulate(attempts_of(paths), tables)
+        found = tabulate(attempts_of(paths, work), tables)
     plain = {"+".join(keys): yields_rows(keys, groups) for keys, groups in zip(tables, found, strict=True)}
     if as_json:
         print(json.dumps(plain, indent=1))

@@ -17,8 +17,22 @@ if TYPE_CHECKING:
     from fineinstructions.runs import StageFigures
 
 Recipe = Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")]
-Folder = Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an existing one is continued.", metavar="RUN")]
+Folder = Annotated[str, typer.Argument(help="Run folder, or URL of a run on a store.", metavar="RUN")]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out", "-o", help="Run folder, or URL (s3://, gs://, hf://); an existing run is continued.", metavar="RUN"
+    ),
+]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        envvar="FINEINSTRUCTIONS_WORK",
+        help="Of a run on a store: folder for working folders, by default ~/.cache/fineinstructions/runs.",
+        metavar="DIR",
+    ),
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the recipe.", metavar="a.b=value")]
 Columns = Annotated[
     list[str] | None,
@@ -83,6 +97,7 @@ def run(
     ] = False,
     redo: Redo = False,
     retry_failed: Retry = False,
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Make judged pairs from queries and documents; run again to continue.
@@ -98,7 +113,9 @@ def run(
     from fineinstructions.cli.reporters import reporter
 
     with reporter(as_json) as progress:
-        result = pipeline.run(recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress)
+        result = pipeline.run(
+            recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress, work=work
+        )
     report(result, as_json)
 
 
@@ -140,12 +157,14 @@ def print_forecast(recipe: Path, overrides: list[str], as_json: bool, *, distill
 
 def report(result: "RunResult", as_json: bool, tables: "Sequence[str]" = TABLES) -> None:
     """What a finished run made: the funnel, three pairs, where everything lies. Exit code 1 while anything failed."""
+    from fineinstructions.runs.remote import place_of
+
     rows = funnel_rows(result.funnel())
     counts = {name: result.folder.published(name) for name in tables}
     figures = {name: manifest.counts["rows"] for name, manifest in counts.items() if manifest is not None}
     if as_json:
         aside = [{"unit": s.spec.unit_id, "reason": s.reason, "detail": s.detail} for s in result.set_aside]
-        facts = {"run": str(result.path), "units_done": result.num_units_done, "set_aside": aside}
+        facts = {"run": place_of(result.path), "units_done": result.num_units_done, "set_aside": aside}
         print(json.dumps(facts | {"rows": figures, "funnel": rows}, indent=1))
     else:
         _print_result(result, rows, figures)
@@ -163,9 +182,10 @@ def _print_result(result: "RunResult", rows: list[dict[str, Any]], figures: dict
 
     from fineinstructions.cli.show import funnel_table, print_pairs
     from fineinstructions.review.samples import draw_pairs
+    from fineinstructions.runs.remote import place_of
 
     console = Console(highlight=False)
-    path = printable(str(result.path))
+    path = printable(place_of(result.path))
     if result.num_units_done == 0 and not result.set_aside:
         console.print(Text.assemble((path, "bold"), ": complete already, nothing to do.\n"), soft_wrap=True)
     console.print(funnel_table(rows))
@@ -212,16 +232,16 @@ def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:
     return rows
 
 
-def status(folder: Folder, as_json: Json = False) -> None:
+def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     """Units, rates, time left and the funnel so far, and how matching went; safe while the run is going on."""
     import dataclasses
 
     from fineinstructions.backends.batch_files import waiting_requests
     from fineinstructions.review.diagnostics import read_diagnostics
-    from fineinstructions.runs import RunFolder
     from fineinstructions.runs import status as read_status
+    from fineinstructions.runs.places import open_run
 
-    run = RunFolder.open(folder)
+    run = open_run(folder, work)
     state, figures = read_status(run), read_diagnostics(run)
     num_waiting, num_files = waiting_requests(run.root / "batches")
     if as_json:
@@ -246,7 +266,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
         console.print(diagnostics_view(figures))
 
 
-def pack(folder: Folder, as_json: Json = False) -> None:
+def pack(folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")], as_json: Json = False) -> None:
     """Pack the units of a run that was made before runs did so by themselves, so that it has few files."""
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.runs import RunFolder
@@ -263,7 +283,7 @@ def pack(folder: Folder, as_json: Json = False) -> None:
         print(f"{name}: {packs:,} packs, {loose:,} folders of single units")
 
 
-def verify(folder: Folder, as_json: Json = False) -> None:
+def verify(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     """Check that nothing is lost or changed and every excerpt is verbatim; exit code 1 if anything is.
 
     Of corpora that `export` made: that digests, sums and the ledger of the budget hold.
@@ -271,9 +291,11 @@ def verify(folder: Folder, as_json: Json = False) -> None:
     from fineinstructions import pipeline
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.corpus.check import check_corpora, is_corpora
+    from fineinstructions.stores.objects import is_url
 
     with waiting("checking every unit, digest and excerpt"):
-        findings = check_corpora(folder) if is_corpora(folder) else pipeline.verify(folder)
+        corpora = not is_url(folder) and is_corpora(Path(folder))
+        findings = check_corpora(Path(folder)) if corpora else pipeline.verify(folder, work)
     if as_json:
         print(json.dumps([{"place": f.place, "problem": f.problem} for f in findings], indent=1))
     else:

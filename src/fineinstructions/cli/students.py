@@ -12,6 +12,7 @@ from fineinstructions.cli.runs import (
     Redo,
     Retry,
     Sets,
+    Work,
     Workers,
     print_forecast,
     report,
@@ -31,6 +32,7 @@ def distill(
     ] = False,
     redo: Redo = False,
     retry_failed: Retry = False,
+    work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Make training data for students: the work of `run` by a teacher, and what students learn from it.
@@ -48,6 +50,6 @@ def distill(
         return
     with reporter(as_json) as progress:
         result = hallway.distill(
-            recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress
+            recipe, out, overrides=overrides, redo=redo, retry_failed=retry_failed, progress=progress, work=work
         )
     report(result, as_json, tables=(*PUBLISHED, REJECTED))

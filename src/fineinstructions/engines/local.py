@@ -7,6 +7,7 @@ there are or in which order they finish.
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Outcome, Progress, Tally
 from fineinstructions.engines.worker import Job, execute
 from fineinstructions.progress import SILENT
+from fineinstructions.runs.lease import lease_token
 from fineinstructions.runs.specs import UnitSpec
 
 
@@ -48,6 +50,7 @@ class LocalEngine:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
+        job = replace(job, lease=lease_token(job.run.lease_file))
         workers = self._num_workers(job)
         num_workers = min(workers, len(specs))
         note = self._shares.note_once

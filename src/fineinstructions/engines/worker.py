@@ -32,6 +32,7 @@ from fineinstructions.parquet import leave_pandas_out
 from fineinstructions.runs.durable import disk_trouble
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.lease import lease_token
+from fineinstructions.runs.remote import place_of, store_of
 from fineinstructions.runs.specs import UnitSpec
 from fineinstructions.runs.unit import Unit
 
@@ -224,6 +225,12 @@ def require_lease(job: Job[Any, Any]) -> None:
     """
     if job.lease and lease_token(job.run.lease_file) != job.lease:
         where = socket.gethostname()
+        if store_of(job.run.root) is not None:
+            raise BackendError(
+                f"{place_of(job.run.root)}: a worker on {where} finds the run lost to another one, or does not see the"
+                f" working folder {job.run.root}; nothing more is committed",
+                hint="start one run at a time; on a cluster choose a --work on storage that every machine sees",
+            )
         raise BackendError(
             f"{job.run.root}: a worker on {where} finds another run there, or none",
             hint="choose an --out on storage that every machine sees, and start one run at a time",

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Pair, R, Rejection, from_table
 from fineinstructions.runs import RunFolder, funnel
+from fineinstructions.runs.layout import Layout
+from fineinstructions.runs.remote import place_of
 
 
 def parts(run_dir: Path, name: str) -> list[Path]:
@@ -26,10 +28,10 @@ def parts(run_dir: Path, name: str) -> list[Path]:
         ConfigError: If the run has not written that output yet.
     """
     if not (run_dir / "plan").is_dir():
-        raise ConfigError(f"{run_dir}: no run here; give the folder that was named by --out")
-    found = sorted((run_dir / name).glob("part-*.parquet"))
+        raise ConfigError(f"{place_of(run_dir)}: no run here; give the folder that was named by --out")
+    found = sorted(Layout(run_dir).fetched_table(name).glob("part-*.parquet"))
     if not found:
-        raise ConfigError(f"{run_dir}: no {name} yet; finish the run first with 'fineinstructions run'")
+        raise ConfigError(f"{place_of(run_dir)}: no {name} yet; finish the run first with 'fineinstructions run'")
     return found
 
 
@@ -109,7 +111,7 @@ def find_pair(run_dir: Path, pair_id: str) -> Pair:
             found = batch.filter(pc.equal(batch["pair_id"], pair_id))
             if found.num_rows:
                 return next(from_table(pa.Table.from_batches([found]), Pair))
-    raise ConfigError(f"{run_dir}: no kept pair {pair_id!r}; 'fineinstructions inspect' lists some ids")
+    raise ConfigError(f"{place_of(run_dir)}: no kept pair {pair_id!r}; 'fineinstructions inspect' lists some ids")
 
 
 def _column(file: Path, name: str) -> list[str]:

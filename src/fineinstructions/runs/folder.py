@@ -6,9 +6,9 @@ only: the recipe or the input changed and the caller said ``redo``.
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -17,12 +17,16 @@ import numpy as np
 from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import failure
+from fineinstructions.runs import mirror
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
 from fineinstructions.runs.files import FolderFiles, file_problems
+from fineinstructions.runs.head import LEASE_SECONDS
 from fineinstructions.runs.layout import LAYOUT, Layout
 from fineinstructions.runs.lease import hold_lease
 from fineinstructions.runs.ledger import Manifest, list_files
+from fineinstructions.runs.mirror import LOCK
 from fineinstructions.runs.packing import Packer
+from fineinstructions.runs.remote import MARK, place_of, store_of
 from fineinstructions.runs.settle import settle
 from fineinstructions.runs.specs import Plan, UnitSpec, as_plan
 from fineinstructions.runs.tables import write_parts
@@ -31,7 +35,7 @@ from fineinstructions.runs.unit import Unit
 
 R = TypeVar("R")
 
-NAMES_OF_A_NEW_RUN = frozenset({"lease", "logs", "plan", "recipe.resolved.yaml"})
+NAMES_OF_A_NEW_RUN = frozenset({"cache", "lease", "logs", "plan", "recipe.resolved.yaml", MARK, LOCK})
 MAX_DIFFERENCES_SHOWN = 8
 
 
@@ -94,7 +98,7 @@ class RunFolder(Layout):
         layout = Layout(Path(path))
         state = layout.state()
         if state is None:
-            raise ConfigError(f"{path}: no run here; give the folder that was named by --out")
+            raise ConfigError(f"{place_of(layout.root)}: no run here; give the folder that was named by --out")
         phases = tuple(Phase(**{**plain, "upstream": tuple(plain["upstream"])}) for plain in state["phases"])
         return cls(root=layout.root, phases=phases, config=layout.recipe())
 
@@ -115,11 +119,18 @@ class RunFolder(Layout):
         return digest(phase.digest, [self.digest(upstream) for upstream in phase.upstream])
 
     @contextmanager
-    def lease(self) -> Iterator[None]:
+    def lease(
+        self, note: Callable[[str], None] = lambda _: None, store_seconds: float = LEASE_SECONDS
+    ) -> Iterator[None]:
         """Hold the folder alone, bring it in line with the recipe, clear leftovers of a killed run.
+
+        Args:
+            note: Told what is waited for.
+            store_seconds: How long a driver of a run on a store may be silent until another may take over.
 
         Raises:
             ConfigError: If another run holds the folder, it no longer fits the recipe, or its disk takes no more.
+            BackendError: If the run lies on a store and was lost there.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -127,7 +138,7 @@ class RunFolder(Layout):
             self.state_file.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self.root}: cannot be made ({error.strerror}); choose another --out") from None
-        with watch_disk(self.root), hold_lease(self.lease_file):
+        with watch_disk(self.root), hold_lease(self.lease_file), mirror.held(self, note, store_seconds):
             stale = self._check()
             self._drop(stale)
             self._clear()
@@ -146,16 +157,7 @@ class RunFolder(Layout):
 
     def _new_state(self) -> dict[str, Any]:
         state = self.state() or {"phases": [], "digests": {}}
-        mine = [
-            {
-                "name": p.name,
-                "digest": p.digest,
-                "upstream": list(p.upstream),
-                "entry": p.entry,
-                "entry_figure": p.entry_figure,
-            }
-            for p in self.phases
-        ]
+        mine = [asdict(p) | {"upstream": list(p.upstream)} for p in self.phases]
         names = {p.name for p in self.phases}
         others = [plain for plain in state["phases"] if plain["name"] not in names]
         digests = {**state["digests"], **{p.name: self.digest(p.name) for p in self.phases}}
@@ -203,8 +205,9 @@ class RunFolder(Layout):
         changed = ", ".join(found[:MAX_DIFFERENCES_SHOWN]) + more
         kept = [p.name for p in self.phases if p.name not in stale and self._has_results(p.name)]
         return (
-            f"{self.root}: made with other settings ({changed or 'input files, models or package version changed'}); "
-            f"stale: {', '.join(stale)}; run again with --redo to redo {'them' if len(stale) > 1 else 'it'}"
+            f"{place_of(self.root)}: made with other settings"
+            f" ({changed or 'input files, models or package version changed'}); stale: {', '.join(stale)};"
+            f" run again with --redo to redo {'them' if len(stale) > 1 else 'it'}"
             f"{' and keep ' + ', '.join(kept) if kept else ''}, or choose another --out"
         )
 
@@ -258,7 +261,9 @@ class RunFolder(Layout):
             retry_failed=retry_failed,
             thorough=thorough,
         )
-        return plan.select(left)
+        todo = plan.select(left)
+        mirror.before_units(self, phase, todo)
+        return todo
 
     def pack(self) -> dict[str, tuple[int, int]]:
         """Pack the units of every phase, as a run does by itself; the caller holds the lease.
@@ -289,7 +294,8 @@ class RunFolder(Layout):
                 return False
             if found.manifest.digest != self.digest(phase) or found.manifest.inputs != self._inputs(phase, spec):
                 return False
-            return not file_problems(found.files, found.manifest.files)
+            is_stored = store_of(self.root) is not None  # then files that are not here can be fetched
+            return is_stored or not file_problems(found.files, found.manifest.files)
         except DataError:
             return False
 
@@ -369,6 +375,9 @@ class RunFolder(Layout):
         replace_folder(temporary, self.root / name)
         self.published_folder(name).mkdir(parents=True, exist_ok=True)
         manifest.save(self.published_folder(name))
+        if store := store_of(self.root):
+            store.publish_table(name, self.root / name, manifest)
+            mirror.push(store)
         return manifest.counts["rows"]
 
     def is_published(self, name: str, phase: str) -> bool:
@@ -380,6 +389,8 @@ class RunFolder(Layout):
             current = manifest.inputs == self._upstream_content(phase)
         except DataError:
             return False
+        if store := store_of(self.root):
+            return current and store.has_table(name, manifest)
         return current and not file_problems(FolderFiles(self.root / name), manifest.files)
 
     def _upstream_content(self, phase: str) -> str:

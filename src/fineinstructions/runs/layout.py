@@ -14,6 +14,7 @@ from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import Rejection
 from fineinstructions.runs.files import FolderFiles, Source, UnitFiles, read_manifest
 from fineinstructions.runs.ledger import Manifest
+from fineinstructions.runs.remote import store_of
 from fineinstructions.runs.shelf import Shelf, packed_unit
 from fineinstructions.runs.specs import Plan, UnitSpec, as_plan
 from fineinstructions.runs.tables import read_groups, read_table, table_name
@@ -191,19 +192,39 @@ class Layout:
         if found.manifest.set_aside:
             return
         place, table = found.files.place, f"{name}.parquet"
+        self.fetched(phase, spec)
         if table not in {entry.name for entry in found.manifest.files}:
             raise DataError(f"{place}: has no {table}; phase {phase!r} does not write that table")
         yield _source(found.files, table)
 
+    def fetched(self, phase: str, spec: UnitSpec) -> Path:
+        """Folder of a committed unit with all of its files, which a run on a store fetches first."""
+        folder = self.unit_folder(phase, spec)
+        if store := store_of(self.root):
+            store.fetch_unit(phase, spec, folder)
+        return folder
+
+    def fetched_table(self, name: str) -> Path:
+        """Folder of a published table with all of its parts, which a run on a store fetches first."""
+        manifest, store = self.published(name), store_of(self.root)
+        if manifest is not None and store is not None:
+            store.fetch_table(name, self.root / name, manifest)
+        return self.root / name
+
+    def ahead(self, phase: str) -> Iterator[UnitSpec]:
+        """Units of a phase in plan order, for who reads all of them: a run on a store fetches the next ones ahead."""
+        specs, store = self.planned(phase) or (), store_of(self.root)
+        return iter(specs) if store is None else store.ahead(phase, specs, self.units(phase))
+
     def records(self, phase: str, record_type: type[R], name: str | None = None) -> Iterator[R]:
         """Records of all units of a phase in plan order; see `unit_records`."""
-        for spec in self.planned(phase) or ():
+        for spec in self.ahead(phase):
             yield from self.unit_records(phase, spec, record_type, name)
 
     def rejections(self, *phases: str) -> Iterator[Rejection]:
         """Rejections of the phases' units: by phase, unit and stage, each in record order."""
         for phase in phases:
-            for spec in self.planned(phase) or ():
+            for spec in self.ahead(phase):
                 yield from self.unit_rejections(phase, spec)
 
     def unit_rejections(self, phase: str, spec: UnitSpec) -> Iterator[Rejection]:
@@ -213,6 +234,7 @@ class Layout:
         for stage in found.manifest.stages if found else ():
             table = f"{REJECTED_PREFIX}{stage}.parquet"
             if found and table in known:
+                self.fetched(phase, spec)
                 yield from read_table(_source(found.files, table), Rejection)
 
     def published(self, name: str) -> Manifest | None:
@@ -226,7 +248,7 @@ class Layout:
         """Records of a published table (``pairs``, ``matches``, ...) in order."""
         manifest = self.published(name)
         for entry in manifest.files if manifest else ():
-            yield from read_table(self.root / name / entry.name, record_type)
+            yield from read_table(self.fetched_table(name) / entry.name, record_type)
 
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe that the folder was last used with; empty where it cannot be read."""

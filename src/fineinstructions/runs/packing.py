@@ -24,6 +24,7 @@ from fineinstructions.runs.durable import beside
 from fineinstructions.runs.files import FolderFiles, UnitFiles, read_manifest
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.packs import PackName, write_pack
+from fineinstructions.runs.remote import store_of
 from fineinstructions.runs.shelf import Shelf
 from fineinstructions.runs.specs import Plan
 
@@ -63,8 +64,8 @@ class Packer:
         self._is_cut_short = False
         self._thread: threading.Thread | None = None
         plan = layout.planned(phase)
-        if plan is None or len(plan) <= MAX_LOOSE:
-            return
+        if plan is None or len(plan) <= MAX_LOOSE or store_of(layout.root) is not None:
+            return  # on a store, units lie there one by one
         waiting = np.zeros(len(plan), np.bool_)
         waiting[todo] = True
         self._thread = threading.Thread(target=self._work, args=(plan, waiting), name=f"packing {phase}")

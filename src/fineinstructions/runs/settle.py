@@ -19,6 +19,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.runs.container import DamagedContainerError
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.packs import Pack, PackName, write_pack
+from fineinstructions.runs.remote import place_of
 from fineinstructions.runs.shelf import Shelf, ordinal_of
 from fineinstructions.runs.specs import Plan, UnitSpec
 
@@ -48,9 +49,9 @@ def settle(layout: Layout, phase: str, plan: Plan, *, redo: bool) -> None:
         num_lost = _num_lost(shelf, old, plan) if old is not None else 0
         if old is not None and num_lost and not redo:
             raise ConfigError(
-                f"{layout.root}: the input of phase {phase!r} or its unit size changed, {num_lost} of {len(old)} units"
-                " would be lost; run again with --redo to drop them, with the files and settings of before to keep"
-                " them, or choose another --out"
+                f"{place_of(layout.root)}: the input of phase {phase!r} or its unit size changed, {num_lost} of"
+                f" {len(old)} units would be lost; run again with --redo to drop them, with the files and settings of"
+                " before to keep them, or choose another --out"
             )
     if is_new or not layout.plan_file(phase).exists():  # one of an older layout is stored anew
         layout.save_plan(phase, plan)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fineinstructions.runs import mirror
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.lease import lease_holder
@@ -75,7 +76,7 @@ def status(run: RunFolder) -> RunStatus:
         if manifest:
             published[path.name] = manifest.counts["rows"]
     return RunStatus(
-        holder=lease_holder(run.lease_file),
+        holder=mirror.holder(run.root) or lease_holder(run.lease_file),
         phases=tuple(_phase_status(run, phase.name) for phase in run.phases),
         funnel=tuple(funnel(run)),
         published=published,

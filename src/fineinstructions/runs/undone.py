@@ -13,6 +13,7 @@ from fineinstructions.config import digest_of_list
 from fineinstructions.errors import DataError
 from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.layout import Layout
+from fineinstructions.runs.remote import store_of
 from fineinstructions.runs.shelf import Shelf, Stretch
 from fineinstructions.runs.specs import Plan
 
@@ -101,6 +102,8 @@ def _is_intact(layout: Layout, phase: str, plan: Plan, found: Stretch, i: int, t
     Of a unit in a pack this is not asked without `thorough`: a pack that was cut short is not read at all.
     """
     ordinal = found.start + i
+    if store_of(layout.root) is not None:
+        return True  # files that are not here can be fetched
     if thorough:
         try:
             committed = layout.committed(phase, plan[ordinal])

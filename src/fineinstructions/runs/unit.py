@@ -19,6 +19,7 @@ from fineinstructions.records import PENDING, Rejection
 from fineinstructions.runs.durable import beside, replace_folder
 from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
 from fineinstructions.runs.ledger import Manifest, StageAccount, list_files
+from fineinstructions.runs.remote import store_of
 from fineinstructions.runs.specs import UnitSpec
 from fineinstructions.runs.tables import TableWriter, read_table, table_name
 
@@ -91,7 +92,7 @@ class Unit:
 
     def all_groups(self, phase: str, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Like `read_all`, as Arrow tables; otherwise like `groups`."""
-        for spec in self.layout.planned(phase) or ():
+        for spec in self.layout.ahead(phase):
             yield from self.layout.unit_groups(phase, spec, name, columns)
 
     def keep(self, stage: str, items: Iterable[R | Rejection]) -> Iterator[R]:
@@ -246,6 +247,8 @@ class Unit:
             files=files,
             set_aside=set_aside,
         )
+        if store := store_of(self.layout.root):
+            manifest = store.commit(self.folder, self.phase, self.spec, manifest)
         final = self.layout.unit_folder(self.phase, self.spec)
         replace_folder(self.folder, final)
         manifest.save(final)

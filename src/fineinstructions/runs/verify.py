@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.errors import DataError
+from fineinstructions.errors import BackendError, DataError
 from fineinstructions.records import Document, Pair, content_id
 from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.folder import RunFolder
@@ -93,9 +93,10 @@ def _check_units(
     foreign = np.zeros(len(plan), np.bool_)
     foreign[undone(run, phase, plan, digest=run.digest(phase), upstream=run.phase(phase).upstream)] = True
     num_missing = 0
-    for spec in plan:
+    for spec in run.ahead(phase):
         place = f"{phase}/{spec.folder_name}"
         try:
+            run.fetched(phase, spec)
             found = run.committed(phase, spec)
         except DataError as error:
             if not lost[spec.ordinal]:
@@ -214,7 +215,12 @@ def _check_published(run: RunFolder, name: str, expected: int) -> Iterator[Findi
         return
     if not run.is_published(name, manifest.phase):
         yield Finding(name, "older than the units it is made from, or damaged; run again")
-    for problem in file_problems(FolderFiles(run.root / name), manifest.files, thorough=True):
+    try:
+        folder = run.fetched_table(name)
+    except (BackendError, DataError) as error:
+        yield Finding(name, str(error))
+        return
+    for problem in file_problems(FolderFiles(folder), manifest.files, thorough=True):
         yield Finding(name, problem)
     if manifest.counts["rows"] != expected:
         yield Finding(name, f"{manifest.counts['rows']} rows, but the units account for {expected}")

@@ -11,6 +11,7 @@ those that it has. The number of slots is always counted, never believed.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -90,10 +91,14 @@ def bank_files(bank: str) -> list[InputFile]:
     Raises:
         ConfigError: If there is none.
     """
-    own = Path(bank) / "templates"
-    if "://" not in bank and not any(c in bank for c in "*?[") and not Path(bank).exists():
+    own, is_pattern = Path(bank) / "templates", any(c in bank for c in "*?[")
+    if "://" not in bank and not is_pattern and not Path(bank).exists():
         raise ConfigError(f"{bank}: no template bank; make one with 'fineinstructions templates build RECIPE --out'")
-    files = list_inputs(str(own) if own.is_dir() else bank, "templates.bank")
+    files: list[InputFile] = []
+    if "://" in bank and not is_pattern:
+        with suppress(ConfigError):  # then it is no run on a store, or the next line tells what is wrong
+            files = list_inputs(f"{bank.rstrip('/')}/templates/*.parquet", "templates.bank")
+    files = files or list_inputs(str(own) if own.is_dir() else bank, "templates.bank")
     other = next((file for file in files if file.format != "parquet"), None)
     if other is not None:
         raise ConfigError(f"{other.name}: a template bank is Parquet, this is {other.format}; check templates.bank")
