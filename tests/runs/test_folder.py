@@ -164,7 +164,7 @@ def test_a_torn_manifest_of_a_table_makes_it_again(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("run.json", "choose another --out"), ("matches.json", "delete the file and run again")]
+    ("name", "remedy"), [("run.json", "choose another --out"), ("matches.arrow", "delete the file and run again")]
 )
 def test_a_torn_plan_is_one_line_that_says_what_to_do(toy: Toy, name: str, remedy: str) -> None:
     run_toy(toy)
@@ -175,7 +175,7 @@ def test_a_torn_plan_is_one_line_that_says_what_to_do(toy: Toy, name: str, remed
         with pytest.raises(DataError, match=f"{name}: damaged.*{remedy}"):
             run_toy(toy)
     before = content(toy.out)
-    if name == "matches.json":
+    if name == "matches.arrow":
         path.unlink()
         assert units_done(toy) == [0, 0]
         assert content(toy.out) == before
