@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 
 from fineinstructions.backends.llm import ChatClient, ChatRequest, LlmConfig
 from fineinstructions.backends.ordered import in_order
-from fineinstructions.backends.wire import CHAT, open_wire
+from fineinstructions.backends.wire import CHAT, Wire
 from fineinstructions.engines.engine import LaunchConfig, open_engine
 from fineinstructions.engines.worker import Job
 from fineinstructions.progress import SILENT
@@ -106,7 +106,7 @@ def load_of(address: str) -> dict[str, Any]:
 
 async def ask_bare(address: str, texts: list[str], slots: int) -> None:
     """All questions behind one semaphore, over connections like ours."""
-    wire, semaphore = open_wire(address, "none"), asyncio.Semaphore(slots)
+    wire, semaphore = Wire(address, "none"), asyncio.Semaphore(slots)
 
     async def ask_one(text: str) -> None:
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
