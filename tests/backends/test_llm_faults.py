@@ -97,12 +97,13 @@ def test_answers_for_other_prompts_stay_with_the_request_they_came_for() -> None
 @pytest.mark.parametrize(
     "fault",
     [
-        *("server_error", "unavailable", "reset", "half_body", "wrong_type"),
+        *("rate_limit", "server_error", "unavailable", "reset", "half_body", "wrong_type"),
         *("bad_json", "no_choice", "hang"),
     ],
 )
 def test_a_server_that_only_fails_ends_the_run_in_one_line_that_says_why(fault: str) -> None:
     said = {
+        "rate_limit": "HTTP 429",
         "server_error": "HTTP 500",
         "unavailable": "HTTP 503",
         "reset": "connection failed",

@@ -83,9 +83,10 @@ class Endpoint:
         return self.is_ailing and not self.gate.in_flight and time.monotonic() >= self._rest_until
 
     @property
-    def seconds_to_turn(self) -> float:
-        """Time until the server may be tried, where that is known; 0 where it is over."""
-        return max(self._rest_until, self.gate.resume_at) - time.monotonic()
+    def seconds_to_news(self) -> float:
+        """Time until its rest or the pause that it asked for is over, whichever comes first; 0 where neither lasts."""
+        now = time.monotonic()
+        return min((at - now for at in (self._rest_until, self.gate.resume_at) if at > now), default=0.0)
 
     async def attempt(self, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig) -> R:
         """Make one request, in a slot that was taken before.

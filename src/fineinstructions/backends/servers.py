@@ -218,7 +218,7 @@ class Pool:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        waits = [wait for e in self.endpoints if (wait := e.seconds_to_turn) > 0]
+        waits = [wait for e in self.endpoints if (wait := e.seconds_to_news) > 0]
         if self._waiting and waits:
             self._alarm = asyncio.get_running_loop().call_later(min(waits), self.wake)
 
