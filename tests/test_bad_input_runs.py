@@ -90,7 +90,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated gzip": (lambda t: raw(t / "d.jsonl.gz", b"\x1f\x8b\x08\x00"), "truncated or corrupt compressed file"),
     "absent file": (lambda t: t / "nowhere.parquet", "no such file"),
     "unknown extension": (lambda t: raw(t / "d.docx", b"x"), "unknown extension; known: .parquet"),
-    "empty path": (lambda t: Path(" "), "path: is empty"),
+    "empty path": (lambda t: Path(" "), "path: an empty path"),
 }
 
 

@@ -75,7 +75,7 @@ def test_a_run_keeps_to_what_it_found_out_wherever_the_server_moves(tmp_path: Pa
 def test_another_model_that_answers_is_told_and_no_error(tmp_path: Path) -> None:
     def brain(body: Mapping[str, Any]) -> Reply:
         said = echo(body)
-        return Reply(str(said), model="large-0613" if body["model"] == "large" else "")
+        return Reply(str(said), model="large-0613" if body["model"] == "large" else None)
 
     recipe, run = recipe_for(tmp_path), tmp_path / "run"
     with ScriptedServer(brain, models=["small", "large"]) as server:

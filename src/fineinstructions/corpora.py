@@ -34,7 +34,7 @@ from fineinstructions.corpus_rows import (
     open_exported,
     rephrase_documents,
 )
-from fineinstructions.corpus_writing import CHANGE_NOTHING, CorpusWriting
+from fineinstructions.corpus_writing import CorpusWriting, settings_of
 from fineinstructions.engines.engine import Engine, open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.worker import Job
@@ -135,7 +135,7 @@ def export(
 
 def _made_of(config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts) -> str:
     """Digest of everything that decides the bytes of a corpus."""
-    plain = {name: value for name, value in to_plain(config).items() if name not in (*CHANGE_NOTHING, "tokenizer")}
+    plain = {name: value for name, value in settings_of(config).items() if name != "tokenizer"}
     return digest(__version__, plain, _sieve(config), dataclasses.asdict(tokenizer), rows.pairs.seal, rows.documents)
 
 

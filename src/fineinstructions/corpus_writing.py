@@ -43,6 +43,15 @@ from fineinstructions.runs.tables import read_groups, table_name, write_parts
 PHASE = "export"
 CUT = "cut"
 CHANGE_NOTHING = ("engine", "unit_rows", "llm")
+
+
+def settings_of(config: ExportConfig) -> dict[str, Any]:
+    """The settings that decide a corpus, and nothing that tells of servers or keys."""
+    plain = {name: value for name, value in to_plain(config).items() if name not in CHANGE_NOTHING}
+    plain["rephrase"] = {name: value for name, value in plain["rephrase"].items() if name != "llm"}
+    return plain
+
+
 """Settings that change no byte of a corpus, or are told with every row that they have made."""
 
 
@@ -262,7 +271,7 @@ class CorpusWriting:
         for arm in written.values():
             arm["epochs"] = round(largest / arm["tokens"], 4) if arm["tokens"] else None
         hits = read_table(out / HITS_FILE, BenchmarkHit) if self._config.sift.benchmarks else iter(())
-        config = {name: value for name, value in to_plain(self._config).items() if name not in CHANGE_NOTHING}
+        config = settings_of(self._config)
         facts = {
             "format": self._config.format,
             "tokenizer": dataclasses.asdict(self._tokenizer),

@@ -46,12 +46,14 @@ def test_capabilities_are_what_the_server_gives():
     able = ScriptedServer(lambda body: "plain", models=["m"], max_model_len=4096, structured="grammar")
     with able as server, ChatClient(settings(server)) as client:
         found = client.capabilities(settings(server)).result(20)
-        assert found == Capabilities("grammar", logprobs=True, context_tokens=4096, served_as="m")
+        assert found == Capabilities("grammar", logprobs=True, context_tokens=4096, served_as="m", answers_as="m")
         assert client.context_tokens() == 4096
     poor = ScriptedServer(lambda body: "plain", logprobs="ignore", structured="schema")
     with poor as server, ChatClient(settings(server)) as client:
         found = client.capabilities(settings(server)).result(20)
-        assert found == Capabilities("schema", logprobs=False, context_tokens=None, served_as="scripted")
+        assert found == Capabilities(
+            "schema", logprobs=False, context_tokens=None, served_as="scripted", answers_as="m"
+        )
 
 
 def test_what_is_known_of_a_model_is_not_tried_out():

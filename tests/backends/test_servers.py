@@ -216,3 +216,11 @@ def test_what_was_begun_first_is_asked_first() -> None:
     assert asked_before < 20, "only while the first had not asked yet"
     assert [text for text in order if text.startswith("first")] == [f"first {n}" for n in range(20)]
     assert order[-1] == "second 19"
+
+
+def test_a_server_that_lists_no_models_answers_all_the_same() -> None:
+    with ScriptedServer(upper) as server, NoModels(server) as front:
+        llm = LlmConfig(base_url=front.base_url, model="m", backoff_seconds=0.002)
+        with ChatClient(llm) as client:
+            assert client.context_tokens() is None
+            assert client.submit(request("hello")).result(20).text == "HELLO"

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from fineinstructions.backends import wire
 from fineinstructions.backends.scripted_brain import embeddings
 from fineinstructions.backends.scripted_server import ScriptedServer
-from fineinstructions.backends.wire import CHAT, EMBEDDINGS, MODELS, Wire, WireError
+from fineinstructions.backends.wire import CHAT, EMBEDDINGS, MODELS, Wire, WireError, proxy_for
 
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "grüße \u2028 \U0001f600"}], "max_tokens": 5}
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -169,6 +170,36 @@ def test_chunks_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert "a body of" in str(heard[0])
     heard, _ = run(answers_to(sized(gzip.compress(b"x" * 100_000), b"Content-Encoding: gzip")))
     assert "a body of" in str(heard[0]), "also one that unfolds to it"
+
+
+def test_a_netrc_of_the_user_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login jo password other\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with ScriptedServer(models=["m"], api_key="sk-1") as server:
+
+        async def ask(opened: Wire) -> int:
+            return (await opened.send(MODELS, {})).status
+
+        assert run(with_wire(Wire(server.base_url, "sk-1"), ask)) == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "proxy"),
+    [
+        ("http://a.example/v1", {}, None),
+        ("http://a.example/v1", {"http_proxy": "http://p:1"}, "http://p:1"),
+        ("https://a.example/v1", {"http_proxy": "http://p:1"}, None),
+        ("https://a.example/v1", {"all_proxy": "http://p:1"}, "http://p:1"),
+        ("http://a.example:8000/v1", {"http_proxy": "http://p:1", "no_proxy": "example"}, None),
+    ],
+)
+def test_proxies(address: str, environment: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for(address) == proxy
 
 
 def test_a_proxy_of_the_environment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def test_the_page_shows_everything_that_was_counted():
     found = measured("pairwise", rows, {"good": 5, "bad": 1, "mute": None}, left_out={"no text": 7})
     text = page('{"name":"table"}', [found])
     assert summary(found) == (
-        "2 of 3 rows judged (6 answers), 1 ties, 1 answers without a score (unparseable 1), 7 rows left out (no text 7)"
+        "2 of 3 rows judged (6 answers), 1 tie, 1 answer without a score (unparseable 1), 7 rows left out (no text 7)"
     )
     assert summary(found) in text
     assert "| accuracy | 0.750 |" in text

@@ -298,7 +298,10 @@ def _shares(wants: Mapping[int, int], size: int) -> dict[int, int]:
 def _count(server: _Server, seat: _Seat, report: Report, now: float) -> None:
     before = sum(seat.in_flight for seat in server.seats.values())
     if server.last_heard and (before or report.slot_seconds):
-        server.add(seconds=now - server.last_heard)
+        since = now - server.last_heard
+        server.add(
+            seconds=since if before else min(since, report.slot_seconds)
+        )  # something was under way so long at most
     server.last_heard = now
     server.add(
         slot_seconds=report.slot_seconds,
@@ -311,14 +314,16 @@ def _count(server: _Server, seat: _Seat, report: Report, now: float) -> None:
 
 def _figures(name: str, server: _Server) -> ServerFigures:
     used, window = server.used, server.window
+    peak = min(used["peak"], window.limit)  # clients tell theirs at different moments, so a sum of them may be too high
+    mean = used["slot_seconds"] / used["seconds"] if used.get("seconds") else 0.0
     return ServerFigures(
         server=name,
         limit=window.limit,
         window=window.size,
         least_window=window.least,
         window_changes=window.num_changes - server.num_changes_told,
-        mean_in_flight=round(used["slot_seconds"] / used["seconds"], 2) if used.get("seconds") else 0.0,
-        peak_in_flight=int(used["peak"]),
+        mean_in_flight=round(min(mean, peak), 2),
+        peak_in_flight=int(peak),
         calls=int(used["calls"]),
         turned_back=int(used["turned_back"]),
         retries=int(used["retries"]),

@@ -205,7 +205,7 @@ def read_embeddings(text: str, key: str) -> list[list[float]]:
     try:
         data = sorted(json.loads(text)["data"], key=lambda item: int(item["index"]))
         return [[float(value) for value in item["embedding"]] for item in data]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
         raise RetryableError(f"the body holds no embeddings: {safe_line(text, key)[:80]!r}") from None
 
 

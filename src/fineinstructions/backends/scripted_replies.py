@@ -16,6 +16,21 @@ _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
 _DIGITS = ("1", "2", "3", "4", "5")
 
 
+class StatusError(Exception):
+    """Raised by a brain to answer with an HTTP error.
+
+    Args:
+        status: HTTP status.
+        message: Text of the error.
+        code: The error's ``code`` field.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A brain's reply where plain text is not enough."""
@@ -117,3 +132,9 @@ def scripted_logprobs(text: str) -> list[dict[str, Any]]:
 
 def _entry(token: str, logprob: float) -> dict[str, Any]:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
+
+
+def uniform(seed: int, purpose: str, times: int, body: Mapping[str, Any]) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    text = json.dumps([seed, purpose, times, body], sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64

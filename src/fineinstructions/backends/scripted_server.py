@@ -23,7 +23,15 @@ from typing import Any, Literal, Self, get_args
 
 from fineinstructions.backends.scripted_brain import echo, embeddings, moderations, slipping
 from fineinstructions.backends.scripted_load import Load
-from fineinstructions.backends.scripted_replies import Reply, chat_completion, error_body, forced_value, is_object
+from fineinstructions.backends.scripted_replies import (
+    Reply,
+    StatusError,
+    chat_completion,
+    error_body,
+    forced_value,
+    is_object,
+    uniform,
+)
 from fineinstructions.errors import ConfigError
 
 Fault = Literal[
@@ -38,21 +46,6 @@ FaultPlan = Callable[[Mapping[str, Any], int], Fault | None]
 
 _MAX_BODY_BYTES = 64 << 20
 _Model = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
-
-
-class StatusError(Exception):
-    """Raised by a brain to answer with an HTTP error.
-
-    Args:
-        status: HTTP status.
-        message: Text of the error.
-        code: The error's ``code`` field.
-    """
-
-    def __init__(self, status: int, message: str, code: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 Brain = Callable[[Mapping[str, Any]], str | Reply]
@@ -79,7 +72,7 @@ def seeded_faults(rates: Mapping[Fault, float], seed: int = 0) -> FaultPlan:
         )
 
     def plan(body: Mapping[str, Any], times: int) -> Fault | None:
-        left = _uniform(seed, "fault", times, body)
+        left = uniform(seed, "fault", times, body)
         for fault, rate in rates.items():
             left -= rate
             if left < 0:
@@ -87,12 +80,6 @@ def seeded_faults(rates: Mapping[Fault, float], seed: int = 0) -> FaultPlan:
         return None
 
     return plan
-
-
-def _uniform(seed: int, purpose: str, times: int, body: Mapping[str, Any]) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
-    text = json.dumps([seed, purpose, times, body], sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64
 
 
 class ScriptedServer:
@@ -268,7 +255,7 @@ class ScriptedServer:
         self.load.begin()
         try:
             if self._latency_seconds:
-                await asyncio.sleep(-self._latency_seconds * math.log1p(-_uniform(self._seed, "wait", times, body)))
+                await asyncio.sleep(-self._latency_seconds * math.log1p(-uniform(self._seed, "wait", times, body)))
             fault = self._faults(body, times) if self._faults else None
             if fault is not None:
                 self.faults_sent[fault] += 1

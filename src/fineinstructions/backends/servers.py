@@ -128,6 +128,8 @@ class Pool:
                 if len(self._refusals) == len(self.endpoints):
                     raise self.stop(error) from None
                 if attempt == retries:
+                    if counts:
+                        self._count_failure(set(failed_at), str(error), llm)
                     raise ChatError("transport", f"{error} ({attempt + 1} attempts)") from None
                 wait = 0.0
             finally:
@@ -312,7 +314,9 @@ class Servers:
         return ModelFacts(names[0] if names else "", min(contexts, default=None))
 
     async def _facts_of(self, address: str, llm: LlmConfig) -> ModelFacts:
-        pool, retries = self._pool((address,), llm), min(MODEL_LIST_RETRIES, llm.max_retries)
+        pool, retries = self._pool((address,), llm, MODELS), min(MODEL_LIST_RETRIES, llm.max_retries)
+        if len(llm.addresses) > 1:  # the others can say it as well
+            llm = llm.model_copy(update={"unreachable_seconds": 0.0})
         try:
             listed = await pool.retried(MODELS, {}, read_models, llm, retries=retries, counts=False)
         except ChatError as error:
@@ -350,10 +354,13 @@ class Servers:
         for pool in sorted(self._pools.values(), key=lambda pool: pool.first_waiting):
             pool.wake()
 
-    def _pool(self, addresses: tuple[str, ...], llm: LlmConfig) -> Pool:
-        """Servers that answer for each other about one model; whatever the model, they have the same slots."""
+    def _pool(self, addresses: tuple[str, ...], llm: LlmConfig, purpose: str = CHAT) -> Pool:
+        """Servers that answer for each other about one model; whatever the model, they have the same slots.
+
+        What stands in the way of one purpose, such as a list of models that a server does not give, does not stop others.
+        """
         endpoints = [self._endpoint(address, llm) for address in addresses]
-        key = (llm.model, llm.api_key_env, *addresses)
+        key = (purpose, llm.model, llm.api_key_env, *addresses)
         if key not in self._pools:
             self._pools[key] = Pool(endpoints, self._wake)
         return self._pools[key]

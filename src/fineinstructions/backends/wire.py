@@ -8,6 +8,8 @@ do besides, retries and typed replies, is done here anyway.
 """
 
 import json
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,7 @@ class Wire:
 
     def __init__(self, address: str, key: str) -> None:
         self._address, self._key = address, key
+        self._proxy = proxy_for(address)
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, path: str, body: Mapping[str, Any]) -> WireReply:
@@ -66,11 +69,16 @@ class Wire:
         """
         import aiohttp
 
-        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() if body else None
         kind = {"Content-Type": "application/json"} if body else {}
         try:
+            data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() if body else None
             async with self._open().request(
-                "POST" if body else "GET", self._address + path, data=data, headers=kind, allow_redirects=False
+                "POST" if body else "GET",
+                self._address + path,
+                data=data,
+                headers=kind,
+                proxy=self._proxy,
+                allow_redirects=False,
             ) as response:
                 raw = await _whole_body(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
@@ -94,9 +102,18 @@ class Wire:
                 connector=aiohttp.TCPConnector(limit=0),  # the gate counts
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # the endpoint keeps the time
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
+                trust_env=False,  # it would read a .netrc for every request, and refuse the key beside one
             )
         return self._session
+
+
+def proxy_for(address: str) -> str | None:
+    """The proxy that the environment names for an address."""
+    parts = urllib.parse.urlsplit(address)
+    proxies = urllib.request.getproxies_environment()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    passes_by = urllib.request.proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies)
+    return found if found and not passes_by else None
 
 
 async def _whole_body(response: "aiohttp.ClientResponse") -> bytes:

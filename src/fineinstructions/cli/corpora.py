@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from fineinstructions.cli.runs import Folder, Json, Sets, Workers
-from fineinstructions.errors import printable
+from fineinstructions.cli.runs import Json, Sets, Workers
+from fineinstructions.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from fineinstructions.corpora import ExportResult
 
 
 def export(
-    folder: Folder,
+    folder: Annotated[str, typer.Argument(help="Run folder; of a run on a store its working folder.", metavar="RUN")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the corpora.", metavar="DIR")],
     format_: Annotated[
         str | None, typer.Option("--format", "-f", help="parquet, jsonl, lingua, torchtitan or hf.", metavar="NAME")
@@ -51,7 +51,10 @@ def export(
     from fineinstructions.cli.reporters import reporter
     from fineinstructions.corpora import export as make
     from fineinstructions.corpus.export import parse_arms
+    from fineinstructions.stores.objects import is_url
 
+    if is_url(folder):
+        raise ConfigError(f"{folder}: export reads a run folder; give the working folder of this run, or copy it here")
     given = {"format": format_, "tokenizer": tokenizer, "budget": budget, "view": view, "ranks": ranks, "seed": seed}
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     overrides += [f"arms={json.dumps(parse_arms(arm))}"] if arm else []

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fineinstructions.backends.llm_config import LlmConfig
+from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.config import Config
 from fineinstructions.corpus.render import View
 from fineinstructions.corpus.rephrase import NEMOTRON_TOKENS, STYLES, RephraseConfig
@@ -109,9 +109,12 @@ class ExportConfig(Config):
         whole_texts = sorted({source for arm in self.mixtures.values() for source in arm} - {PAIRS})
         if self.view != "text" and whole_texts:
             raise ValueError(f"view: {self.view} needs pairs, but {whole_texts[0]} have no instruction; use text")
-        if self.styles and not self.rephrase.llm.get("model", self.llm.model):
+        asked = with_overrides(self.llm, self.rephrase.llm)
+        if self.styles and asked.serve is not None:
+            raise ValueError("llm.serve: an export starts no servers; start one and name it in llm.base_url")
+        if self.styles and not asked.model:
             raise ValueError(f"llm.model: missing, but {self.styles[0]} asks a model; name it as its server knows it")
-        if self.styles and self.rephrase.llm.get("engine", self.llm.engine) == "batch":
+        if self.styles and asked.engine == "batch":
             raise ValueError("llm.engine: documents are not rephrased by batch files; use server or transformers")
         if self.view != "text" and self.format in SHUFFLED_FORMATS:
             raise ValueError(f"view: {self.format} reads text only")

@@ -138,12 +138,12 @@ class PromptedRephraser:
         return model_json(self._llm, self._prompt)
 
     def rephrase(self, documents: Iterable[Document]) -> Iterator[str | Rejection]:
-        """Texts as the model wrote them; runs ahead by two windows.
+        """Texts as the model wrote them; runs ahead by `LlmConfig.ahead`.
 
         Raises:
             BackendError: If the server as a whole fails.
         """
-        for document, future in in_order(documents, self._ask, ahead=2 * self._llm.max_in_flight):
+        for document, future in in_order(documents, self._ask, ahead=self._llm.ahead):
             try:
                 yield future.result()
             except ChatError as error:

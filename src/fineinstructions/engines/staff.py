@@ -151,9 +151,9 @@ class Staff:
 
 
 def _has_closed(worker: Worker) -> bool:
-    """Whether a worker says that its last job is over."""
+    """Whether a worker says that its last job is over, and lives; a dead one's pipe has its end to tell as well."""
     try:
-        return worker.pipe.poll(SHUTDOWN_SECONDS) and worker.pipe.recv().kind == "idle"
+        return worker.pipe.poll(SHUTDOWN_SECONDS) and worker.pipe.recv().kind == "idle" and not worker.pipe.poll()
     except (EOFError, OSError):
         return False
 
