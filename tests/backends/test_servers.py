@@ -1,9 +1,11 @@
 """Servers that are full, fail, or answer for each other."""
 
 import concurrent.futures
+import json
 import threading
 import time
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from chat_requests import error_of, request, settings, upper
 from fineinstructions.backends.allotments import Allotments
 from fineinstructions.backends.llm import ChatClient, ChatError, LlmConfig
 from fineinstructions.backends.office import office_of_process
+from fineinstructions.backends.scripted_replies import Reply, chat_completion
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.backends.turns import begin_turn
 from fineinstructions.errors import BackendError
@@ -218,9 +221,31 @@ def test_what_was_begun_first_is_asked_first() -> None:
     assert order[-1] == "second 19"
 
 
+class ChatOnly(BaseHTTPRequestHandler):
+    """Answers chat requests, and 404 to all else."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        raw = json.dumps(chat_completion(body, Reply("HELLO"))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 def test_a_server_that_lists_no_models_answers_all_the_same() -> None:
-    with ScriptedServer(upper) as server, NoModels(server) as front:
-        llm = LlmConfig(base_url=front.base_url, model="m", backoff_seconds=0.002)
-        with ChatClient(llm) as client:
-            assert client.context_tokens() is None
-            assert client.submit(request("hello")).result(20).text == "HELLO"
+    with ThreadingHTTPServer(("127.0.0.1", 0), ChatOnly) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            llm = LlmConfig(base_url=f"http://127.0.0.1:{server.server_port}/v1", model="m", backoff_seconds=0.002)
+            with ChatClient(llm) as client:
+                assert client.context_tokens() is None
+                assert client.submit(request("hello")).result(20).text == "HELLO"
+        finally:
+            server.shutdown()

@@ -299,9 +299,7 @@ def _count(server: _Server, seat: _Seat, report: Report, now: float) -> None:
     before = sum(seat.in_flight for seat in server.seats.values())
     if server.last_heard and (before or report.slot_seconds):
         since = now - server.last_heard
-        server.add(
-            seconds=since if before else min(since, report.slot_seconds)
-        )  # something was under way so long at most
+        server.add(seconds=since if before else min(since, report.slot_seconds))  # it was not idle for longer
     server.last_heard = now
     server.add(
         slot_seconds=report.slot_seconds,

@@ -357,7 +357,7 @@ class Servers:
     def _pool(self, addresses: tuple[str, ...], llm: LlmConfig, purpose: str = CHAT) -> Pool:
         """Servers that answer for each other about one model; whatever the model, they have the same slots.
 
-        What stands in the way of one purpose, such as a list of models that a server does not give, does not stop others.
+        What stands in the way of one purpose, such as a list of models that is not given, does not stop others.
         """
         endpoints = [self._endpoint(address, llm) for address in addresses]
         key = (purpose, llm.model, llm.api_key_env, *addresses)

@@ -112,8 +112,7 @@ def proxy_for(address: str) -> str | None:
     parts = urllib.parse.urlsplit(address)
     proxies = urllib.request.getproxies_environment()
     found = proxies.get(parts.scheme) or proxies.get("all")
-    passes_by = urllib.request.proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies)
-    return found if found and not passes_by else None
+    return found if found and not urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]) else None
 
 
 async def _whole_body(response: "aiohttp.ClientResponse") -> bytes:
