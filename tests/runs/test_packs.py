@@ -117,8 +117,10 @@ def test_without_room_for_a_pack_its_units_stay(
             commit_again(whole, run, ordinal)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limit[1]))  # less than a pack, more than a unit
-            packer = Packer(run, "matches", ordinals([]))
-            with pytest.raises(ConfigError, match=r"units/matches: units cannot be packed \(.*File too large"):
+            with (
+                Packer(run, "matches", ordinals([])) as packer,
+                pytest.raises(ConfigError, match=r"units/matches: units cannot be packed \(.*File too large"),
+            ):
                 packer.finish()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)

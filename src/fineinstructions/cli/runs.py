@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fineinstructions.errors import counted, printable
+from fineinstructions.errors import ConfigError, counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -266,11 +266,15 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
         console.print(diagnostics_view(figures))
 
 
-def pack(folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")], as_json: Json = False) -> None:
+def pack(folder: Annotated[str, typer.Argument(help="Run folder.", metavar="RUN")], as_json: Json = False) -> None:
     """Pack the units of a run that was made before runs did so by themselves, so that it has few files."""
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.runs import RunFolder
+    from fineinstructions.runs.remote import store_of
+    from fineinstructions.stores.objects import is_url
 
+    if is_url(folder) or store_of(Path(folder)) is not None:
+        raise ConfigError(f"{folder}: the units of a run on a store are not packed")
     run = RunFolder.open(folder)
     with run.lease(), waiting("packing"):
         found = run.pack()

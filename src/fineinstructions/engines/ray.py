@@ -303,6 +303,8 @@ class RayEngine:
         job = replace(job, lease=lease_token(job.run.lease_file), open_units=min(job.open_units, self._open_units))
         room = self._room(job) if specs else 0
         workers = min(self._workers or room, len(specs))
+        if self._temporary is not None and job.max_local_workers is not None:
+            workers = min(workers, job.max_local_workers)
         host = None if self._temporary is not None else self._ray.util.get_node_ip_address()
         with Tally(job.run, job.phase, specs, workers, on_progress, self._shares.note_once) as tally:
             if not specs:

@@ -82,6 +82,7 @@ class Tally:
         log_progress(run, [{"event": "start", "phase": phase, "units": len(specs), "workers": workers}])
 
     def __enter__(self) -> Self:
+        self._packer.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -217,6 +217,14 @@ class StoreLease:
                             break
             self._head, self._renewed_at = head, began
 
+    def confirm(self) -> None:
+        """Make sure, in the store itself, that the run is still ours: before something is deleted.
+
+        Raises:
+            BackendError: If it is lost.
+        """
+        self._write()
+
     def _renew(self) -> None:
         while not self._stop.wait(self._head.seconds / RENEWALS):
             try:

@@ -96,7 +96,7 @@ def held(run: "RunFolder", note: Callable[[str], None], seconds: float) -> Itera
                 mark.save(run.root)
             yield
             push(store)
-            _sweep(store, type(run).open(run.root))
+            _sweep(store, lease, run)
         except BaseException:
             with contextlib.suppress(FineInstructionsError):
                 push(store)
@@ -280,7 +280,13 @@ def pull_units(store: RunStore, run: "RunFolder", *, is_believed: bool) -> None:
 
         def fetch(item: tuple[Path, str, Manifest | None], there: dict[str, int] = there) -> None:
             folder, key, here = item
-            manifest = store.manifest(key, there[key])
+            try:
+                manifest = store.manifest(key, there[key])
+            except DataError:  # a unit that is damaged is none: who holds the run makes it again
+                shutil.rmtree(folder, ignore_errors=True)
+                if store.lease is not None:
+                    store.objects.delete([key])
+                return
             if here is None or here.seal != manifest.seal:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
@@ -349,13 +355,21 @@ def _all_upstream(run: "RunFolder", phase: str) -> Iterable[str]:
     return found
 
 
-def _sweep(store: RunStore, run: "RunFolder") -> None:
-    """Delete what a finished run no longer needs: units of earlier recipes, older files, parts that came too late."""
+def _sweep(store: RunStore, lease: StoreLease, run: "RunFolder") -> None:
+    """Delete what a finished run no longer needs: units of earlier recipes, older files, parts that came too late.
+
+    Raises:
+        BackendError: If the run is lost; what another driver has put there since is not touched.
+    """
     contents: dict[str, str] = {}
+    old: list[str] = []
     for phase in run.phases:
         keys = {_key(run, phase.name, spec, contents) for spec in run.planned(phase.name) or ()}
         if "" not in keys:
-            store.objects.delete([e.key for e in store.objects.list(f"units/{phase.name}/") if e.key not in keys])
-    files = {file_key(name, content) for name, content in (store.lease.files if store.lease else {}).items()}
-    store.objects.delete([e.key for e in store.objects.list("files/") if e.key not in files])
-    store.objects.delete([e.key for e in store.objects.list(f"{INCOMING}/")])
+            old += [e.key for e in store.objects.list(f"units/{phase.name}/") if e.key not in keys]
+    files = {file_key(name, content) for name, content in lease.files.items()}
+    old += [e.key for e in store.objects.list("files/") if e.key not in files]
+    old += [e.key for e in store.objects.list(f"{INCOMING}/")]
+    if old:
+        lease.confirm()
+        store.objects.delete(old)

@@ -69,9 +69,10 @@ class Packer:
         waiting = np.zeros(len(plan), np.bool_)
         waiting[todo] = True
         self._thread = threading.Thread(target=self._work, args=(plan, waiting), name=f"packing {phase}")
-        self._thread.start()
 
     def __enter__(self) -> Self:
+        if self._thread is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
