@@ -65,6 +65,10 @@ class Asker:
     def __init__(self, llm: LlmConfig) -> None:
         self.client, self.llm = ChatClient(llm), llm
 
+    def look_again(self) -> None:
+        """Find replies that others have stored; here there is no cache."""
+        self.client.look_again()
+
     def close(self) -> None:
         """Close the connections."""
         self.client.close()

@@ -43,6 +43,9 @@ class Asker:
         self.client = ChatClient(asking.llm)
         (Path(asking.out).parent / f"worker-{os.getpid()}").touch()
 
+    def look_again(self) -> None:
+        self.client.look_again()
+
     def close(self) -> None:
         self.client.close()
 

@@ -237,8 +237,8 @@ def _run_bytes(run: Path, query_scale: float, scale: float) -> int:
     merged = _size(run / "rejected")
     bank = sum(units[phase] for phase in units if phase in (*BANK_PHASES, "popularity"))  # a number per template
     bank += _size(run / "templates") + round(share * merged) + (run / DIAGNOSTICS_FILE).stat().st_size
-    card = (run / CARD_FILE).stat().st_size  # about as long whatever the run
-    return round(bank * query_scale + (_size(run) - bank - card) * scale) + card
+    fixed = (run / CARD_FILE).stat().st_size + _size(run / "plan")  # about as long whatever the run
+    return round(bank * query_scale + (_size(run) - bank - fixed) * scale) + fixed
 
 
 def _encoder_calls(

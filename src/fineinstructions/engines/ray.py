@@ -318,7 +318,7 @@ class RayEngine:
         """How many workers the cluster has room for; 1 where it has to grow first."""
         room = sum(_fitting(node["Resources"], job.resources) for node in self._ray.nodes() if node["Alive"])
         if not room:
-            wanted = ", ".join(f"{name} {value}" for name, value in job.resources.model_dump().items() if value)
+            wanted = ", ".join(f"{name} {value:.15g}" for name, value in job.resources.model_dump().items() if value)
             line = f"engine.resources.{job.phase}: no node of the Ray cluster has {wanted}"
             if self._temporary is not None:
                 raise ConfigError(f"{line}; ask for less, or name a larger cluster in RAY_ADDRESS")
