@@ -3,6 +3,7 @@
 #   make test       set up and run the test suite of the base install
 #   make test-all   that, then every extra with its tests and the slow ones
 #   make slurm      Slurm for its tests, where this user may install it (test-all does)
+#   make search     the property tests with new random cases
 #   make check      format, lint and types
 #   make docs       write the generated pages anew
 #   make clean      remove the environment and what tools left behind
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup
 DEMO := runs/demo
 
-.PHONY: setup setup-all check test test-all slurm demo docs clean
+.PHONY: setup setup-all check test test-all search slurm demo docs clean
 
 setup: $(VENV)/dev.stamp
 setup-all: $(VENV)/all.stamp
@@ -46,6 +47,9 @@ test: $(VENV)/dev.stamp
 test-all: test slurm
 	$(MAKE) setup-all
 	$(PYTEST) -m "slow or extra"
+
+search: $(VENV)/dev.stamp
+	$(PYTEST) -m "not slow and not extra" --hypothesis-profile search $$(grep -rl "from hypothesis" tests)
 
 slurm:
 	@( for p in munged slurmctld slurmd sbatch; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || exit 1; done ) || \

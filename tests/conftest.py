@@ -8,8 +8,11 @@ import pytest
 from hypothesis import settings
 from pipeline_inputs import EXAMPLES, in_process, write_recipe
 
-settings.register_profile("untimed", deadline=None)  # machines are shared: no test may depend on speed
-settings.load_profile("untimed")
+# Machines are shared: no test may depend on speed. The same cases are tried each time, so that a change is never blamed
+# for a case that another change could have met; `make search` looks for new ones.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 REQUIRE_EXTRAS = "FINEINSTRUCTIONS_REQUIRE_EXTRAS"
 

@@ -148,8 +148,7 @@ class _Blocks:
             return
         self._renew_all()
         for run in list(self._starting.values()):
-            if len(run.sizes) > 1:
-                self._pack(run.start, len(run.sizes))
+            self._pack(run.start, len(run.sizes))  # also one that stands alone between two packs
 
     def _note(self, ordinal: int) -> "_Run | PackName | None":
         """Note a unit that has a folder of its own; gives the run that it belongs to, or the pack that it hides."""
