@@ -11,6 +11,9 @@ import yaml
 from pipeline_inputs import in_process, take_documents, write_recipe
 
 from fineinstructions.backends.scripted_server import ScriptedServer
+from fineinstructions.config import load, to_plain
+from fineinstructions.recipe import RunConfig
+from fineinstructions.runs import RunFolder
 
 QUESTIONS = [f"What is the capital of country number {number}?" for number in range(24)]
 GOOD = "The capital of that country is a large city on a river, and its name is on every map."
@@ -188,3 +191,22 @@ def test_the_judge_of_a_run_is_measured_into_its_report(tmp_path: Path, pairs: P
     assert json.loads(out)["sets"][0]["num_judged"] == 24
     assert (tmp_path / "run" / "report" / "judge-calibration.md").exists()
     assert in_process("verify", tmp_path / "run")[0] == 0
+
+
+def test_another_judge_leaves_the_run_as_it_is(pairs: Path, tmp_path: Path) -> None:
+    """Who only looks at a run has not its lease: what is found out about a model is kept beside it."""
+    with ScriptedServer(grade, max_model_len=4096) as server:
+        config = load(recipe(tmp_path, server), RunConfig)
+        run = RunFolder.create_or_open(tmp_path / "run", to_plain(config), [])
+        with run.lease():
+            known = {"judge": {"engine": "server", "model": "of the run"}}
+            (run.root / "endpoints.json").write_text(json.dumps(known), encoding="utf-8")
+        words = ("judge", "calibrate", pairs, "--run", run.root, "--json")
+        code, out, errors = in_process(*words)
+        assert code == 0, errors
+        asked = server.requests[CHAT]
+        assert in_process(*words)[1] == out
+        assert server.requests[CHAT] == asked
+    assert json.loads(out)["judge"]["max_model_len"] == 4096
+    assert json.loads((run.root / "endpoints.json").read_text(encoding="utf-8")) == known
+    assert json.loads((run.root / "report" / "endpoints.json").read_text())["judge"]["model"] == "m"

@@ -3,10 +3,14 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from pipeline_inputs import (
 
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.backends.serve_config import KEY_VARIABLE, ServeConfig, engine_version, server_command
+from fineinstructions.backends.served import ServedModel
 from fineinstructions.config import to_plain
 from fineinstructions.endpoints import asked_models
 from fineinstructions.errors import ConfigError
@@ -189,6 +194,66 @@ def test_a_server_that_dies_again_and_again_ends_the_run(tmp_path: Path, engine:
     assert "run the same command again to continue" in remedy
     assert len(starts(engine)) == 4
     expect_gone(engine)
+
+
+@contextlib.contextmanager
+def served(folder: Path, gate: Path, notes: list[str]) -> Iterator[ServedModel]:
+    """A server that was ready once and waits for a file before it is again; who waits for it does so for a moment."""
+    gate.touch()
+    behave(folder, waits_for=str(gate))
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    config = ServeConfig(model=MODEL, executable=str(folder / "vllm"))
+    log = folder / "logs" / "serve.log"
+    with ServedModel(config, MODEL, None, "127.0.0.1", port, gpus=None, log=log, note=notes.append) as server:
+        server.wait_until_ready()
+        server._serve = config.model_copy(update={"ready_seconds": 0.3})
+        yield server
+
+
+def refusal(server: ServedModel) -> str:
+    """What requests are told at the address of a server that is gone for good."""
+    told: list[str] = []
+
+    def is_refused() -> bool:
+        try:
+            urllib.request.urlopen(server.base_url, timeout=60).close()
+        except urllib.error.HTTPError as error:
+            told.append(error.read().decode() if error.code == 410 else "")
+        except OSError:
+            told.append("")
+        return bool(told[-1:] and told[-1])
+
+    wait_for(is_refused)
+    return str(json.loads(told[-1])["error"]["message"])
+
+
+def test_a_server_that_does_not_get_ready_again_is_not_waited_for(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "made-up")
+    notes: list[str] = []
+    with served(engine, tmp_path / "gate", notes) as server:
+        (tmp_path / "gate").unlink()
+        os.kill(starts(engine)[0]["pids"][0], signal.SIGKILL)
+        assert refusal(server).startswith("llm.serve: vllm was not ready again after 0.3 s; its log ends: ")
+        assert "is started again, requests wait (1 of 3)" in notes[-1]
+        expect_gone(engine)
+
+
+def test_a_server_that_cannot_be_started_again_is_not_waited_for(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log has no place any more; the thread that watches must outlive that."""
+    monkeypatch.setenv(KEY_VARIABLE, "made-up")
+    with served(engine, tmp_path / "gate", []) as server:
+        shutil.rmtree(engine / "logs")
+        (engine / "logs").touch()
+        os.kill(starts(engine)[0]["pids"][0], signal.SIGKILL)
+        line = refusal(server)
+        assert line.startswith("llm.serve: vllm ended with exit code 137 and cannot be started again (")
+        expect_gone(engine)
 
 
 def test_a_server_that_dies_at_its_start_is_one_line(tmp_path: Path, engine: Path) -> None:

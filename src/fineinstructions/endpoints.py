@@ -3,11 +3,11 @@
 In: a recipe. Out: ``RUN/endpoints.json``, found out by the driver before the first phase that asks a model, read by its
 workers: so all of them ask alike, and a run that is continued asks as it began. The decision to question: an entry
 belongs to a stage and its model, not to an address, so a server may move. Who has changed what a server can do removes
-the file.
+the file. Who only looks at a run, without its lease, keeps what is found out in a folder of its own (`Setup.findings`).
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -76,7 +76,7 @@ def record_endpoints(setup: Setup, stages: Collection[str], note: Callable[[str]
     """
     from fineinstructions.backends.llm import ChatClient
 
-    known = _read(setup.root)
+    known, kept = _known(setup), setup.findings or setup.root
     asked = {stage: llm for stage, llm in asked_models(setup.config).items() if stage in stages}
     missing = {stage: llm for stage, llm in asked.items() if _recorded(known, stage, llm) is None}
     if not missing:
@@ -92,20 +92,20 @@ def record_endpoints(setup: Setup, stages: Collection[str], note: Callable[[str]
                 f" {entries[stage]['answers_as']!r}; the pairs will name the model that was asked for, so look which"
                 " one is served"
             )
-    setup.root.mkdir(parents=True, exist_ok=True)
-    write_text(setup.root / ENDPOINTS_FILE, json.dumps(known | entries, ensure_ascii=False, indent=1) + "\n")
+    kept.mkdir(parents=True, exist_ok=True)
+    write_text(kept / ENDPOINTS_FILE, json.dumps(known[0] | entries, ensure_ascii=False, indent=1) + "\n")
 
 
 def known_models(setup: Setup) -> dict[str, Capabilities]:
     """What the run folder says about the models of its recipe, by `model_key`."""
-    known = _read(setup.root)
+    known = _known(setup)
     found = ((model_key(llm), _recorded(known, stage, llm)) for stage, llm in asked_models(setup.config).items())
     return {key: capabilities for key, capabilities in found if capabilities is not None}
 
 
 def served_names(setup: Setup) -> dict[str, str]:
     """What servers call the models of stages, where that is not the name that they are asked by."""
-    known = _read(setup.root)
+    known = _known(setup)
     named: dict[str, str] = {}
     for stage, llm in asked_models(setup.config).items():
         told = _recorded(known, stage, llm)
@@ -152,9 +152,15 @@ def _read(root: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _recorded(known: dict[str, Any], stage: str, llm: LlmConfig) -> Capabilities | None:
-    entry = known.get(stage)
-    if not isinstance(entry, dict) or not _meant(llm).items() <= entry.items():
+def _known(setup: Setup) -> list[dict[str, Any]]:
+    """What is known of the models of stages: first what was found beside the run, where that is kept, then its own."""
+    return [_read(folder) for folder in (setup.findings, setup.root) if folder is not None]
+
+
+def _recorded(known: Sequence[dict[str, Any]], stage: str, llm: LlmConfig) -> Capabilities | None:
+    fitting = (entries.get(stage) for entries in known)
+    entry = next((e for e in fitting if isinstance(e, dict) and _meant(llm).items() <= e.items()), None)
+    if entry is None:
         return None
     try:
         return Capabilities(**{field.name: entry[field.name] for field in fields(Capabilities) if field.name in entry})

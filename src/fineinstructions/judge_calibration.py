@@ -85,7 +85,7 @@ def calibrate_judge(
         limit: Judge only so many rows of every file, drawn by a hash of seed and row.
         seed: Seed of what is drawn.
         out: Folder for the results and the response cache; None writes nothing.
-        cache_root: Folder whose response cache is used instead, that of a run for example.
+        cache_root: Run folder whose response cache is used instead; besides that only its logs are written to.
         progress: Told what goes on, a set being a phase and a row a unit; by default nobody.
 
     Raises:
@@ -104,9 +104,10 @@ def calibrate_judge(
     agreements: list[Agreement] = []
     described, num_failed = "", 0
     with ExitStack() as stack:
-        root = cache_root or out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        own = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         told = progress or Silent()
-        setup = stack.enter_context(serving(Setup(config, root), "judge", ("judge",), told.note))
+        looked_at = Setup(config, cache_root or own, findings=own)
+        setup = stack.enter_context(serving(looked_at, "judge", ("judge",), told.note))
         record_endpoints(setup, ("judge",), told.note)
         models = stack.enter_context(closing(Models(setup)))
         for labelled in sets:

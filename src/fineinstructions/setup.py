@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ class Setup:
     root: Path
     served_gpus: tuple[str, ...] = ()
     """GPUs of this machine that servers have which the driver has started."""
+    findings: Path | None = None
+    """Folder for what is found out about models, where the run folder is only looked at; None for the run folder."""
 
     @property
     def input_dir(self) -> Path:
@@ -62,7 +64,7 @@ class Setup:
         """
         sections = {stage: getattr(self.config, stage) for stage in servers}
         changed = {stage: s.model_copy(update={"llm": dict(servers[stage])}) for stage, s in sections.items()}
-        return Setup(self.config.model_copy(update=changed), self.root, tuple(gpus))
+        return replace(self, config=self.config.model_copy(update=changed), served_gpus=tuple(gpus))
 
 
 def open_setup(root: Path) -> Setup:

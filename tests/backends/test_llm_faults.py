@@ -41,11 +41,13 @@ def test_a_senseless_retry_after_holds_nobody_up(header: str) -> None:
 def test_a_server_that_answers_for_another_model_is_believed_about_the_text_only() -> None:
     """Gateways name the model in many ways; lineage holds what was asked for, and a run tells of the other name."""
     with (
-        ScriptedServer(lambda body: Reply(upper(body), model="another")) as server,
-        ChatClient(settings(server, model="m")) as client,
+        ScriptedServer(lambda body: Reply(upper(body), model=user_text(body))) as server,
+        ChatClient(settings(server, model="org/llama-8b")) as client,
     ):
-        assert client.submit(request("hello")).result(20).text == "HELLO"
-        assert client.usage().calls == 1
+        for name in ("another", "llama-8b", "llama-8b-2026-08"):
+            assert client.submit(request(name)).result(20).text == name.upper()
+        assert client.usage().calls == 3
+        assert client.other_models == {("org/llama-8b", "another"): 1}
 
 
 def test_garbage_in_a_tenth_of_the_replies_costs_that_tenth_a_question_more() -> None:

@@ -58,6 +58,14 @@ def test_once_the_run_is_given_up_nothing_that_waits_is_sent() -> None:
     assert "3 requests in a row failed" in str(errors[-1])
 
 
+def test_waiting_for_a_server_that_is_not_there_is_no_call() -> None:
+    with ScriptedServer() as server:
+        llm = settings(server, unreachable_seconds=2.0, max_retries=0, max_failures_in_a_row=1)
+    with ChatClient(llm) as client:
+        error_of(client.submit(request("hello")))
+        assert client.usage().calls == 1
+
+
 def test_a_server_that_lets_nobody_in_is_not_asked_again_by_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     with ScriptedServer(api_key="right") as server, ChatClient(settings(server, max_in_flight=2)) as client:

@@ -97,7 +97,6 @@ class Endpoint:
             BackendError: If no request to this server will be.
         """
         trip = self.gate.trip
-        self.calls += 1
         try:
             async with asyncio.timeout(llm.timeout_seconds):
                 got = await self._wire.send(path, body)

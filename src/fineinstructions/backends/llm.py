@@ -25,6 +25,7 @@ from fineinstructions.backends.capabilities import (
     ModelFacts,
     find_logprobs,
     find_structured,
+    is_another,
     model_key,
 )
 from fineinstructions.backends.chat import (
@@ -97,7 +98,7 @@ class ChatClient:
         self._usage = Usage()
         self._answers_as: dict[str, str] = {}
         self.other_models: Counter[tuple[str, str]] = Counter()
-        """Replies by the model that was asked and the one that answered, where their names differ."""
+        """Replies by the model that was asked and the one that answered, where that is another (`is_another`)."""
         self._fatal: BackendError | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -247,7 +248,7 @@ class ChatClient:
             self._usage = replace(self._usage, cached=self._usage.cached + 1)
             return Completion.from_plain(stored), True
         completion = await self._engine(llm).complete(body, llm, key)
-        if completion.model not in ("", body["model"]):
+        if is_another(body["model"], completion.model):
             self.other_models[body["model"], completion.model] += 1
         self._usage = replace(
             self._usage,

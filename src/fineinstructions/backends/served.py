@@ -3,11 +3,13 @@
 In: what is served, and where. Out: a process under a guard (`fineinstructions.backends.guard`), watched by a thread.
 The decision to question: a server that dies is started again at the same address, while requests wait for it
 (``llm.unreachable_seconds``); one that dies before it was ever ready is not, because its settings are to blame. When
-it has died too often, requests are refused in its place with the reason, which ends the run.
+it has died too often, or does not get ready again, requests are refused in its place with the reason, which ends the
+run.
 """
 
 import contextlib
 import http.client
+import math
 import os
 import subprocess
 import sys
@@ -130,7 +132,7 @@ class ServedModel:
     def _end(self) -> None:
         """Close the pipe, upon which the guard ends the server, and wait for that."""
         assert self._guard.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._guard.stdin.close()
         try:
             self._guard.wait(4 * POLITE_SECONDS)
@@ -139,16 +141,19 @@ class ServedModel:
             self._guard.wait()
 
     def _watch(self) -> None:
-        """Start the server again when it ends, a number of times."""
-        restarts = 0
+        """Start the server again when it ends, a number of times; refuse requests in its place once that is in vain."""
+        restarts, ready_by = 0, math.inf
         while not self._over.wait(_POLL_SECONDS):
             code = self._guard.poll()
             if code is None:
+                if ready_by < math.inf and self._is_ready():
+                    ready_by = math.inf
+                if time.monotonic() > ready_by:
+                    self._give_up(f"was not ready again after {self._serve.ready_seconds:g} s")
+                    return
                 continue
             if restarts == MAX_RESTARTS:
-                times = f"llm.serve: {self._engine} ended {restarts + 1} times, the last with exit code {code}"
-                with contextlib.suppress(OSError):
-                    self._refusing.enter_context(RefusingServer(self._host, self._port, times + self._tail()))
+                self._give_up(f"ended {restarts + 1} times, the last with exit code {code}")
                 return
             restarts += 1
             self._note(
@@ -156,7 +161,21 @@ class ServedModel:
                 f" ({restarts} of {MAX_RESTARTS}){self._tail()}"
             )
             self._end()
-            self._guard = self._start()
+            try:
+                self._guard = self._start()
+            except OSError as error:
+                self._give_up(f"ended with exit code {code} and cannot be started again ({error})")
+                return
+            ready_by = time.monotonic() + self._serve.ready_seconds
+
+    def _give_up(self, why: str) -> None:
+        """End the server and refuse requests in its place."""
+        line = f"llm.serve: {self._engine} {why}{self._tail()}"
+        self._end()
+        try:
+            self._refusing.enter_context(RefusingServer(self._host, self._port, line))
+        except OSError as error:  # requests find nobody there, which ends the run later
+            self._note(f"{line}; nothing can refuse requests in its place ({error})")
 
     def _is_ready(self) -> bool:
         """Whether the server says that it is well; no proxy of the environment is asked."""

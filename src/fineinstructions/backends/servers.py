@@ -104,6 +104,7 @@ class Pool:
         failed_at: list[Endpoint] = []
         for attempt in range(retries + 1):
             endpoint = await self._turn(failed_at[-1] if failed_at else None)
+            endpoint.calls += 1
             try:
                 reply = await self._attempt_once_reachable(endpoint, path, body, read, llm)
                 self._refusals.pop(endpoint, None)
