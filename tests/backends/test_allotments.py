@@ -151,6 +151,39 @@ def test_a_pause_holds_everybody() -> None:
     assert second.gate.resume_at == pytest.approx(first.gate.resume_at, abs=5)
 
 
+def test_requests_that_are_given_up_are_counted_over_all_clients_until_one_is_answered() -> None:
+    allotments = Allotments()
+    first, second = Client(allotments, 4), Client(allotments, 4)
+    for client in (first, second):
+        client.want(2)
+    settle(first, second)
+    first.gate.gave_up()
+    second.gate.gave_up()
+    second.gate.gave_up()
+    assert (first.gate.given_up_in_a_row, second.gate.given_up_in_a_row) == (1, 2)
+    settle(first, second)
+    assert (first.gate.given_up_in_a_row, second.gate.given_up_in_a_row) == (3, 3)
+    first.gate.gave_up()
+    first.speak()  # on its way while the other's is
+    second.gate.gave_up()
+    second.settle()
+    assert first.gate.given_up_in_a_row == 4
+    settle(first, second)
+    assert (first.gate.given_up_in_a_row, second.gate.given_up_in_a_row) == (5, 5)
+    second.gate.answered()
+    second.gate.gave_up()
+    assert second.gate.given_up_in_a_row == 1
+    settle(first, second)
+    assert (first.gate.given_up_in_a_row, second.gate.given_up_in_a_row) == (1, 1)
+    for client in (first, second):
+        client.end(4)
+        allotments.leave(client.number)
+    third = Client(allotments, 4)
+    third.want(1)
+    settle(third)
+    assert third.gate.given_up_in_a_row == 0, "another phase begins anew"
+
+
 def test_figures_tell_how_a_server_was_used() -> None:
     clock = [100.0]
     notes: list[str] = []

@@ -20,7 +20,7 @@ from fineinstructions.engines.ray import Home, RayConfig, RayEngine, UnitWorker
 from fineinstructions.engines.resources import Resources
 from fineinstructions.engines.worker import Report
 from fineinstructions.errors import ConfigError
-from fineinstructions.runs import RunFolder
+from fineinstructions.runs import RunFolder, describe_parquet, plan_units
 
 pytestmark = pytest.mark.xdist_group("ray")
 NODE = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
@@ -131,6 +131,29 @@ def test_a_private_cluster_is_apart_from_others_and_ends_with_its_run(
     assert (matches.num_done, matches.num_deaths, pairs.num_done) == (11, 3, 12)
     assert check(toy.out) == []
     wait_until(lambda: set(ray_processes()) <= before, seconds=20)
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+def test_workers_leave_the_gpus_of_a_server_alone(toy: Toy) -> None:
+    """Ray counts GPUs and looks at none, so none is needed."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
+    ray.init(address="local", num_gpus=3, log_to_driver=False, **NODE)
+    try:
+        run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases())
+        job = toy_run.job_of(replace(toy, gpus=1), run, "matches")
+        with run.lease(), RayEngine(None, 1, RayConfig(), [job.resources], print) as engine:
+            specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
+            run.todo("matches", specs)
+            outcome = engine.run_units(replace(job, other_gpus=("0", "2")), specs)
+            with pytest.raises(ConfigError, match="no node of the Ray cluster has"):
+                engine._temporary = Path(toy.out)  # as in a cluster of its own, which does not grow
+                engine.run_units(replace(job, other_gpus=("0", "1", "2")), specs)
+            engine._temporary = None
+    finally:
+        ray.shutdown()
+    assert outcome.num_done == 12
+    assert set(Path(toy.out).with_suffix(".gpus").read_text().split()) == {"1"}
 
 
 @pytest.mark.slow

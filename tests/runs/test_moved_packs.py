@@ -66,6 +66,20 @@ def test_packs_are_written_anew_where_documents_come_between_them(toy: Toy, tmp_
     assert check(toy.out) == []
 
 
+def test_a_pack_with_a_damaged_unit_is_split_and_that_unit_made_again(toy: Toy, tmp_path: Path) -> None:
+    second = write_documents(tmp_path / "second.parquet", some_texts(30), first=900)
+    two = replace(toy, inputs=(*toy.inputs, str(second)), pack=(9, 2))
+    run_toy(two)
+    path = Path(toy.out) / "units" / "matches" / str(packs_of(toy.out)[1])  # holds units of both files
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PAR1") + 9] ^= 1
+    path.write_bytes(raw)
+    more = more_documents(two, tmp_path, 1, 12)
+    assert [outcome.num_done for outcome in run_toy(more)] == [4, 3]
+    assert tables(toy.out) == tables_without_packs(more)
+    assert check(toy.out) == []
+
+
 @pytest.mark.slow
 def test_packed_units_of_documents_that_are_gone_are_dropped_only_on_redo(toy: Toy, tmp_path: Path) -> None:
     more = more_documents(toy, tmp_path, 0, 12)

@@ -261,20 +261,33 @@ def test_a_pack_that_is_gone_is_made_again(toy: Toy) -> None:
     assert content(toy.out) == before
 
 
-def test_a_flipped_bit_in_a_packed_unit_is_found(toy: Toy) -> None:
-    run_toy(toy)
-    path = Path(toy.out) / "units" / "matches" / str(packs_of(toy.out)[0])
+def flip_bit(out: str, at: bytes = b"PAR1", number: int = 0) -> None:
+    """In the first unit of a pack."""
+    path = Path(out) / "units" / "matches" / str(packs_of(out)[number])
     raw = bytearray(path.read_bytes())
-    raw[raw.index(b"PAR1") + 9] ^= 1
+    raw[raw.index(at) + 9] ^= 1
     path.write_bytes(raw)
-    (found,) = check(toy.out)
-    assert str(found).startswith("matches/000000-")
-    assert "does not have the content" in str(found)
+
+
+@pytest.mark.parametrize("at", [b"PAR1", b'"unit_id"'])
+def test_a_flipped_bit_in_a_packed_unit_is_found_and_mended_by_the_next_run(toy: Toy, at: bytes) -> None:
+    run_toy(toy)
+    before = tables(toy.out)
+    flip_bit(toy.out, at)
+    (Path(toy.out) / "pairs" / "part-00000.parquet").write_bytes(b"x" * len(before["pairs/part-00000.parquet"]))
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases())
     plan = run.planned("matches") or ()
     with run.lease():
         assert run.todo("matches", plan) == []
         assert run.todo("matches", plan, thorough=True) == [plan[0]]
+    lines = [str(finding) for finding in check(toy.out)]
+    assert [line for line in lines if line.startswith("matches/000000-")]
+    assert next(line for line in lines if line.startswith("pairs: part-00000")).endswith("run again to write it anew")
+    assert [outcome.num_done for outcome in run_toy(toy)] == [1, 0]
+    assert tables(toy.out) == before
+    assert check(toy.out) == []
+    assert [outcome.num_done for outcome in run_toy(toy)] == [0, 0]
+    assert not (Path(toy.out) / "damaged.json").exists()
 
 
 @pytest.mark.slow
@@ -312,3 +325,25 @@ def test_a_changed_recipe_drops_packs_only_when_asked(toy: Toy) -> None:
     other = replace(toy, words=2, redo=True)
     run_toy(other)
     assert tables(toy.out) == tables_without_packs(other)
+
+
+@pytest.mark.parametrize("stays_behind", [False, True])
+def test_status_counts_units_that_are_packed_while_it_looks(toy: Toy, stays_behind: bool) -> None:
+    """What is listed is moved before it is read; a folder without a manifest may stay."""
+    run_toy(replace(toy, pack=None))
+    run = RunFolder.open(toy.out)
+    plan = run.planned("matches")
+    assert plan is not None
+    whole = run.shelf("matches").accounts(plan)
+    shelf = run.shelf("matches")
+    run_toy(toy)  # packs all of it
+    if stays_behind:
+        (run.units("matches") / plan[3].folder_name).mkdir()
+    assert shelf.accounts(plan) == whole
+    renewed = run.shelf("matches")
+    for name in packs_of(toy.out):  # as when packs are renamed
+        (run.units("matches") / str(name)).rename(run.units("matches") / f"{name}.gone")
+    run_toy(replace(toy, pack=(4, 2)))
+    found = list(renewed.stretches(plan))
+    assert all(seal for stretch in found for seal in stretch.seals)
+    assert renewed.accounts(plan) == whole

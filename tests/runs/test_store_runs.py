@@ -6,11 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +21,7 @@ import pytest
 import stored_runs
 from gs_server import serve_gs
 from hub_store import NAME, serve_hub_store
-from s3_server import BUCKET, Line, line_to, serve_s3, settings
+from s3_server import BUCKET, Fault, Line, line_to, serve_s3, settings
 from stored_runs import check, expect_whole, make_one, on, stored
 from toy_run import Toy, command_of, run_toy, some_texts, write_documents
 
@@ -26,6 +29,7 @@ from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.records import Pair
 from fineinstructions.runs import RunFolder, status
 from fineinstructions.runs.head import HEAD, Head, read_head
+from fineinstructions.runs.mirror import file_key
 from fineinstructions.runs.places import look_at
 from fineinstructions.stores import Objects, open_objects
 
@@ -147,6 +151,86 @@ def test_what_failed_is_tried_again_on_another_machine(toy: Toy, url: str, tmp_p
     (tmp_path / "work" / "broken").unlink()
     (known, _) = run_toy(on(broken, url, tmp_path / "work"))
     assert known.num_done == 0, "the folder that had the failure believed itself more than the store"
+
+
+@pytest.mark.extra
+def test_a_retry_that_comes_to_nothing_loses_nothing(toy: Toy, url: str, line: Line, tmp_path: Path) -> None:
+    path = write_documents(tmp_path / "broken.parquet", [*some_texts(20), "the BROKEN document", *some_texts(20)])
+    broken = replace(toy, inputs=(str(path),), workers=1)
+    (tmp_path / "work" / "broken").parent.mkdir()
+    (tmp_path / "work" / "broken").touch()
+    (first, _) = run_toy(on(broken, url, tmp_path / "work"))
+    assert len(first.set_aside) == 1
+    before = units_of(url)
+    line.fault = lambda method, path: "denied" if method == "PUT" and "/units/" in path else ""
+    with pytest.raises(ConfigError, match="may not write there"):
+        run_toy(on(replace(broken, retry_failed=True), url, tmp_path / "work"))
+    assert units_of(url) == before, "what failed is replaced, not removed first"
+    told: Counter[str] = Counter()
+
+    def loses_the_first_reply(method: str, path: str) -> Fault:
+        told[path] += method == "PUT" and "/units/" in path
+        return "lost_reply" if method == "PUT" and told[path] == 1 else ""
+
+    line.fault = loses_the_first_reply
+    run_toy(on(replace(broken, retry_failed=True), url, tmp_path / "elsewhere"))
+    line.fault = lambda method, path: ""
+    expect_whole(broken, url, tmp_path / "work")
+
+
+def units_of(url: str) -> dict[str, bytes]:
+    return {name: data for name, data in stored(url).items() if name.startswith("units/")}
+
+
+@pytest.mark.extra
+def test_who_looks_while_files_are_replaced_sees_the_later_ones(toy: Toy, url: str, line: Line, tmp_path: Path) -> None:
+    run_toy(on(toy, url, tmp_path / "work"))
+    found = read_head(open_objects(url))
+    assert found is not None
+    later = {**found[0].files, "recipe.resolved.yaml": "another"}
+    old = file_key("recipe.resolved.yaml", found[0].files["recipe.resolved.yaml"])
+    beside = open_objects(url)
+
+    def replaced(method: str, path: str) -> Fault:
+        """A driver puts another file in place, and sweeps, while the first is fetched."""
+        if method == "GET" and path.endswith(old):
+            content = b"changed: true"
+            later["recipe.resolved.yaml"] = sha256(content).hexdigest()[:16]
+            line.fault = lambda method, path: ""
+            beside.put(file_key("recipe.resolved.yaml", later["recipe.resolved.yaml"]), content)
+            beside.put(HEAD, Head(**{**vars(found[0]), "files": later}).to_json())
+            beside.delete([old])
+        return ""
+
+    line.fault = replaced
+    assert RunFolder.open(look_at(url, tmp_path / "third")).config == {"changed": True}
+
+
+@pytest.mark.extra
+def test_files_that_grow_while_they_are_sent_are_sent_as_they_were(toy: Toy, url: str, tmp_path: Path) -> None:
+    root = on(toy, url, tmp_path / "work")
+    cache = Path(root.out) / "cache"
+    cache.mkdir(parents=True)
+    (cache / "replies.jsonl").write_bytes(b"x" * (8 << 20))
+    over = threading.Event()
+
+    def grow() -> None:
+        with (cache / "replies.jsonl").open("ab", buffering=0) as file:
+            while not over.is_set():
+                file.write(b"y" * 100)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        run_toy(root)
+    finally:
+        over.set()
+        thread.join()
+    objects = open_objects(url)
+    names = [entry.key for entry in objects.list("files/cache/")]
+    assert names
+    for name in names:
+        assert sha256(objects.read(name)).hexdigest()[:16] == name.rpartition(".")[2]
 
 
 @pytest.mark.extra

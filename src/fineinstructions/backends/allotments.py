@@ -1,7 +1,8 @@
 """Who may have how many requests under way: the windows of all servers, divided among the clients of a run.
 
 In: what clients report about a server now and then, never a single request. Out: their allotments, whose sum never
-exceeds the server's window. A client with nothing to ask gives its slots to one that waits.
+exceeds the server's window, and how many requests of all of them were given up in a row. A client with nothing to ask
+gives its slots to one that waits.
 
 The decision a reader would question: an allotment that was lowered counts in full until its client says that no more is
 under way. So a slot is lost for the moment that a message takes, and no server is ever asked too much.
@@ -84,6 +85,10 @@ class Report(_Message):
     late: int = 0
     """Such requests of the round trip before."""
     retries: int = 0
+    answered: int = 0
+    """Requests that were answered."""
+    given_up: int = 0
+    """Requests that were given up since the last one that was answered."""
     pause_seconds: float = 0.0
     """Wait that the server asked for."""
     trouble: str = ""
@@ -102,6 +107,8 @@ class Allotment(_Message):
     slots: int
     """Requests that the client may have under way."""
     trip: int
+    given_up: int = 0
+    """Requests in a row, of all clients, that were given up without one that was answered."""
     pause_seconds: float = 0.0
     """How long nobody may ask."""
 
@@ -148,6 +155,8 @@ class _Server:
     used: dict[str, float] = field(default_factory=dict)
     """Sums of reports since figures were taken."""
     num_changes_told: int = 0
+    given_up: int = 0
+    """Requests in a row, of all clients, that were given up."""
 
     def add(self, **numbers: float) -> None:
         for name, number in numbers.items():
@@ -190,6 +199,7 @@ class Allotments:
             self._clients.pop(client, None)
             for name, server in self._servers.items():
                 if server.seats.pop(client, None):
+                    server.given_up = server.given_up if server.seats else 0
                     self._divide(name, server)
             self._lock.notify_all()
 
@@ -216,8 +226,10 @@ class Allotments:
             server.window.turned_back(report.late, report.trip - 1)
             server.window.turned_back(report.turned_back, report.trip)
             is_paused = self._pause(server, report.pause_seconds)
+            given_up = report.given_up + (0 if report.answered else server.given_up)
+            is_worse_or_better, server.given_up = given_up != server.given_up, given_up
             is_answered = client if report.turned_back or report.late else None
-            self._divide(report.server, server, everybody=is_paused, also=is_answered)
+            self._divide(report.server, server, everybody=is_paused or is_worse_or_better, also=is_answered)
             is_news = bool(report.trouble) and report.server not in self._told
             self._told |= {report.server} if is_news else set()
         if is_news:
@@ -268,6 +280,7 @@ class Allotments:
                 answers=seat.serial,
                 slots=slots,
                 trip=server.window.trip,
+                given_up=min(server.given_up, _MOST),
                 pause_seconds=pause,
             )
         )

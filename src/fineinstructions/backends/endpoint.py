@@ -64,8 +64,6 @@ class Endpoint:
         self._key_env, self._key = key_env, key_of(key_env)
         self._wire = Wire(address, self._key or "none")
         self.was_reached = False
-        self.failures_in_a_row = 0
-        """Requests that failed for good, without one success in between."""
         self.why_ailing = ""
         """What last went wrong before it was given a rest."""
         self.calls = self.retries = 0
@@ -113,7 +111,7 @@ class Endpoint:
         except RetryableError as trouble:
             raise self._failed(trouble) from None
         self._succeeded()
-        self.failures_in_a_row = 0
+        self.gate.answered()
         return reply
 
     async def close(self) -> None:

@@ -39,11 +39,32 @@ class Gate:
         """Begin anew, with somebody else who gives allotments."""
         self._slots = self._heard = self._frozen = self._unacknowledged = 0
         self._told: Report | None = None
+        self._given_up_before = self._worse_serial = 0
+        """Requests in a row that were given up, of all clients, as far as it was told and is known; and the
+        report that told of it last."""
 
     def _clear_counts(self) -> None:
         self._calls = self._succeeded = self._turned_back = self._late = self._retries = 0
         self._slot_seconds, self._pause_seconds, self._trouble = 0.0, 0.0, ""
         self._since_peak = self.in_flight
+        self._answered = self._given_up = 0
+
+    @property
+    def given_up_in_a_row(self) -> int:
+        """Requests of all clients that were given up, without one in between that was answered."""
+        return self._given_up + (0 if self._answered else self._given_up_before)
+
+    def answered(self) -> None:
+        """Count a request that was answered."""
+        is_news = self.given_up_in_a_row > 0
+        self._answered, self._given_up = self._answered + 1, 0
+        if is_news:
+            self._on_news()
+
+    def gave_up(self) -> None:
+        """Count a request that was given up."""
+        self._given_up += 1
+        self._on_news()
 
     @property
     def free(self) -> int:
@@ -103,6 +124,8 @@ class Gate:
         if allotment.number <= self._heard:
             return
         self._slots, self._heard, self.trip = allotment.slots, allotment.number, allotment.trip
+        if allotment.answers >= self._worse_serial:  # else what was told since is not counted in it
+            self._given_up_before = allotment.given_up
         if allotment.answers >= self._counted_serial:
             self._unacknowledged = 0
         if allotment.pause_seconds:
@@ -141,16 +164,25 @@ class Gate:
             turned_back=self._turned_back,
             late=self._late,
             retries=self._retries,
+            answered=self._answered,
+            given_up=self._given_up,
             pause_seconds=self._pause_seconds,
             trouble=self._trouble,
         )
         if self._turned_back or self._late:
             self._counted_serial = self._serial
+        if self._is_worse_or_better:
+            self._worse_serial, self._given_up_before = self._serial, self.given_up_in_a_row
         self._unacknowledged += self._frozen
         self._frozen = 0
         self._told, self._told_at = report, time.monotonic()
         self._clear_counts()
         return report
+
+    @property
+    def _is_worse_or_better(self) -> bool:
+        """Whether more requests in a row were given up than the others know, or none is any more."""
+        return self._given_up > 0 or (self._answered > 0 and self._given_up_before > 0)
 
     @property
     def _wants(self) -> int:
@@ -160,7 +192,13 @@ class Gate:
         told = self._told
         if told is None:
             return self._wants > 0
-        if self._frozen or self._trouble or self._pause_seconds or told.heard != self._heard:
+        if (
+            self._is_worse_or_better
+            or self._frozen
+            or self._trouble
+            or self._pause_seconds
+            or told.heard != self._heard
+        ):
             return True
         wants = self._wants
         is_short = wants > self._slots and wants > told.wants

@@ -241,15 +241,15 @@ class Pool:
             raise self.stop(BackendError(f"{self._name}: {trouble}", retryable=True, hint=hint))
 
     def _count_failure(self, failed_at: set[Endpoint], trouble: str, llm: LlmConfig) -> None:
-        """Count a request that failed; where that happens at every server, nothing is sent any more.
+        """Count a request that failed; where that happens at every server, to whichever worker, nothing is sent any more.
 
         Raises:
             BackendError: If so.
         """
         for endpoint in failed_at:
-            endpoint.failures_in_a_row += 1
-        most = max(e.failures_in_a_row for e in self.endpoints)
-        is_out = [e.is_ailing or e.failures_in_a_row >= llm.max_failures_in_a_row for e in self.endpoints]
+            endpoint.gate.gave_up()
+        most = max(e.gate.given_up_in_a_row for e in self.endpoints)
+        is_out = [e.is_ailing or e.gate.given_up_in_a_row >= llm.max_failures_in_a_row for e in self.endpoints]
         if most >= llm.max_failures_in_a_row and all(is_out):
             error = BackendError(
                 f"{self._name}: {most} requests in a row failed, the last with: {trouble}",

@@ -34,6 +34,8 @@ from fineinstructions.runs.specs import UnitSpec
 
 SHUTDOWN_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+HOLD_SECONDS = 60.0
+"""How long GPUs that others have are waited for, to see which they are."""
 OBJECT_STORE_BYTES = 100 << 20
 """Rows never pass through Ray, so its store of a private cluster is as small as Ray allows, about."""
 
@@ -205,6 +207,58 @@ class Actors:
             self.end([actor])
 
 
+class Holder:
+    """What runs in the process of an actor that keeps a GPU from workers."""
+
+    def gpu(self) -> str:
+        """The GPU that it has, as CUDA names it."""
+        import ray
+
+        return ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+
+
+class HeldGpus:
+    """GPUs of the driver's machine that Ray gives to no worker, because servers of the driver have them; a context.
+
+    Ray chooses GPUs by itself, so actors that do nothing take all that are free there, and those that have others end.
+
+    Args:
+        ray: The module.
+        names: The GPUs, as CUDA names them; none for nothing to hold.
+    """
+
+    def __init__(self, ray: Any, names: Collection[str]) -> None:
+        self._ray, self._names = ray, names
+        self._holders: list[Any] = []
+        self.node_id: str = ray.get_runtime_context().get_node_id()
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def __enter__(self) -> Self:
+        if self._names:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            mine = next(node for node in self._ray.nodes() if node["NodeID"] == self.node_id)
+            here = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+            holder = self._ray.remote(Holder).options(num_cpus=0, num_gpus=1, scheduling_strategy=here)
+            started = [holder.remote() for _ in range(int(mine["Resources"].get("GPU", 0)))]
+            told = {one.gpu.remote(): one for one in started}
+            done, waiting = (
+                self._ray.wait(list(told), num_returns=len(told), timeout=HOLD_SECONDS) if told else ([], [])
+            )
+            self._holders = [told[call] for call in done if self._ray.get(call) in self._names]
+            for call in [*done, *waiting]:  # what others have had all the while cannot be given to workers either
+                if told[call] not in self._holders:
+                    self._ray.kill(told[call])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for holder in self._holders:
+            self._ray.kill(holder)
+        self._holders = []
+
+
 def _cause(error: Exception) -> str:
     """Why an actor died, in one line, of the paragraphs that Ray gives."""
     text = " ".join(str(error).split())
@@ -301,7 +355,20 @@ class RayEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         job = replace(job, lease=lease_token(job.run.lease_file), open_units=min(job.open_units, self._open_units))
-        room = self._room(job) if specs else 0
+        taken = job.other_gpus if job.resources.gpus and specs else ()
+        if taken:
+            self._actors.end_idle(politely=True)  # they may have them from the last phase
+        with HeldGpus(self._ray, taken) as held:
+            return self._run_units(job, specs, held, on_progress)
+
+    def _run_units(
+        self,
+        job: Job[Any, Any],
+        specs: Sequence[UnitSpec],
+        held: HeldGpus,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Outcome:
+        room = self._room(job, held) if specs else 0
         workers = min(self._workers or room, len(specs))
         if self._temporary is not None and job.max_local_workers is not None:
             workers = min(workers, job.max_local_workers)
@@ -314,9 +381,14 @@ class RayEngine:
                 crew.work_off(specs)
             return tally.finish(crew.num_deaths)
 
-    def _room(self, job: Job[Any, Any]) -> int:
+    def _room(self, job: Job[Any, Any], held: HeldGpus) -> int:
         """How many workers the cluster has room for; 1 where it has to grow first."""
-        room = sum(_fitting(node["Resources"], job.resources) for node in self._ray.nodes() if node["Alive"])
+        room = 0
+        for node in self._ray.nodes():
+            spare = {**node["Resources"]}
+            if node["NodeID"] == held.node_id:
+                spare["GPU"] = spare.get("GPU", 0) - len(held)
+            room += _fitting(spare, job.resources) if node["Alive"] else 0
         if not room:
             wanted = ", ".join(f"{name} {value:.15g}" for name, value in job.resources.model_dump().items() if value)
             line = f"engine.resources.{job.phase}: no node of the Ray cluster has {wanted}"

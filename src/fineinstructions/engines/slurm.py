@@ -12,6 +12,7 @@ tried again.
 import dataclasses
 import json
 import math
+import os
 import shutil
 import socket
 import sys
@@ -131,7 +132,7 @@ class SlurmEngine:
         """Do units and commit them; see `Engine`."""
         if job.reopen is None:
             raise ValueError("a job for Slurm needs a function that makes its config anew")
-        num_workers = min(len(specs), self._at_once * self._config.workers_per_task)
+        num_workers = min(len(specs), self._at_once * self._workers_per_task(job))
         with Tally(job.run, job.phase, specs, num_workers, on_progress, self._shares.note_once) as tally:
             if not specs:
                 return tally.finish()
@@ -191,13 +192,19 @@ class SlurmEngine:
             "asks_servers": job.asks_servers,
             "desk": dataclasses.asdict(job.desk) if job.desk else None,
             "open_units": job.open_units,
-            "workers_per_task": self._config.workers_per_task,
+            "workers_per_task": self._workers_per_task(job),
             "resources": to_plain(job.resources),
+            "other_gpus": list(job.other_gpus),
+            "node": os.uname().nodename,
         }
+
+    def _workers_per_task(self, job: Job[Any, Any]) -> int:
+        """Worker processes of a task: one where each would hold a large model."""
+        return min(self._config.workers_per_task, job.max_local_workers or self._config.workers_per_task)
 
     def _options(self, job: Job[Any, Any], size: int) -> list[str]:
         """What sbatch is told on its command line, where it wins over the template."""
-        wanted, times = job.resources, self._config.workers_per_task
+        wanted, times = job.resources, self._workers_per_task(job)
         logs = job.run.logs.absolute() / "slurm"
         logs.mkdir(exist_ok=True)
         options = [

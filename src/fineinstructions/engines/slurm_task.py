@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fineinstructions.backends.desk import DeskAddress
 from fineinstructions.engines.crew import Crew
 from fineinstructions.engines.journal import JournalWriter
-from fineinstructions.engines.resources import Resources
+from fineinstructions.engines.resources import Resources, visible_gpus
 from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import raise_for
 from fineinstructions.engines.worker import Job, Report, require_lease
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
                 config=reopen(run.root),
                 open_units=array["open_units"],
                 resources=Resources(**array["resources"]),
+                other_gpus=taken_here(array["other_gpus"], array["node"], visible_gpus(), os.environ),
                 lease=array["lease"],
                 asks_servers=array["asks_servers"],
                 desk=DeskAddress(**array["desk"]) if array["desk"] else None,
@@ -115,6 +116,33 @@ def share(array: dict[str, Any], number: int, job: Job[Any, Any]) -> list[UnitSp
         for spec in plan.select(mine)
         if not (shelf.may_hold(spec) and job.run.is_done(job.phase, spec, retry_failed=True))
     ]
+
+
+def taken_here(
+    taken: Sequence[str], node: str, visible: Sequence[str], environment: Mapping[str, str]
+) -> tuple[str, ...]:
+    """GPUs that a task sees and a server of the driver has, where both are on one machine; as the task names them.
+
+    Slurm may show a task its GPUs under numbers from 0; what it calls them itself is told beside that.
+
+    Args:
+        taken: GPUs that the driver's servers have, as the driver names them.
+        node: Machine of the driver.
+        visible: GPUs that the task sees.
+        environment: The task's environment.
+
+    Example:
+        >>> here = os.uname().nodename
+        >>> taken_here(["3"], here, ["0", "1"], {"SLURM_JOB_GPUS": "2,3"}), taken_here(["3"], here, ["2", "3"], {})
+        (('1',), ('3',))
+        >>> taken_here(["3"], "elsewhere", ["2", "3"], {})
+        ()
+    """
+    if node != os.uname().nodename:
+        return ()
+    told = environment.get("SLURM_JOB_GPUS", "").split(",")
+    names = told if len(told) == len(visible) and all(told) else visible
+    return tuple(mine for mine, name in zip(visible, names, strict=True) if name in taken)
 
 
 def shares(ordinals: NDArray[np.int64], per_task: int, at_once: int) -> list[NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import failure
 from fineinstructions.runs import mirror
+from fineinstructions.runs.damage import Damage
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
 from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.head import LEASE_SECONDS
@@ -244,7 +245,7 @@ class RunFolder(Layout):
             phase: The phase; its upstream phases are complete.
             specs: All of its units. Units that are new are added to an earlier plan.
             retry_failed: Whether units that were set aside, or lost single records to an engine, are tried again.
-            thorough: Compare the content of every committed file with its digest instead of its size only.
+            thorough: Compare every committed file with its digest, not only those that `verify` has found damaged.
 
         Raises:
             ConfigError: If units that were committed are no longer planned (other input files, other unit size) and
@@ -260,6 +261,7 @@ class RunFolder(Layout):
             upstream=self.phase(phase).upstream,
             retry_failed=retry_failed,
             thorough=thorough,
+            damaged=Damage.load(self.root).units.get(phase, ()),
         )
         todo = plan.select(left)
         mirror.before_units(self, phase, todo)
@@ -391,7 +393,8 @@ class RunFolder(Layout):
             return False
         if store := store_of(self.root):
             return current and store.has_table(name, manifest)
-        return current and not file_problems(FolderFiles(self.root / name), manifest.files)
+        is_suspect = name in Damage.load(self.root).tables
+        return current and not file_problems(FolderFiles(self.root / name), manifest.files, thorough=is_suspect)
 
     def _upstream_content(self, phase: str) -> str:
         return digest([self.content(upstream) for upstream in self.phase(phase).upstream])

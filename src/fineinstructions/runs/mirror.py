@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fineinstructions.errors import DataError, FineInstructionsError
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, write_text
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, beside, write_text
 from fineinstructions.runs.head import Head, StoreLease, read_head
 from fineinstructions.runs.lease import lease_holder, lease_token
 from fineinstructions.runs.ledger import Manifest
@@ -128,7 +128,15 @@ def look(root: Path, reopen: "Callable[[Path], RunFolder]", *, with_units: bool 
             found = read_head(store.objects)
             if found is None:
                 next(store.objects.list(), None)  # tells a bucket that is not there from one without this run
-            pull(store, found[0] if found else None, reopen, with_units=with_units)
+            while True:
+                try:
+                    pull(store, found[0] if found else None, reopen, with_units=with_units)
+                    return
+                except DataError:  # its driver may have put other files in place since, and deleted those
+                    later = read_head(store.objects)
+                    if later is None or found is None or later[0].files == found[0].files:
+                        raise
+                    found = later
 
 
 def holder(root: Path) -> str:
@@ -234,12 +242,7 @@ def push(store: RunStore) -> None:
     for name, path in kept_files(store.root).items():
         known = mark.files.get(name)
         if known is None or known != _facts(known[0], path):
-            facts = _facts(_digest(path), path)
-            if lease.files.get(name) != facts[0]:
-                store.objects.put(file_key(name, facts[0]), path)
-                if name in FOR_PEOPLE:
-                    store.objects.put(name, path)
-            known = facts
+            known = _send(store, name, path, lease.files.get(name))
         files[name] = known
     named = {name: facts[0] for name, facts in files.items()}
     if named != lease.files:
@@ -247,6 +250,28 @@ def push(store: RunStore) -> None:
     if files != mark.files:
         mark.files = files
         mark.save(store.root)
+
+
+def _send(store: RunStore, name: str, path: Path, there: str | None) -> tuple[str, int, int]:
+    """Give the store one file as it is at one moment, because workers may write to it; gives its facts.
+
+    Args:
+        store: The store.
+        name: Its name.
+        path: The file.
+        there: Digest of the content that the store has.
+    """
+    state, copy = path.stat(), beside(store.root / path.name)
+    try:
+        shutil.copyfile(path, copy)
+        content = _digest(copy)
+        if content != there:
+            store.objects.put(file_key(name, content), copy)
+            if name in FOR_PEOPLE:
+                store.objects.put(name, copy)
+    finally:
+        copy.unlink(missing_ok=True)
+    return content, state.st_size, state.st_mtime_ns
 
 
 def _digest(path: Path) -> str:
@@ -321,7 +346,7 @@ def _manifest(run: "RunFolder", phase: str, spec: UnitSpec) -> Manifest | None:
 
 
 def before_units(run: "RunFolder", phase: str, todo: Sequence[UnitSpec]) -> None:
-    """Make ready for the units of a phase: its plan is in the store, what they replace is not, what they need is here.
+    """Make ready for the units of a phase: its plan is in the store, what they need is here.
 
     Args:
         run: The run, held by this process.
@@ -334,13 +359,6 @@ def before_units(run: "RunFolder", phase: str, todo: Sequence[UnitSpec]) -> None
     push(store)
     if not todo:
         return
-    contents: dict[str, str] = {}
-    again: list[str] = []
-    for spec in todo:
-        here, key = _manifest(run, phase, spec), _key(run, phase, spec, contents)
-        if here is not None and key == unit_key(phase, spec.unit_id, here.digest, here.inputs):
-            again.append(key)
-    store.objects.delete(again)
     for upstream in _all_upstream(run, phase):
         for spec in run.planned(upstream) or ():
             if spec.unit_id == WHOLE_CORPUS:

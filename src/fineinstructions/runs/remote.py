@@ -9,8 +9,9 @@ In: committed units and merged tables of a working folder. Out: objects, and fil
     URL/README.md, recipe.resolved.yaml          for people
 
 The decision a reader would question: a unit's key holds a digest of everything that decides its content, and it is put
-only where there is none. So whoever is first is right, nothing is overwritten, and a worker that wakes up late can do
-no harm: either its key is taken, or what it puts is what anybody would have put there.
+only where there is none. So whoever is first is right, and a worker that wakes up late can do no harm: either its key
+is taken, or what it puts is what anybody would have put there. One thing is overwritten, a unit with failures that is
+tried again, and only as long as it is the one that this folder knows.
 """
 
 import io
@@ -87,17 +88,40 @@ class RunStore:
         """
         self.require_lease()
         key = unit_key(phase, spec.unit_id, manifest.digest, manifest.inputs)
-        packed = beside(folder)
+        packed, before = beside(folder), self.root / "units" / phase / spec.folder_name
         members = [Member(entry.name, folder / entry.name, entry.sha256) for entry in manifest.files]
         try:
             with packed.open("wb") as target:
                 write_container(target, [*members, Member(MANIFEST, manifest.text.encode())])
             self.objects.put_new(key, packed)
         except Conflict:
-            return self._take(key, folder, packed, manifest)
+            if not self._replace(key, packed, before):
+                return self._take(key, folder, packed, manifest)
         finally:
             packed.unlink(missing_ok=True)
         return manifest
+
+    def _replace(self, key: str, packed: Path, before: Path) -> bool:
+        """Put a unit that was tried again in place of the one with failures; false where another stands there by now.
+
+        Args:
+            key: Its key.
+            packed: The new unit.
+            before: Folder of the unit as it is known here.
+        """
+        known, found = read_manifest(FolderFiles(before)), self.objects.read_with_version(key)
+        if known is None or not known.has_failures or found is None:
+            return False
+        with suppress(DataError):  # one that is damaged may go
+            name = f"{self.url}/{key}"
+            if parse_manifest(Container(partial(io.BytesIO, found[0]), name).last(), name).seal != known.seal:
+                return False
+        (before / MANIFEST).unlink(missing_ok=True)  # it is not known any more which one the store has
+        try:
+            self.objects.replace(key, packed, found[1])
+        except Conflict:
+            return False
+        return True
 
     def _take(self, key: str, folder: Path, packed: Path, mine: Manifest) -> Manifest:
         """Another worker's unit in place of one's own, because others may have read it already."""

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.runs.container import DamagedContainerError
+from fineinstructions.runs.files import file_problems, read_manifest
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.packs import Pack, PackName, write_pack
 from fineinstructions.runs.remote import place_of
@@ -136,16 +137,35 @@ def _move_packs(shelf: Shelf, plan: Plan) -> None:
 
 
 def _move_pack(shelf: Shelf, pack: Pack, places: NDArray[np.int64]) -> None:
-    """Put the units of one pack in their places."""
+    """Put the units of one pack in their places; of a pack that is written anew, only those that are intact."""
     ids: list[str] = pack.units.column("unit_id").to_pylist()
     stays = list(_together(places))
     if len(stays) == 1 and stays[0] == (0, len(ids)):
         pack.path.rename(shelf.folder / str(PackName.of(int(places[0]), ids)))
         return
-    for start, stop in stays:
+    try:
+        _write_stretches(shelf, pack, ids, places)
+    except DataError:
+        intact = np.array([_is_intact(pack, i, unit_id) for i, unit_id in enumerate(ids)])
+        _write_stretches(shelf, pack, ids, np.where(intact, places, NOWHERE))
+    pack.path.unlink()
+
+
+def _write_stretches(shelf: Shelf, pack: Pack, ids: list[str], places: NDArray[np.int64]) -> None:
+    """Write a pack for every stretch of units whose places follow each other."""
+    for start, stop in _together(places):
         units = [(ids[i], pack.files(pack.name.first + i, ids[i])) for i in range(start, stop)]
         write_pack(shelf.folder, int(places[start]), [(unit_id, files) for unit_id, files in units if files])
-    pack.path.unlink()
+
+
+def _is_intact(pack: Pack, i: int, unit_id: str) -> bool:
+    """Whether a unit of a pack is as it was committed; one that is not is made again."""
+    try:
+        files = pack.files(pack.name.first + i, unit_id)
+        manifest = read_manifest(files) if files else None
+        return bool(files and manifest and not file_problems(files, manifest.files, thorough=True))
+    except DataError:
+        return False
 
 
 def _together(places: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -160,22 +160,27 @@ class Shelf:
             start: Place of the first unit.
             stop: Place after the last one.
         """
-        for _ in range(2):
+        while True:
             found = Stretch.of(start, plan.unit_ids[start:stop].to_numpy(zero_copy_only=False).tolist())
-            if self._fill(found):
-                break
-            self._list()  # somebody has packed units since
-        return found
+            if self._fill(found) or not self._has_changed():
+                return found
+
+    def _has_changed(self) -> bool:
+        """Look again whether somebody has packed units since; every pack is written once, so this ends."""
+        before = self.packs, self.loose
+        self._list()
+        return before != (self.packs, self.loose)
 
     def _fill(self, found: Stretch) -> bool:
-        """False if a unit has gone from its folder and is in no pack."""
+        """False if a unit has gone from its folder and is in no pack, or a pack has gone."""
+        is_complete = True
         for name in self.packs_of(found.start, found.stop):
             try:
                 found.take_pack(self.pack(name))
             except DataError as error:
+                is_complete = False
                 for ordinal in range(max(found.start, name.first), min(found.stop, name.last + 1)):
                     found.take_problem(ordinal, str(error))
-        is_complete = True
         for ordinal in self.loose_of(found.start, found.stop):
             i = ordinal - found.start
             folder = UnitSpec(ordinal, found.unit_ids[i]).folder_name
@@ -204,25 +209,34 @@ class Shelf:
 
     def accounts(self, plan: Plan) -> Accounts:
         """Accounts of all committed units of a plan; what cannot be read is left out."""
-        total = Accounts()
+        while True:
+            total = Accounts()
+            if self._add_up(plan, total) or not self._has_changed():
+                return total
+
+    def _add_up(self, plan: Plan, total: Accounts) -> bool:
+        """False if something of what was listed cannot be read: it may have been packed since."""
+        is_complete = True
         for name in self.packs:
             try:
                 pack = self.pack(name)
                 if self.is_in_place(pack, plan):
                     total.add(pack.accounts)
             except DataError:
-                continue
+                is_complete = False
         for ordinal in self.loose_of(0, len(plan)):
             spec = plan[ordinal]
             if spec.folder_name not in self.loose:
                 continue
             manifest = _readable(FolderFiles(self.folder / spec.folder_name))
-            if manifest:
-                total.add(manifest)
-                before = self._hidden(spec)
-                if before:
-                    total.add(before, -1)
-        return total
+            if manifest is None:
+                is_complete = False
+                continue
+            total.add(manifest)
+            before = self._hidden(spec)
+            if before:
+                total.add(before, -1)
+        return is_complete
 
     def _hidden(self, spec: UnitSpec) -> Manifest | None:
         """What a pack holds of a unit that has a folder of its own."""

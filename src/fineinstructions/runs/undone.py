@@ -4,7 +4,7 @@ In: what all units and their upstream units say about themselves, a stretch of t
 plan.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ def undone(
     upstream: Sequence[str],
     retry_failed: bool = False,
     thorough: bool = False,
+    damaged: Collection[str] = (),
 ) -> NDArray[np.int64]:
     """Places of the units that are to be done.
 
@@ -38,7 +39,9 @@ def undone(
         upstream: Phases whose units it reads.
         retry_failed: Whether units with failures count as not done.
         thorough: Compare the content of every file with its digest instead of its size only.
+        damaged: Ids of units of which that is done in any case.
     """
+    damaged = frozenset(damaged)
     shelves = [layout.shelf(name) for name in upstream]
     whole = _Wholes(layout)
     left: list[int] = []
@@ -51,8 +54,8 @@ def undone(
                 or found.inputs[i] != inputs
                 or (retry_failed and found.has_failures[i])
                 or (
-                    (thorough or found.start + i in found.loose)
-                    and not _is_intact(layout, phase, plan, found, i, thorough)
+                    (thorough or found.start + i in found.loose or found.unit_ids[i] in damaged)
+                    and not _is_intact(layout, phase, plan, found, i, thorough or found.unit_ids[i] in damaged)
                 )
             ):
                 left.append(found.start + i)

@@ -1,6 +1,7 @@
 """The completeness contract, checked on a finished run: nothing lost, nothing changed, every excerpt verbatim.
 
-Reads everything and trusts nothing but the plan. Room code is not imported: the caller says how figures are linked and
+Reads everything, trusts nothing but the plan, and leaves a note of what is damaged for the next run (`damage`). Room
+code is not imported: the caller says how figures are linked and
 how the documents of a unit are read.
 """
 
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from fineinstructions.errors import BackendError, DataError
 from fineinstructions.records import Document, Pair, content_id
+from fineinstructions.runs.damage import FILE as DAMAGE_FILE
+from fineinstructions.runs.damage import Damage
 from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.ledger import Manifest
+from fineinstructions.runs.remote import store_of
 from fineinstructions.runs.specs import Plan, UnitSpec
 from fineinstructions.runs.undone import undone
 
@@ -64,6 +68,7 @@ def verify(
         What is wrong, in flow order; empty for a clean run.
     """
     findings: list[Finding] = []
+    damage = Damage()
     figures = _Figures(links)
     for phase in run.phases:
         plan = run.planned(phase.name)
@@ -71,7 +76,7 @@ def verify(
             findings.append(Finding(phase.name, "not planned yet; run again to finish it"))
             continue
         figures.begin(plan)
-        for spec, manifest in _check_units(run, phase.name, plan, findings):
+        for spec, manifest in _check_units(run, phase.name, plan, findings, damage):
             _check_accounts(run, phase.name, spec, manifest, findings)
             figures.add(spec.ordinal, manifest, apart[0] if phase.name in apart[1] else "rejected")
     for upstream, downstream in links:
@@ -79,14 +84,25 @@ def verify(
     expected = {name: f"out of {figure}" for name, figure in (published or {}).items()}
     expected |= {name: f"turned away {name}" for name in ("rejected", apart[0]) if name}
     for name, figure in expected.items():
-        findings += _check_published(run, name, figures.totals.get(figure, 0))
+        findings += _check_published(run, name, figures.totals.get(figure, 0), damage)
     if documents is not None:
         findings += _check_documents(run, documents, document_phase)
-    return findings
+    return [*findings, *_left_for_the_next_run(run, damage)]
+
+
+def _left_for_the_next_run(run: RunFolder, damage: Damage) -> Iterator[Finding]:
+    """Have the next run make again what is damaged; on a store what is damaged is deleted by hand, as findings say."""
+    if store_of(run.root) is not None:
+        return
+    try:
+        damage.save(run.root)
+    except OSError as error:
+        if damage.units or damage.tables:
+            yield Finding(DAMAGE_FILE, f"cannot be written ({error.strerror}), so no run makes again what is damaged")
 
 
 def _check_units(
-    run: RunFolder, phase: str, plan: Plan, findings: list[Finding]
+    run: RunFolder, phase: str, plan: Plan, findings: list[Finding], damage: Damage
 ) -> Iterator[tuple[UnitSpec, Manifest]]:
     """Units of a phase whose manifests can be read; what is missing or damaged goes to the findings."""
     lost = _check_packs(run, phase, len(plan), findings)
@@ -101,6 +117,7 @@ def _check_units(
         except DataError as error:
             if not lost[spec.ordinal]:
                 findings.append(Finding(place, str(error)))
+                damage.units.setdefault(phase, []).append(spec.unit_id)
             continue
         if found is None:
             num_missing += 1
@@ -108,6 +125,9 @@ def _check_units(
                 findings.append(Finding(place, "not committed; run again to finish it"))
             continue
         problems = file_problems(found.files, found.manifest.files, thorough=True)
+        if problems:
+            damage.units.setdefault(phase, []).append(spec.unit_id)
+            problems = [f"{problem}; run again to make it anew" for problem in problems]
         if foreign[spec.ordinal] and not problems:
             problems = ["does not belong to the present recipe or upstream units; run again"]
         findings += [Finding(place, problem) for problem in problems]
@@ -208,7 +228,7 @@ class _Figures:
             yield Finding(place, f"{self.totals.get(out, 0)} left, {self.totals.get(into, 0)} entered")
 
 
-def _check_published(run: RunFolder, name: str, expected: int) -> Iterator[Finding]:
+def _check_published(run: RunFolder, name: str, expected: int, damage: Damage) -> Iterator[Finding]:
     manifest = run.published(name)
     if manifest is None:
         yield Finding(name, "not published; run again to finish it")
@@ -221,7 +241,8 @@ def _check_published(run: RunFolder, name: str, expected: int) -> Iterator[Findi
         yield Finding(name, str(error))
         return
     for problem in file_problems(FolderFiles(folder), manifest.files, thorough=True):
-        yield Finding(name, problem)
+        damage.tables += [] if name in damage.tables else [name]
+        yield Finding(name, f"{problem}; run again to write it anew")
     if manifest.counts["rows"] != expected:
         yield Finding(name, f"{manifest.counts['rows']} rows, but the units account for {expected}")
 

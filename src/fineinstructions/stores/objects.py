@@ -47,7 +47,7 @@ class Objects:
         """
         return self._write(key, source, new=True)
 
-    def replace(self, key: str, content: bytes, version: str) -> str:
+    def replace(self, key: str, source: bytes | Path, version: str) -> str:
         """Write an object in place of a certain version of it.
 
         Returns:
@@ -56,7 +56,7 @@ class Objects:
         Raises:
             Conflict: If it has another version by now, perhaps from a try whose reply got lost.
         """
-        return self._write(key, content, version=version)
+        return self._write(key, source, version=version)
 
     def put(self, key: str, source: bytes | Path) -> None:
         """Write an object, whatever is there."""
