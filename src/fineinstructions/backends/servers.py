@@ -241,7 +241,7 @@ class Pool:
             raise self.stop(BackendError(f"{self._name}: {trouble}", retryable=True, hint=hint))
 
     def _count_failure(self, failed_at: set[Endpoint], trouble: str, llm: LlmConfig) -> None:
-        """Count a request that failed; where that happens at every server, to whichever worker, nothing is sent any more.
+        """Count a request that failed, of any worker; where that happens at every server, nothing is sent any more.
 
         Raises:
             BackendError: If so.
