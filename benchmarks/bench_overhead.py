@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, required=True, help="Parquet file with title and text")
     parser.add_argument("--embedded", type=int, nargs=2, default=(5_000, 20_000), help="numbers of short documents")
     parser.add_argument("--asked", type=int, nargs=2, default=(250, 1_000), help="the same for language models")
+    parser.add_argument("--as-they-are-only", action="store_true", help="no short documents")
     parser.add_argument("--asked-queries", type=int, default=500, help="queries for language models")
     parser.add_argument("--latency-seconds", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=2)
@@ -59,9 +60,11 @@ def main() -> None:
         folder = Path(name)
         watching.cache_bytecode(folder / "bytecode")
         numbers = {TIERS[0]: arguments.embedded, TIERS[1]: arguments.asked}
-        for tier in TIERS:  # compiles modules, which an installation has done before
-            turn_of(tier, numbers[tier][0], address, folder, arguments, -1)
         sizes = [*((tier, number) for tier in TIERS for number in numbers[tier]), (TIERS[0], AS_THEY_ARE)]
+        if arguments.as_they_are_only:
+            sizes = sizes[-1:]
+        for tier in {tier for tier, number in sizes if number}:  # compiles modules, as an installation has done before
+            turn_of(tier, numbers[tier][0], address, folder, arguments, -1)
         found: Found = {size: [] for size in sizes}
         for turn in range(arguments.turns):
             for tier, number in sizes:
@@ -117,13 +120,14 @@ def bare_cpu_seconds(path: Path, kept: Path) -> float:
 
 def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator[str]:
     """The result file."""
+    only = " --as-they-are-only" if arguments.as_they_are_only else ""
     yield f"# Overhead of a run over its bare stages, {datetime.date.today()}"
     yield ""
     yield (
         f"`python benchmarks/bench_overhead.py --queries {arguments.queries.name} --documents "
         f"{arguments.documents.name} --embedded {arguments.embedded[0]} {arguments.embedded[1]} --asked "
         f"{arguments.asked[0]} {arguments.asked[1]} --asked-queries {arguments.asked_queries} --workers "
-        f"{arguments.workers} --turns {arguments.turns}`; {os.cpu_count()} processors ({platform.machine()}), load "
+        f"{arguments.workers} --turns {arguments.turns}{only}`; {os.cpu_count()} processors ({platform.machine()}), load "
         f"{load:.1f} at the start, Python {platform.python_version()}. Medians (least to most) of "
         f"{len(next(iter(found.values())))} turns; every turn kept the same pairs both ways."
     )
@@ -135,6 +139,9 @@ def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator
         seconds = " | ".join(_spread([turn[side] for turn in turns], 1) for side in (0, 1))
         what = "as they are" if number == AS_THEY_ARE else f"{number:,} short"
         yield f"| {tier} | {what} | {seconds} | {_spread(ratios, 2)} |"
+    if arguments.as_they_are_only:
+        yield from ("", f"Wanted: at most {WANTED}.")
+        return
     yield ""
     yield f"| tier | ratio of what {_growth(arguments)} more documents cost | start-up, CPU seconds |"
     yield "| --- | --- | --- |"

@@ -14,6 +14,7 @@ from fineinstructions.pair_text import pair_text
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, content_id
 from fineinstructions.runs import Phase, RunFolder
+from fineinstructions.runs.tables import tables_of
 from fineinstructions.setup import Setup
 
 PHASES = [Phase("candidates", "c", entry="documents"), Phase("assemble", "a", upstream=("candidates",))]
@@ -73,7 +74,7 @@ def write_run(
                     pass
                 unit.commit()
         rows = [changes(_pair(n, i, make_pair)) for n in range(len(texts)) for i in range(pairs_of(n))]
-        run.publish("pairs", Pair, iter(rows), phase="assemble", rows_per_part=max(1, len(rows) // 2))
+        run.publish("pairs", Pair, tables_of(rows, Pair), phase="assemble", rows_per_part=max(1, len(rows) // 2))
     return folder / "run"
 
 

@@ -43,6 +43,7 @@ from fineinstructions.runs import (
     verify,
 )
 from fineinstructions.runs.lease import lease_token
+from fineinstructions.runs.tables import tables_of
 
 LINKS = [("read", "match"), ("judge", "select")]
 PUBLISHED = {"pairs": "select", "matches": "match"}
@@ -328,10 +329,10 @@ def assemble(run: RunFolder, toy: Toy) -> None:
         return
     with run.unit("assemble", single_unit()) as unit:
         pairs = unit.through("select", unit.read_all(Pair, phase="pairs"), select)
-        run.publish("pairs", Pair, pairs, phase="assemble", rows_per_part=40)
+        run.publish("pairs", Pair, tables_of(pairs, Pair), phase="assemble", rows_per_part=40)
         unit.commit()
-    run.publish("matches", Match, run.records("matches", Match), phase="assemble")
-    run.publish("rejected", Rejection, run.rejections("matches", "pairs", "assemble"), phase="assemble")
+    run.publish("matches", Match, run.tables("matches", Match), phase="assemble")
+    run.publish("rejected", Rejection, run.rejected_tables("matches", "pairs", "assemble"), phase="assemble")
 
 
 def check(out: str | Path) -> list[Finding]:

@@ -28,9 +28,13 @@ _MAX_DEPTH = 50
 
 
 class Config(BaseModel):
-    """Root of all configuration classes: frozen, and an unknown key is an error."""
+    """Root of all configuration classes: frozen, and an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    What a key means stands below it in the source, where only the generated pages look (`cli.keys`): every process of a
+    run would parse the sources of all these classes at its start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 C = TypeVar("C", bound=Config)

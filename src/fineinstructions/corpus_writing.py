@@ -38,7 +38,7 @@ from fineinstructions.records import Rejection, rejection
 from fineinstructions.runs import Manifest, RunFolder, StageAccount, TableWriter, UnitSpec, read_table
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, write_text
 from fineinstructions.runs.ledger import list_files
-from fineinstructions.runs.tables import read_groups, table_name, write_parts
+from fineinstructions.runs.tables import read_groups, table_name, tables_of, write_parts
 
 PHASE = "export"
 CUT = "cut"
@@ -158,12 +158,13 @@ class CorpusWriting:
         hits = TableWriter(out / HITS_FILE, BenchmarkHit) if config.sift.benchmarks else None
         (out / REJECTED).mkdir()
         try:
-            rejected = chain(
-                self._folder.rejections(*(f"{REPHRASE}{style}" for style in self._config.styles)),
+            turned_down = chain(
                 choice.sift(config.sift, config.seed, template_cap, hits.add if hits else lambda _: None),
                 choice.spend(config.budget, config.seed, ledger.add),
                 self._cut(sources, arrays),
             )
+            rephrased = self._folder.rejected_tables(*(f"{REPHRASE}{style}" for style in self._config.styles))
+            rejected = chain(rephrased, tables_of(turned_down, Rejection))
             rows = write_parts(out / REJECTED, rejected, Rejection, config.rows_per_part, config.bytes_per_part)
         finally:
             ledger.close()

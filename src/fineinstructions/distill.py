@@ -94,9 +94,9 @@ class _Distilling(Driver):
         self._do("silver", make_silver, [single_unit()], build_teachers)
         for name, record_type in TABLES.items():
             for split in (TRAIN, VALIDATION):
-                rows = self.folder.records("silver", record_type, f"{name}_{split}")
+                rows = self.folder.tables("silver", record_type, f"{name}_{split}")
                 self._publish(f"{name}_{split}", record_type, rows, "silver")
-        self._publish(REJECTED, Rejection, self.folder.rejections(*PHASES), "silver")
+        self._publish(REJECTED, Rejection, self.folder.rejected_tables(*PHASES), "silver")
         tables = {name: {split: f"{name}_{split}" for split in (TRAIN, VALIDATION)} for name in TABLES}
         write_card(self.folder, made_with(self._config, served_names(self.setup), with_compatibility=True), tables)
 

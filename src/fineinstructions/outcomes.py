@@ -27,7 +27,7 @@ from fineinstructions.runs import RunFolder, TableWriter, UnitSpec
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, replace_folder
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.places import open_run
-from fineinstructions.runs.tables import write_parts
+from fineinstructions.runs.tables import tables_of, write_parts
 from fineinstructions.setup import Setup
 from fineinstructions.stores import is_url
 from fineinstructions.templates.index import TemplateIndex, open_index
@@ -239,7 +239,7 @@ def prune(
             else:
                 yield template
 
-    write_parts(temporary / "templates", staying(), Template, 1_000_000, 512 << 20)
+    write_parts(temporary / "templates", tables_of(staying(), Template), Template, 1_000_000, 512 << 20)
     writer = TableWriter(temporary / PRUNED_FILE, PrunedTemplate)
     ordered = tuple(gone[template_id] for template_id in going)
     for template in ordered:

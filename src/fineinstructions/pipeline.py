@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fineinstructions import phases as work
 from fineinstructions.artefacts import made_with
@@ -282,7 +283,7 @@ class Driver:
             self._do("queries", work.read_and_clean, [single_unit()])
             self._do("genericize", work.make_templates, self._query_units())
             self._do("templates", work.merge_templates, [single_unit()])
-        self._publish("templates", Template, self.folder.records("templates", Template), "index")
+        self._publish("templates", Template, self.folder.tables("templates", Template), "index")
         self._require_templates()
         self._do("index", work.index_templates, [single_unit()])
 
@@ -293,8 +294,8 @@ class Driver:
         self._do("matches", work.find_matches, units)
         self._do("pairs", work.make_pairs, units)
         self._do("assemble", work.select_pairs, [single_unit()])
-        self._publish("matches", Match, self.folder.records("matches", Match), "assemble")
-        self._publish("pairs", Pair, self.folder.records("assemble", Pair), "assemble")
+        self._publish("matches", Match, self.folder.tables("matches", Match), "assemble")
+        self._publish("pairs", Pair, self.folder.tables("assemble", Pair), "assemble")
         self._publish("rejected", Rejection, self._rejections(), "assemble")
         write_diagnostics(self.folder, self.setup)
 
@@ -304,10 +305,10 @@ class Driver:
         if told is None or told.phase == "index":
             self._publish("rejected", Rejection, self._rejections(), "index")
 
-    def _rejections(self) -> Iterator[Rejection]:
+    def _rejections(self) -> Iterator[pa.Table]:
         """What the phases of the bank and the pairs turned away; the phases behind them have a table of their own."""
         names = (phase.name for phase in self.folder.phases)
-        return self.folder.rejections(*(name for name in names if name not in silver.PHASES))
+        return self.folder.rejected_tables(*(name for name in names if name not in silver.PHASES))
 
     def _require_templates(self) -> None:
         """Refuse to go on without a single template, saying where they were lost."""
@@ -326,10 +327,10 @@ class Driver:
         remedy = "give more queries, or set merge.min_queries to 1" if shared else "give more or other queries"
         raise ConfigError(f"no query became a template ({', '.join(lost)}); {remedy}")
 
-    def _publish(self, name: str, record_type: type[Any], records: Iterator[Any], phase: str) -> None:
+    def _publish(self, name: str, record_type: type[Any], tables: Iterator[pa.Table], phase: str) -> None:
         """Write a merged table, unless it stands there as the units of the phase's upstream phases make it."""
         if not self.folder.is_published(name, phase):
-            self.folder.publish(name, record_type, records, phase=phase, **self._parts())
+            self.folder.publish(name, record_type, tables, phase=phase, **self._parts())
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,6 @@
 """One unit: streams, accounts, rejections, commit; and the tables that it writes."""
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ from toy_run import some_texts, write_documents
 
 from fineinstructions.errors import DataError
 from fineinstructions.recipe import OutputConfig
-from fineinstructions.records import Document, Match, Rejection, content_id, failure, rejection
+from fineinstructions.records import Document, Match, Rejection, content_id, failure, rejection, to_table
 from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, read_table, single_unit
-from fineinstructions.runs.tables import ROW_GROUP_CHARS, TableWriter, write_parts
+from fineinstructions.runs import tables as runs_tables
+from fineinstructions.runs.tables import ROW_GROUP_CHARS, TableWriter, tables_of, write_parts
 
 SPEC = UnitSpec(ordinal=3, unit_id="u-1", row_start=0, row_stop=9)
 
@@ -137,9 +139,44 @@ def test_a_row_range_is_a_slice(tmp_path_factory: pytest.TempPathFactory, start:
     [(None, 1 << 30, [10]), (4, 1 << 30, [4, 4, 2]), (10, 1 << 30, [10]), (1000, 1, [10])],
 )
 def test_parts(tmp_path: Path, rows_per_part: int | None, bytes_per_part: int, parts: list[int]) -> None:
-    rows = write_parts(tmp_path, matches(10), Match, rows_per_part, bytes_per_part)
+    rows = write_parts(tmp_path, tables_of(matches(10), Match), Match, rows_per_part, bytes_per_part)
     assert rows == {f"part-{i:05d}.parquet": n for i, n in enumerate(parts)}
     assert [m for name in rows for m in read_table(tmp_path / name, Match)] == matches(10)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.lists(st.integers(0, 40), min_size=1, max_size=30), st.none() | st.integers(1, 12))
+def test_rows_that_are_copied_as_tables_have_the_bytes_of_records(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, lengths: list[int], rows_per_part: int | None
+) -> None:
+    """However they are cut: in row groups, parts and pages as if each had come by itself."""
+    folder = tmp_path_factory.mktemp("copied")
+    rejections = [
+        Rejection("s", "r" * (n % 3), f"id {i}", None if n % 2 else n / 7, "ä" * n) for i, n in enumerate(lengths)
+    ]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(lengths)), max_size=6)))
+    whole = to_table(rejections, Rejection)
+    tables = [whole.slice(a, b - a) for a, b in itertools.pairwise([0, *cuts, len(lengths)])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs_tables, "ROW_GROUP_ROWS", 5)
+        patch.setattr(runs_tables, "ROW_GROUP_CHARS", 90)
+        for name, given_as in {"tables": tables, "records": [to_table([r], Rejection) for r in rejections]}.items():
+            (folder / name).mkdir()
+            write_parts(folder / name, given_as, Rejection, rows_per_part, 1 << 30)
+        with_records = TableWriter(folder / "alone.parquet", Rejection)
+        for one in rejections:
+            with_records.add(one)
+        with_records.close()
+    parts = {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+    assert parts == {path.name: path.read_bytes() for path in (folder / "records").iterdir()}
+    if rows_per_part is None:
+        assert list(parts.values()) == [(folder / "alone.parquet").read_bytes()]
+
+
+def test_a_column_that_an_older_version_did_not_write_gets_its_default(tmp_path: Path) -> None:
+    before = to_table(matches(3), Match).drop_columns("sampled")
+    write_parts(tmp_path, [before, to_table(matches(3), Match)], Match, None, 1 << 30)
+    assert list(read_table(tmp_path / "part-00000.parquet", Match)) == [*matches(3), *matches(3)]
 
 
 @pytest.mark.parametrize("num_words", [20, 20_000])
@@ -148,7 +185,7 @@ def test_all_parts_but_the_last_have_the_size_that_was_asked_for(tmp_path: Path,
     chance = random.Random(7)
     documents = [Document(f"d{i}", " ".join(chance.choices(words, k=2000))) for i in range(900)]
     asked = 1 << 20
-    rows = write_parts(tmp_path, documents, Document, None, asked)
+    rows = write_parts(tmp_path, tables_of(documents, Document), Document, None, asked)
     sizes = [(tmp_path / name).stat().st_size for name in sorted(rows)]
     assert len(sizes) > 2
     assert all(asked <= size <= asked + ROW_GROUP_CHARS for size in sizes[:-1])
@@ -179,7 +216,8 @@ def test_long_records_close_their_row_group_early(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_found_when_read(tmp_path: Path) -> None:
-    write_parts(tmp_path, [Document(f"d{i}", f"text {i} " * 20) for i in range(500)], Document, 1000, 1 << 30)
+    documents = [Document(f"d{i}", f"text {i} " * 20) for i in range(500)]
+    write_parts(tmp_path, tables_of(documents, Document), Document, 1000, 1 << 30)
     path = tmp_path / "part-00000.parquet"
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 4] ^= 1

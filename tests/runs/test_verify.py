@@ -12,6 +12,7 @@ from toy_run import LINKS, PUBLISHED, Toy, accepted, check, run_toy, some_texts,
 from fineinstructions.records import Document, Excerpt, Pair
 from fineinstructions.runs import RunFolder, UnitSpec, verify
 from fineinstructions.runs.files import FolderFiles, read_manifest
+from fineinstructions.runs.tables import tables_of
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_wrong_excerpts_are_found_in_what_was_published(toy: Toy) -> None:
     pairs = list(run.published_records("pairs", Pair))
     for wrong in (Excerpt(0, 5, 3, 8), Excerpt(0, 5, 4, 8), Excerpt(-1, 4, 4, 9), Excerpt(0, 9, 400, 409)):
         forged = [replace(pairs[0], excerpts=(wrong,)), *pairs[1:], replace(pairs[-1])]
-        run.publish("pairs", Pair, forged, phase="assemble")
+        run.publish("pairs", Pair, tables_of(forged, Pair), phase="assemble")
         found = problems(toy)
         assert f"pair {pairs[0].pair_id}: excerpt 0" in found
         assert f"pair_id: {pairs[-1].pair_id!r} occurs 2 times" in found

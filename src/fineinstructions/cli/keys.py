@@ -3,10 +3,15 @@
 `RunConfig` in, Markdown and JSON out. Types, defaults and meanings come from the config classes beside the operators.
 """
 
+import ast
+import inspect
+import itertools
 import json
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,9 @@ def config_page() -> str:
     from fineinstructions.recipe import RunConfig
 
     lines = ["# Recipe keys", "", GENERATED, "", *paragraphs(RunConfig.__doc__)]
-    plain = [(name, field) for name, field in RunConfig.model_fields.items() if _section(field.annotation) is None]
-    lines += ["", *_key_table("", plain)]
+    lines += ["", *_key_table("", RunConfig)]
     for name, field in RunConfig.model_fields.items():
-        lines += _section_lines(name, field)
+        lines += _section_lines(name, field, meanings(RunConfig)[name])
     lines += _export_lines(set(RunConfig.model_fields))
     return "\n".join(lines) + "\n"
 
@@ -35,34 +39,33 @@ def _export_lines(of_recipes: set[str]) -> Iterator[str]:
 
     yield from ("", "# Keys of an export", "")
     yield "For `fineinstructions export RUN --config FILE`, or `--set`; sections of a recipe mean the same here."
-    fields = ExportConfig.model_fields
-    plain = [(name, field) for name, field in fields.items() if _section(field.annotation) is None]
-    yield from ("", *_key_table("", plain))
-    for name, field in fields.items():
+    yield from ("", *_key_table("", ExportConfig))
+    for name, field in ExportConfig.model_fields.items():
         if name not in of_recipes:
-            yield from _section_lines(name, field)
+            yield from _section_lines(name, field, meanings(ExportConfig)[name])
 
 
-def _section_lines(key: str, field: FieldInfo) -> Iterator[str]:
+def _section_lines(key: str, field: FieldInfo, meaning: str) -> Iterator[str]:
     """One section of the recipe, and the sections inside it."""
     section = _section(field.annotation)
     if section is None:
         return
     key += {list: "[]", dict: ".NAME"}.get(typing.get_origin(field.annotation) or str, "")
-    yield from ("", f"## {key}", "", *paragraphs(field.description or section.__doc__), "")
-    plain = [(name, inner) for name, inner in section.model_fields.items() if _section(inner.annotation) is None]
-    yield from _key_table(f"{key}.", plain)
+    yield from ("", f"## {key}", "", *paragraphs(meaning or section.__doc__), "")
+    yield from _key_table(f"{key}.", section)
     for name, inner in section.model_fields.items():
-        yield from _section_lines(f"{key}.{name}", inner)
+        yield from _section_lines(f"{key}.{name}", inner, meanings(section)[name])
 
 
-def _key_table(prefix: str, fields: list[tuple[str, FieldInfo]]) -> Iterator[str]:
+def _key_table(prefix: str, section: type[BaseModel]) -> Iterator[str]:
+    """The plain keys of a section."""
+    fields = [(name, field) for name, field in section.model_fields.items() if _section(field.annotation) is None]
     if fields:
         yield from ("| key | type | default | meaning |", "| --- | --- | --- | --- |")
     for name, field in fields:
         default = "required" if field.is_required() else f"`{_default(field)}`"
         kind = cell(_type_name(field.annotation))
-        yield f"| `{prefix}{name}` | {kind} | {cell(default)} | {cell(field.description or '')} |"
+        yield f"| `{prefix}{name}` | {kind} | {cell(default)} | {cell(meanings(section)[name])} |"
 
 
 def _default(field: FieldInfo) -> str:
@@ -112,7 +115,40 @@ def schema_page() -> str:
     """The recipe's JSON schema, for editors."""
     from fineinstructions.recipe import RunConfig
 
-    return json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    schema = RunConfig.model_json_schema()
+    sections = {section.__name__: section for section in _sections(RunConfig)}
+    for name, plain in [(RunConfig.__name__, schema), *schema["$defs"].items()]:
+        told = meanings(sections[name]) if name in sections else {}
+        for key, facts in plain.get("properties", {}).items():
+            described = facts | ({"description": told[key]} if told.get(key) else {})
+            plain["properties"][key] = dict(sorted(described.items()))
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A config class and all inside it."""
+    yield section
+    for field in section.model_fields.values():
+        inner = _section(field.annotation)
+        if inner is not None:
+            yield from _sections(inner)
+
+
+@cache
+def meanings(section: type[BaseModel]) -> dict[str, str]:
+    """What the keys of a config class mean: the text below each in the source, or below that of the class it is from."""
+    found = dict.fromkeys(section.model_fields, "")
+    for owner in reversed(section.__mro__):
+        if not issubclass(owner, BaseModel) or owner is BaseModel:
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for key, text in itertools.pairwise(body.body):
+            if not (isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(text, ast.Expr)):
+                continue
+            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
+                found[key.target.id] = inspect.cleandoc(text.value.value)
+    return found
 
 
 def paragraphs(text: str | None) -> list[str]:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from fineinstructions.config import differences, digest, to_yaml
 from fineinstructions.errors import ConfigError, DataError
@@ -33,8 +34,6 @@ from fineinstructions.runs.specs import Plan, UnitSpec, as_plan
 from fineinstructions.runs.tables import write_parts
 from fineinstructions.runs.undone import inputs_of, undone
 from fineinstructions.runs.unit import Unit
-
-R = TypeVar("R")
 
 NAMES_OF_A_NEW_RUN = frozenset({"cache", "lease", "logs", "plan", "recipe.resolved.yaml", MARK, LOCK})
 MAX_DIFFERENCES_SHOWN = 8
@@ -341,8 +340,8 @@ class RunFolder(Layout):
     def publish(
         self,
         name: str,
-        record_type: type[R],
-        records: Iterable[R],
+        record_type: type[Any],
+        tables: Iterable[pa.Table],
         *,
         phase: str,
         rows_per_part: int | None = None,
@@ -353,7 +352,7 @@ class RunFolder(Layout):
         Args:
             name: Folder in the run folder, for example ``pairs``.
             record_type: Type of the records.
-            records: Records in output order; streamed.
+            tables: Their rows in output order, as `Layout.tables` gives them; streamed.
             phase: Phase whose settings and upstream units decide the bytes.
             rows_per_part: Most rows in a part; ``None`` for any number.
             bytes_per_part: About the bytes of a part's file; only the last part is smaller.
@@ -364,7 +363,7 @@ class RunFolder(Layout):
         temporary = self.root / f"{TEMPORARY_PREFIX}{name}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        rows = write_parts(temporary, records, record_type, rows_per_part, bytes_per_part)
+        rows = write_parts(temporary, tables, record_type, rows_per_part, bytes_per_part)
         manifest = Manifest(
             phase=phase,
             unit_id=name,

@@ -221,6 +221,18 @@ class Layout:
         for spec in self.ahead(phase):
             yield from self.unit_records(phase, spec, record_type, name)
 
+    def tables(self, phase: str, record_type: type[Any], name: str | None = None) -> Iterator[pa.Table]:
+        """Like `records`, as Arrow tables: for copying."""
+        for spec in self.ahead(phase):
+            yield from self.unit_groups(phase, spec, name or table_name(record_type))
+
+    def rejected_tables(self, *phases: str) -> Iterator[pa.Table]:
+        """Like `rejections`, as Arrow tables: for copying."""
+        for phase in phases:
+            for spec in self.ahead(phase):
+                for source in self._rejected_files(phase, spec):
+                    yield from read_groups(source)
+
     def rejections(self, *phases: str) -> Iterator[Rejection]:
         """Rejections of the phases' units: by phase, unit and stage, each in record order."""
         for phase in phases:
@@ -229,13 +241,18 @@ class Layout:
 
     def unit_rejections(self, phase: str, spec: UnitSpec) -> Iterator[Rejection]:
         """Rejections of one unit, by stage, each in record order."""
+        for source in self._rejected_files(phase, spec):
+            yield from read_table(source, Rejection)
+
+    def _rejected_files(self, phase: str, spec: UnitSpec) -> Iterator[Source]:
+        """Files with what a unit turned away, by stage."""
         found = self.committed(phase, spec)
         known = {entry.name for entry in found.manifest.files} if found else set()
         for stage in found.manifest.stages if found else ():
             table = f"{REJECTED_PREFIX}{stage}.parquet"
             if found and table in known:
                 self.fetched(phase, spec)
-                yield from read_table(_source(found.files, table), Rejection)
+                yield _source(found.files, table)
 
     def published(self, name: str) -> Manifest | None:
         """Manifest of a published table, ``None`` where there is none or it is torn."""

@@ -7,10 +7,13 @@ the records. Pages carry checksums that are checked on reading.
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fineinstructions.errors import DataError
 from fineinstructions.records import from_table, schema_of, to_table
@@ -21,6 +24,8 @@ R = TypeVar("R")
 
 ROW_GROUP_ROWS = 1024
 ROW_GROUP_CHARS = 2 << 20
+BATCH_RECORDS = 64
+"""Records that are made a table of together where they come one by one."""
 
 
 def table_name(record_type: type[Any]) -> str:
@@ -46,6 +51,7 @@ class TableWriter(Generic[R]):
         self._record_type = record_type
         self._texts = [f.name for f in dataclasses.fields(cast(Any, record_type)) if f.type in (str, "str")]
         self._pending: list[R] = []
+        self._pending_tables: list[pa.Table] = []
         self._pending_chars = 0
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
@@ -59,24 +65,51 @@ class TableWriter(Generic[R]):
         if len(self._pending) >= ROW_GROUP_ROWS or self._pending_chars >= ROW_GROUP_CHARS:
             self._flush()
 
+    def add_front(self, table: pa.Table, most: int) -> int:
+        """Write rows from the front of a table as `add` would write their records, in the same row groups.
+
+        Not to be mixed with `add`.
+
+        Args:
+            table: At least one row, with the columns of the record type.
+            most: Most rows to take.
+
+        Returns:
+            How many rows were taken: all, or `most`, or as many as the row group had room for.
+        """
+        front = table.slice(0, min(most, ROW_GROUP_ROWS - self.pending_rows))
+        chars = np.zeros(front.num_rows, np.int64)
+        for name in self._texts:
+            chars += pc.utf8_length(front.column(name)).to_numpy()
+        total = self._pending_chars + np.cumsum(chars)
+        number: int = min(front.num_rows, int(np.searchsorted(total, ROW_GROUP_CHARS)) + 1)
+        self._pending_tables.append(front.slice(0, number))
+        self._pending_chars = int(total[number - 1])
+        if self.pending_rows >= ROW_GROUP_ROWS or self._pending_chars >= ROW_GROUP_CHARS:
+            self._flush()
+        return number
+
     def add_table(self, table: pa.Table) -> None:
         """Write many rows at once, as a row group of their own; their columns are those of the record type."""
-        if self._pending:
+        if self.pending_rows:
             self._flush()
         if table.num_rows:
             self._writer.write_table(table, row_group_size=table.num_rows)
             self.num_rows += table.num_rows
 
     def _flush(self) -> None:
-        table = to_table(self._pending, self._record_type)
-        self._writer.write_table(table, row_group_size=len(self._pending))
-        self.num_rows += len(self._pending)
-        self._pending, self._pending_chars = [], 0
+        if self._pending_tables:
+            table = pa.concat_tables(self._pending_tables).combine_chunks()
+        else:
+            table = to_table(self._pending, self._record_type)
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self.num_rows += table.num_rows
+        self._pending, self._pending_tables, self._pending_chars = [], [], 0
 
     @property
     def pending_rows(self) -> int:
         """Rows added but not yet in the file."""
-        return len(self._pending)
+        return len(self._pending) + sum(int(table.num_rows) for table in self._pending_tables)
 
     @property
     def num_bytes(self) -> int:
@@ -90,27 +123,27 @@ class TableWriter(Generic[R]):
 
     def close(self) -> None:
         """Write what is left and finish the file."""
-        if self._pending:
+        if self.pending_rows:
             self._flush()
         self._writer.close()
         self._sink.close()
 
     def abandon(self) -> None:
         """Close the file without writing what is left."""
-        self._pending = []
+        self._pending, self._pending_tables = [], []
         self._writer.close()
         self._sink.close()
 
 
 def write_parts(
-    folder: Path, records: Iterable[R], record_type: type[R], rows_per_part: int | None, bytes_per_part: int
+    folder: Path, tables: Iterable[pa.Table], record_type: type[R], rows_per_part: int | None, bytes_per_part: int
 ) -> dict[str, int]:
-    """Write records as ``part-00000.parquet``, ``part-00001.parquet``, ...
+    """Write rows as ``part-00000.parquet``, ``part-00001.parquet``, ...
 
     Args:
         folder: Empty folder.
-        records: Records in output order; an empty stream gives one part without rows.
-        record_type: Their type.
+        tables: Rows in output order, as many at a time as one likes; an empty stream gives one part without rows.
+        record_type: Type of their records; a column that they do not have gets its default.
         rows_per_part: Most rows in a part; ``None`` for any number.
         bytes_per_part: A part ends with the row group that takes its file to this size, so that only the last of many
             parts is smaller, and none is larger by more than a row group.
@@ -121,19 +154,39 @@ def write_parts(
     rows: dict[str, int] = {}
     writer = TableWriter(folder / "part-00000.parquet", record_type)
     try:
-        for record in records:
-            is_full = writer.num_rows > 0 and not writer.pending_rows and writer.num_bytes >= bytes_per_part
-            if is_full or writer.num_rows + writer.pending_rows == rows_per_part:
-                writer.close()
-                rows[writer.path.name] = writer.num_rows
-                writer = TableWriter(folder / f"part-{len(rows):05d}.parquet", record_type)
-            writer.add(record)
+        for table in tables:
+            left = fitting(table, record_type)
+            while left.num_rows:
+                is_full = writer.num_rows > 0 and not writer.pending_rows and writer.num_bytes >= bytes_per_part
+                num_rows = writer.num_rows + writer.pending_rows
+                if is_full or num_rows == rows_per_part:
+                    writer.close()
+                    rows[writer.path.name] = writer.num_rows
+                    writer = TableWriter(folder / f"part-{len(rows):05d}.parquet", record_type)
+                    num_rows = 0
+                most = left.num_rows if rows_per_part is None else rows_per_part - num_rows
+                left = left.slice(writer.add_front(left, most))
         writer.close()
     except BaseException:  # Ctrl-C too must not leave an open file behind
         writer.abandon()
         raise
     rows[writer.path.name] = writer.num_rows
     return rows
+
+
+def fitting(table: pa.Table, record_type: type[Any]) -> pa.Table:
+    """A table with exactly the columns of a record type, in its order."""
+    schema = schema_of(record_type)
+    if not set(schema.names) <= set(table.schema.names):
+        return to_table(from_table(table, record_type), record_type)
+    return table.select(schema.names).cast(schema)
+
+
+def tables_of(records: Iterable[R], record_type: type[R]) -> Iterator[pa.Table]:
+    """Records as tables, a bounded number at a time."""
+    left = iter(records)
+    while batch := list(islice(left, BATCH_RECORDS)):
+        yield to_table(batch, record_type)
 
 
 def read_groups(source: Source, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
