@@ -127,8 +127,8 @@ def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator
         f"`python benchmarks/bench_overhead.py --queries {arguments.queries.name} --documents "
         f"{arguments.documents.name} --embedded {arguments.embedded[0]} {arguments.embedded[1]} --asked "
         f"{arguments.asked[0]} {arguments.asked[1]} --asked-queries {arguments.asked_queries} --workers "
-        f"{arguments.workers} --turns {arguments.turns}{only}`; {os.cpu_count()} processors ({platform.machine()}), load "
-        f"{load:.1f} at the start, Python {platform.python_version()}. Medians (least to most) of "
+        f"{arguments.workers} --turns {arguments.turns}{only}`; {os.cpu_count()} processors ({platform.machine()}), "
+        f"load {load:.1f} at the start, Python {platform.python_version()}. Medians (least to most) of "
         f"{len(next(iter(found.values())))} turns; every turn kept the same pairs both ways."
     )
     yield ""

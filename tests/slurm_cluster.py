@@ -41,6 +41,7 @@ MpiDefault=none
 ReturnToService=2
 MaxArraySize=4
 KillWait=2
+AuthInfo=cred_expire=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
 """

@@ -10,8 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline_inputs import call, command, content, take_documents, write_recipe
+from pipeline_inputs import call, command, content, in_process, take_documents, write_recipe
 from strikes import VICTIMS, WINDOW, Struck, strike, undisturbed
+
+import fineinstructions
 
 TABLES = ("pairs", "matches", "templates", "rejected")
 MAX_PROBES = 10
@@ -45,31 +47,33 @@ def expect_gone(pids: set[int]) -> None:
     assert not left, "processes outlived their driver"
 
 
-def kill_and_rerun(folder: Path, number: int, seed: int) -> None:
-    recipe = write_recipe(folder, take_documents(folder / "documents.parquet", 40, every=10))
-    began = time.monotonic()
-    assert call("run", recipe, "--out", folder / "whole").returncode == 0
-    seconds = time.monotonic() - began
-    expected = {table: content(folder / "whole" / table) for table in TABLES}
-    chance = random.Random(seed)
-    killed = 0
-    for attempt in range(number):
-        run = folder / f"killed-{attempt}"
-        driver = subprocess.Popen(command("run", recipe, "--out", run), stderr=subprocess.DEVNULL, stdout=-3)
-        time.sleep(chance.uniform(0.2, seconds))
-        workers = children_of(driver.pid)
-        driver.send_signal(signal.SIGKILL)
-        killed += driver.wait() == -signal.SIGKILL
-        expect_gone(workers)
-        assert call("run", recipe, "--out", run).returncode == 0
-        assert {table: content(run / table) for table in TABLES} == expected
-        assert call("verify", run).returncode == 0
-    assert killed >= number // 2, "most runs were over before they could be killed"
+def num_committed(run: Path) -> int:
+    """Units that are done."""
+    return len(list(run.glob("units/*/*/manifest.json")))
 
 
 @pytest.mark.slow
-def test_driver_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    kill_and_rerun(tmp_path, 20, seed=int(os.environ.get("KILL_SEED", "7")))
+def test_driver_killed_at_random_moments(tmp_path: Path) -> None:
+    """The small version of the driver's blows in `benchmarks/bench_faults.py`: once in every part of a run."""
+    recipe = write_recipe(tmp_path, take_documents(tmp_path / "documents.parquet", 16, every=25))
+    assert in_process("run", recipe, "--out", tmp_path / "whole", "--workers", "0")[0] == 0
+    expected = {table: content(tmp_path / "whole" / table) for table in TABLES}
+    number, num_units = 6, num_committed(tmp_path / "whole")
+    chance = random.Random(int(os.environ.get("KILL_SEED", "7")))
+    for attempt in range(number):
+        run = tmp_path / f"killed-{attempt}"
+        driver = subprocess.Popen(command("run", recipe, "--out", run), stderr=subprocess.DEVNULL, stdout=-3)
+        least = chance.randrange(attempt * num_units // number, (attempt + 1) * num_units // number)
+        while num_committed(run) < least and driver.poll() is None:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
+        workers = children_of(driver.pid)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        expect_gone(workers)
+        assert in_process("run", recipe, "--out", run, "--workers", "0")[0] == 0
+        assert {table: content(run / table) for table in TABLES} == expected
+        assert fineinstructions.verify(run) == []
 
 
 @pytest.mark.slow

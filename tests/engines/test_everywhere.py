@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def recipe(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("everywhere")
-    documents = take_documents(folder / "documents.parquet", 40, every=10)
+    documents = take_documents(folder / "documents.parquet", 20, every=20)
     resources = {"candidates": {"memory": "500MB"}, "pairs": {"cpus": 1}}
     return write_recipe(
         folder,
@@ -41,15 +41,15 @@ def at_home(recipe: Path) -> dict[str, dict[str, bytes]]:
     return {table: content(recipe.parent / "local" / table) for table in TABLES}
 
 
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def engines() -> Iterator[None]:
     """Ray, and a Slurm cluster on loopback."""
     pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
     if missing():
         pytest.skip(missing())
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")])))
-    with slurm_cluster() as environment:
+    with pytest.MonkeyPatch.context() as monkeypatch, slurm_cluster() as environment:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")])))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         yield
@@ -86,8 +86,8 @@ def test_the_same_pairs_from_every_engine(recipe: Path, at_home: dict[str, dict[
 @pytest.mark.usefixtures("engines")
 def test_begun_on_one_engine_and_finished_on_others(recipe: Path, at_home: dict[str, dict[str, bytes]]) -> None:
     run = recipe.parent / "mixed"
-    start("slurm", recipe, run, workers=3, until=5)
-    start("ray", recipe, run, workers=1, until=12)
+    start("slurm", recipe, run, workers=3, until=3)
+    start("ray", recipe, run, workers=1, until=7)
     done = call("run", recipe, "--out", run, "--engine", "local", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert {table: content(run / table) for table in TABLES} == at_home

@@ -136,7 +136,7 @@ def _sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 @cache
 def meanings(section: type[BaseModel]) -> dict[str, str]:
-    """What the keys of a config class mean: the text below each in the source, or below that of the class it is from."""
+    """What the keys of a config class mean: the text below each in the source, its own or that of its bases."""
     found = dict.fromkeys(section.model_fields, "")
     for owner in reversed(section.__mro__):
         if not issubclass(owner, BaseModel) or owner is BaseModel:
