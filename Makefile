@@ -33,7 +33,7 @@ $(VENV)/dev.stamp: $(VENV)/base.stamp
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/dev.stamp
-	@$(PIP) --editable '.[dev,corpus,embed,gs,hf,ray,s3,serving]'
+	@$(PIP) --editable '.[dev,corpus,embed,gs,hf,ray,s3,serving,train]'
 	@touch $@
 
 check: $(VENV)/dev.stamp

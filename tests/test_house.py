@@ -26,6 +26,7 @@ TOOLS = {
         "inputs",
         "json_window",
         "judging",
+        "llama_shapes",
         "markdown",
         "markup",
     ),
@@ -46,7 +47,7 @@ TOOLS = {
     ),
     *("engines", "runs", "stores"),
 }
-ROOMS = {"templates", "matches", "pairs", "corpus", "silver", "review"}
+ROOMS = {"templates", "matches", "pairs", "corpus", "training", "silver", "review"}
 HALLWAYS = {
     "artefacts",
     "calibration",
@@ -63,6 +64,7 @@ HALLWAYS = {
     "outcomes",
     "phases",
     "pipeline",
+    "pretraining",
     "recipe",
     "rows",
     "sense",
@@ -77,7 +79,7 @@ BANNED_WORDS = {"utils", "util", "common", "helpers", "helper", "manager", "proc
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 HEAVY = {"torch", "openai", "faiss", "pandas", "scipy", "sklearn", "rensa", "py3langid", "pyarrow.dataset", "httpx2"}
-HEAVY |= {"ray", "transformers", "sentence_transformers", "tiktoken", "tokenizers", "datasets"}
+HEAVY |= {"ray", "transformers", "sentence_transformers", "tiktoken", "tokenizers", "datasets", "accelerate"}
 HEAVY |= {"s3fs", "gcsfs", "huggingface_hub"}
 IMPORT_NAMES = {"faiss-cpu": "faiss", "pyyaml": "yaml", "types-PyYAML": "yaml"}
 """Distributions whose import name differs from their own."""

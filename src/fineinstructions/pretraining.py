@@ -6,14 +6,40 @@ In: a recipe. Out: a folder with the model in ordinary Hugging Face format, the 
 about it.
 """
 
+import json
+import shutil
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fineinstructions.config import from_mapping, load, to_plain
-from fineinstructions.progress import Progress
-from fineinstructions.training.recipe import PretrainConfig
+import yaml
+
+from fineinstructions.backends.tokenizer import BYTES, Tokenizer, open_tokenizer
+from fineinstructions.config import differences, digest, from_mapping, load, to_plain, to_yaml
+from fineinstructions.corpus.layout import CORPUS_FILE
+from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.progress import Progress, Silent
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
+from fineinstructions.runs.files import FolderFiles, file_problems, read_manifest
+from fineinstructions.runs.lease import hold_lease
+from fineinstructions.training.metrics import METRICS_FILE, is_first_process, read_metrics
+from fineinstructions.training.models import build_model, model_config, model_facts, require_train
+from fineinstructions.training.pack import LEASE_FILE, SourceFile, pack
+from fineinstructions.training.packed import PackedTokens
+from fineinstructions.training.plan import Plan, plan
+from fineinstructions.training.recipe import CHANGE_NOTHING, PretrainConfig
+from fineinstructions.training.sequences import Sequences
+
+PACKED = "packed"
+MODEL = "model"
+RECIPE_FILE = "recipe.resolved.yaml"
+FACTS_FILE = "pretrain.json"
+PATHS = ("corpora", "tokenizer")
+"""Keys that may change because files were moved: what they hold is compared."""
+WAIT_SECONDS = 1.0
+"""Pause between looks of the processes that wait for the first one to pack."""
 
 
 @dataclass
@@ -80,4 +106,234 @@ def pretrain(
         ConfigError: If a setting is wrong, tokens run out, or the folder holds another training.
         DataError: If the corpus or the packed tokens are damaged.
     """
-    raise NotImplementedError
+    settings = as_pretrain_config(config, overrides)
+    require_train()
+    arm = _Arm(settings)
+    progress, target = progress or Silent(), Path(out)
+    if not is_first_process():
+        return _complete(target) or _train(settings, arm, target, progress)
+    found = _found(target, settings, arm.digest())
+    if found is not None:
+        return found
+    planned = arm.plan()
+    from fineinstructions.training.trainer import check_device
+
+    check_device(settings)
+    _check_disk(target, planned)
+    _begin(target, settings)
+    with hold_lease(target / LEASE_FILE), watch_disk(target):
+        remove_temporary(target)
+        pack(arm.packed_dir(target), arm.sources, arm.tokenizer, progress)
+        return _train(settings, arm, target, progress)
+
+
+def plan_pretraining(config: PretrainConfig | dict[str, Any] | str | Path, *, overrides: Iterable[str] = ()) -> Plan:
+    """What a recipe comes to, without training or packing anything.
+
+    Raises:
+        ConfigError: If a setting is wrong, or tokens run out.
+    """
+    settings = as_pretrain_config(config, overrides)
+    require_train()
+    return _Arm(settings).plan()
+
+
+def pack_arm(
+    config: PretrainConfig | dict[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> PackedTokens:
+    """Pack the tokens of an arm and train nothing; `pretrain` finds them there.
+
+    Raises:
+        ConfigError: If a setting is wrong, or the folder holds something else.
+        DataError: If the corpus is damaged.
+    """
+    arm = _Arm(as_pretrain_config(config, overrides))
+    folder = arm.packed_dir(Path(out))
+    pack(folder, arm.sources, arm.tokenizer, progress or Silent())
+    return PackedTokens(folder, len(arm.sources))
+
+
+class _Arm:
+    """One arm of exported corpora, with the tokenizer that it was counted with.
+
+    Args:
+        config: The recipe.
+
+    Raises:
+        ConfigError: If there is no such arm, or the tokenizer is another one.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config, self.folder = config, Path(config.corpora)
+        self._facts, entries = _read_corpora(self.folder)
+        arms = self._facts["arms"]
+        if config.arm not in arms:
+            raise ConfigError(f"arm: {self.folder} has no arm {config.arm!r}; there are {', '.join(arms)}")
+        self.num_tokens = int(arms[config.arm]["tokens"])
+        self.sources = [
+            SourceFile(self.folder / name, entries[name], stated["rows"], stated["tokens"])
+            for name, stated in arms[config.arm]["files"].items()
+        ]
+        self.tokenizer_name = config.tokenizer or self._facts["config"]["tokenizer"]
+        self.tokenizer = self._open_tokenizer()
+        self.where = f"{self.folder}/{config.arm}"
+
+    def _open_tokenizer(self) -> Tokenizer:
+        counted = self._facts["tokenizer"]
+        name = self.tokenizer_name
+        if name != BYTES and not Path(name).exists():
+            raise ConfigError(
+                f"tokenizer: {name}: no such file; name the tokenizer that {self.folder} was counted with"
+            )
+        tokenizer = open_tokenizer(name)
+        if asdict(tokenizer.facts) != counted:
+            raise ConfigError(
+                f"tokenizer: {name} is not the one that {self.folder} was counted with ({counted['kind']},"
+                f" {counted['vocab_size']:,} ids): arms would not be token for token; name that one, or export again"
+                f" with --tokenizer {name}"
+            )
+        return tokenizer
+
+    def packed_dir(self, out: Path) -> Path:
+        """Where its packed tokens lie."""
+        return Path(self.config.packed_dir) if self.config.packed_dir else out / PACKED
+
+    def model_config(self) -> Any:
+        """Configuration of the model, with the vocabulary of the tokenizer."""
+        return model_config(self.config.model, self.tokenizer.facts, self.config.seq_len)
+
+    def plan(self) -> Plan:
+        """What the recipe comes to."""
+        facts = model_facts(self.model_config(), self.config.seq_len, self.config.model)
+        return plan(self.config, self.num_tokens, self.tokenizer.facts.vocab_size, facts, self.where)
+
+    def digest(self) -> str:
+        """Of what decides a training."""
+        plain = {name: value for name, value in to_plain(self.config).items() if name not in (*CHANGE_NOTHING, *PATHS)}
+        return digest(plain, [source.sha256 for source in self.sources], asdict(self.tokenizer.facts))
+
+
+def _read_corpora(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures of an export, and the digests of its files.
+
+    Raises:
+        ConfigError: If there is none, or not as it was made.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / CORPUS_FILE).read_text(encoding="utf-8"))
+        manifest = read_manifest(FolderFiles(folder))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"corpora: {folder}: holds no corpora; name a folder that 'fineinstructions export' made"
+        ) from None
+    except (ValueError, DataError) as error:
+        raise ConfigError(f"corpora: {folder}: cannot be read ({error}); export again") from None
+    if manifest is None:
+        raise ConfigError(f"corpora: {folder}: has no manifest; export again")
+    problems = file_problems(FolderFiles(folder), manifest.files)
+    if problems:
+        raise ConfigError(f"corpora: {folder}: {problems[0]}; export again")
+    return facts, {entry.name: entry.sha256 for entry in manifest.files}
+
+
+def _found(out: Path, config: PretrainConfig, made_of: str) -> PretrainResult | None:
+    """A training that is complete already; none where it has to begin or go on.
+
+    Raises:
+        ConfigError: If the folder holds something else.
+    """
+    recipe = out / RECIPE_FILE
+    if not recipe.is_file():
+        others = [path.name for path in out.iterdir() if path.name != PACKED] if out.is_dir() else []
+        if others or (out.exists() and not out.is_dir()):
+            raise ConfigError(f"{out}: holds something else than a training; choose another --out")
+        if not out.absolute().parent.is_dir():
+            raise ConfigError(f"{out.absolute().parent}: no such folder; make it, or choose another --out")
+        return None
+    before = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    changed = [
+        f"{key} was {old!r}, is {new!r}"
+        for key, old, new in differences(before, to_plain(config))
+        if key.split(".")[0] not in (*CHANGE_NOTHING, *PATHS)
+    ]
+    if changed:
+        raise ConfigError(f"{out}: a training with another recipe ({'; '.join(changed)}); choose another --out")
+    found = _complete(out)
+    if found is not None and found.facts["made_of"] != made_of:
+        raise ConfigError(f"{out}: a training on another corpus; choose another --out")
+    return found
+
+
+def _complete(out: Path) -> PretrainResult | None:
+    if not (out / FACTS_FILE).is_file():
+        return None
+    facts = json.loads((out / FACTS_FILE).read_text(encoding="utf-8"))
+    return PretrainResult(out, out / MODEL, out / METRICS_FILE, facts, was_there=True)
+
+
+def _check_disk(out: Path, planned: Plan) -> None:
+    place = out if out.is_dir() else out.absolute().parent
+    free = shutil.disk_usage(place).free
+    if free < planned.disk_bytes:
+        raise ConfigError(
+            f"{place}: {free / 1e9:,.1f} GB free, but checkpoints, model and packed tokens take about"
+            f" {planned.disk_bytes / 1e9:,.1f} GB; make room, or lower keep_checkpoints"
+        )
+
+
+def _begin(out: Path, config: PretrainConfig) -> None:
+    out.mkdir(exist_ok=True)
+    if not (out / RECIPE_FILE).is_file():
+        write_text(out / RECIPE_FILE, to_yaml(config))
+
+
+def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> PretrainResult:
+    """Train on packed tokens; called by all processes of a training."""
+    from fineinstructions.training.saved_tokenizer import as_transformers
+    from fineinstructions.training.trainer import Told, all_peak_flops, arguments, save_model, train, trainer_of
+
+    began, planned = time.perf_counter(), arm.plan()
+    packed = _wait_for_packed(arm.packed_dir(out), len(arm.sources))
+    sequences = Sequences(
+        packed,
+        config.seq_len,
+        planned.steps * config.sequences_per_step,
+        answers_only=config.loss == "answers",
+        restart_positions=config.document_mask,
+    )
+    told = Told(out / METRICS_FILE, planned, arm.digest(), config.keep_checkpoints, all_peak_flops(config), progress)
+    model = build_model(arm.model_config(), config.seed, like_lingua=not Path(config.model).exists())
+    tokenizer = as_transformers(arm.tokenizer_name, arm.tokenizer.facts)
+    trainer = trainer_of(model, arguments(config, planned, out), sequences, tokenizer, told)
+    train(trainer, out, told)
+    temporary = out / f"{TEMPORARY_PREFIX}{MODEL}"
+    save_model(trainer, temporary)
+    facts = {
+        **planned.to_plain(),
+        "loss": read_metrics(out / METRICS_FILE)[-1]["loss"],
+        "made_of": arm.digest(),
+        "seconds": round(time.perf_counter() - began, 1),
+        "tokenizer": asdict(arm.tokenizer.facts),
+        "rows": packed.num_rows,
+        "config": to_plain(config),
+    }
+    trainer.accelerator.wait_for_everyone()
+    if is_first_process():
+        replace_folder(temporary, out / MODEL)
+        write_text(out / FACTS_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    return PretrainResult(out, out / MODEL, out / METRICS_FILE, facts)
+
+
+def _wait_for_packed(folder: Path, num_parts: int) -> PackedTokens:
+    """Packed tokens, once the first process has written them."""
+    while True:
+        try:
+            return PackedTokens(folder, num_parts)
+        except DataError:
+            if is_first_process():
+                raise
+        time.sleep(WAIT_SECONDS)

@@ -10,8 +10,9 @@ from pipeline_inputs import in_process
 from small_run import some_texts, write_run
 
 from fineinstructions.backends.tokenizer import ByteTokenizer, TokenizerFacts
-from fineinstructions.corpus.lingua import SHAPES, recipe, steps_without_repeat
+from fineinstructions.corpus.lingua import SIZES, recipe, steps_without_repeat
 from fineinstructions.errors import ConfigError
+from fineinstructions.llama_shapes import SHAPES
 
 LLAMA_3 = TokenizerFacts(kind="tiktoken", sha256="", vocab_size=128_256, bos_id=128_000, eos_id=128_001)
 
@@ -85,7 +86,7 @@ def test_the_papers_model_and_its_steps(run: Path, tmp_path: Path) -> None:
     assert "1,809.9 million parameters, 1,048,576 tokens a step" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("name", SIZES)
 def test_every_size_has_the_parameters_that_it_states(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.yaml"
     facts = ByteTokenizer.facts

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +70,9 @@ class Tokenizer(Protocol):
     def row_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """How many tokens each text has as a row of a corpus, those around it included."""
 
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Ids of texts, without those around a row; other threads go on meanwhile."""
+
 
 class ByteTokenizer:
     """One token per byte of UTF-8, ids as Lingua has them."""
@@ -84,6 +88,10 @@ class ByteTokenizer:
         sizes = (len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts)
         return np.fromiter(sizes, np.int64, len(texts)) + self.facts.tokens_around
 
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Bytes of texts."""
+        return [np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.uint32) for text in texts]
+
 
 class PieceTokenizer:
     """A tokenizer behind a function that encodes one piece of text.
@@ -91,11 +99,18 @@ class PieceTokenizer:
     Args:
         facts: Which it is.
         encode_piece: From at most `MAX_PIECE_CHARS` characters to ids; knows no special tokens.
+        encode_pieces: The same for many pieces, to arrays.
     """
 
-    def __init__(self, facts: TokenizerFacts, encode_piece: Callable[[str], Sequence[int]]) -> None:
+    def __init__(
+        self,
+        facts: TokenizerFacts,
+        encode_piece: Callable[[str], Sequence[int]],
+        encode_pieces: Callable[[Sequence[str]], list[NDArray[np.uint32]]],
+    ) -> None:
         self.facts = facts
         self._encode_piece = encode_piece
+        self._encode_pieces = encode_pieces
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, piece by piece."""
@@ -105,6 +120,12 @@ class PieceTokenizer:
         """Tokens of each text, and those around it."""
         sizes = (sum(len(self._encode_piece(piece)) for piece in _pieces(text)) for text in texts)
         return np.fromiter(sizes, np.int64, len(texts)) + self.facts.tokens_around
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Ids of texts, the pieces of a long one put together."""
+        if all(len(text) <= MAX_PIECE_CHARS for text in texts):
+            return self._encode_pieces(texts)
+        return [np.concatenate(self._encode_pieces(_pieces(text))) for text in texts]
 
 
 def _pieces(text: str) -> Sequence[str]:
@@ -154,7 +175,7 @@ def tokenizer_file(name: str) -> Path:
 
 
 def _open_ranks(path: Path, digest: str) -> Tokenizer:
-    ranks = _read_ranks(path)
+    ranks = read_ranks(path)
     encoding = _tiktoken(path.stem, LLAMA_3_PATTERN, ranks)
     facts = TokenizerFacts(
         kind="tiktoken",
@@ -163,11 +184,15 @@ def _open_ranks(path: Path, digest: str) -> Tokenizer:
         bos_id=len(ranks),
         eos_id=len(ranks) + 1,
     )
-    return PieceTokenizer(facts, encoding.encode_ordinary)
+    return PieceTokenizer(facts, encoding.encode_ordinary, partial(_encode_pieces, encoding))
 
 
-def _read_ranks(path: Path) -> dict[bytes, int]:
-    """Byte sequences with their ranks, as a rank file has them: base64 and a number on every line."""
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Byte sequences with their ranks, as a rank file has them: base64 and a number on every line.
+
+    Raises:
+        ConfigError: If it is no rank file.
+    """
     import base64
     import binascii
 
@@ -192,6 +217,10 @@ def _tiktoken(name: str, pattern: str, ranks: dict[bytes, int]) -> Any:
     return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
 
+def _encode_pieces(encoding: Any, pieces: Sequence[str]) -> list[NDArray[np.uint32]]:
+    return [encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+
+
 def _open_json(path: Path, content: bytes, digest: str) -> Tokenizer:
     try:
         import tokenizers
@@ -213,7 +242,14 @@ def _open_json(path: Path, content: bytes, digest: str) -> Tokenizer:
         ids: list[int] = loaded.encode(piece, add_special_tokens=False).ids
         return ids
 
-    return PieceTokenizer(facts, _faster(plain, encode) or encode)
+    def encode_pieces(pieces: Sequence[str]) -> list[NDArray[np.uint32]]:
+        found = loaded.encode_batch_fast(list(pieces), add_special_tokens=False)
+        return [np.array(one.ids, np.uint32) for one in found]
+
+    fast = _faster(plain, encode)
+    if fast is not None:
+        return PieceTokenizer(facts, fast.encode_ordinary, partial(_encode_pieces, fast))
+    return PieceTokenizer(facts, encode, encode_pieces)
 
 
 def _around(path: Path, loaded: Any) -> tuple[int | None, int]:
@@ -239,14 +275,14 @@ def _around(path: Path, loaded: Any) -> tuple[int | None, int]:
     return ids[0], ids[1]
 
 
-def _faster(plain: dict[str, Any], encode: Callable[[str], list[int]]) -> Callable[[str], list[int]] | None:
+def _faster(plain: dict[str, Any], encode: Callable[[str], list[int]]) -> Any:
     """The same tokenizer run by tiktoken, which is several times faster; none where the two could differ."""
     pattern, ranks = _split_pattern(plain), _merge_ranks(plain)
     if pattern is None or ranks is None:
         return None
     try:
-        fast: Callable[[str], list[int]] = _tiktoken("hf", pattern, ranks).encode_ordinary
-        same = fast(_PROBE) == encode(_PROBE)
+        fast = _tiktoken("hf", pattern, ranks)
+        same = fast.encode_ordinary(_PROBE) == encode(_PROBE)
     except (ConfigError, ValueError):
         return None
     return fast if same else None
@@ -274,7 +310,7 @@ def _merge_ranks(plain: dict[str, Any]) -> dict[bytes, int] | None:
     if any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")):
         return None
     special = {token["content"] for token in plain.get("added_tokens", [])}
-    letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    letters = {letter: byte for byte, letter in enumerate(byte_letters())}
     vocab = {token: number for token, number in model["vocab"].items() if token not in special}
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     merged = [vocab.get("".join(pair), -1) for pair in merges]
@@ -285,7 +321,7 @@ def _merge_ranks(plain: dict[str, Any]) -> dict[bytes, int] | None:
     return {bytes(letters[letter] for letter in token): number for token, number in vocab.items()}
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The printable letter that stands for every byte in a byte-level vocabulary.
 
     Source:

@@ -30,6 +30,7 @@ def config_page() -> str:
     for name, field in RunConfig.model_fields.items():
         lines += _section_lines(name, field, meanings(RunConfig)[name])
     lines += _export_lines(set(RunConfig.model_fields))
+    lines += _pretrain_lines()
     return "\n".join(lines) + "\n"
 
 
@@ -43,6 +44,16 @@ def _export_lines(of_recipes: set[str]) -> Iterator[str]:
     for name, field in ExportConfig.model_fields.items():
         if name not in of_recipes:
             yield from _section_lines(name, field, meanings(ExportConfig)[name])
+
+
+def _pretrain_lines() -> Iterator[str]:
+    """Keys of a pre-training."""
+    from fineinstructions.training.recipe import PretrainConfig
+
+    yield from ("", "# Keys of a pre-training", "", "For `fineinstructions pretrain RECIPE`, or `--set`.")
+    yield from ("", *_key_table("", PretrainConfig))
+    for name, field in PretrainConfig.model_fields.items():
+        yield from _section_lines(name, field, meanings(PretrainConfig)[name])
 
 
 def _section_lines(key: str, field: FieldInfo, meaning: str) -> Iterator[str]:

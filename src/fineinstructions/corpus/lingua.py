@@ -6,7 +6,6 @@ recipe that asked for more would break the promise that every token was seen onc
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,15 +14,16 @@ import yaml
 
 from fineinstructions.backends.tokenizer import BYTES, TokenizerFacts
 from fineinstructions.errors import ConfigError
+from fineinstructions.llama_shapes import MULTIPLE_OF, NORM_EPS, ROPE_THETA, SHAPES
 
-PAPER = "1.8b"
 SEQ_LEN = 4096
 BATCH_SIZE = 4
 TOKENS_A_STEP = 1 << 20
 """Of the paper's runs: 4 rows of 4,096 tokens, accumulated 8 times, on 8 ranks."""
 PREFETCH_SIZE = 1024
 """Batches that a rank reads ahead and shuffles, where there are enough of them. Authors' release."""
-MULTIPLE_OF = 256
+SIZES = ("1.8b", "350m", "125m", "30m", "5m")
+"""Models that get a recipe: the paper's, and small ones."""
 
 
 OPTIMISER: Mapping[str, Any] = MappingProxyType(
@@ -44,44 +44,6 @@ DATA: Mapping[str, Any] = MappingProxyType(
     {"batch_size": BATCH_SIZE, "seq_len": SEQ_LEN, "n_views": 2, "seed": 42, "add_bos": True, "add_eos": True}
 )
 """Authors' release."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A model of Lingua: Llama's architecture, with untied embeddings."""
-
-    dim: int
-    n_layers: int
-    n_heads: int
-    lr: float
-
-    @property
-    def ffn_dim(self) -> int:
-        """Width inside the feed-forward blocks: two thirds of four times `dim`, rounded up to `MULTIPLE_OF`."""
-        return -(-int(2 * 4 * self.dim / 3) // MULTIPLE_OF) * MULTIPLE_OF
-
-    def num_parameters(self, vocab_size: int) -> int:
-        """Parameters with a vocabulary of that size.
-
-        Example:
-            >>> SHAPES["1.8b"].num_parameters(128_256)
-            1809946624
-        """
-        block = 4 * self.dim**2 + 3 * self.dim * self.ffn_dim + 2 * self.dim
-        return self.n_layers * block + self.dim + 2 * vocab_size * self.dim
-
-
-SHAPES: Mapping[str, Shape] = MappingProxyType(
-    {
-        PAPER: Shape(dim=2048, n_layers=25, n_heads=16, lr=1e-3),
-        "350m": Shape(dim=1024, n_layers=24, n_heads=16, lr=1e-3),
-        "125m": Shape(dim=768, n_layers=12, n_heads=12, lr=1e-3),
-        "30m": Shape(dim=512, n_layers=9, n_heads=8, lr=2e-3),
-        "5m": Shape(dim=256, n_layers=6, n_heads=4, lr=3e-3),
-    }
-)
-"""The paper's model as released (model card of ``pretraining_experiments``), and usual small ones; their learning rates
-are ours."""
 
 
 def check_tokenizer(facts: TokenizerFacts) -> None:
@@ -119,7 +81,7 @@ def recipe(name: str, arm: str, root_dir: str, rank_tokens: Sequence[int], token
     """A YAML recipe.
 
     Args:
-        name: Size, one of `SHAPES`.
+        name: Size, one of `SIZES`.
         arm: The arm, which is the source's folder.
         root_dir: Folder of the export.
         rank_tokens: Tokens that every rank has.
@@ -154,8 +116,8 @@ def recipe(name: str, arm: str, root_dir: str, rank_tokens: Sequence[int], token
             "n_heads": shape.n_heads,
             "vocab_size": tokenizer.vocab_size,
             "multiple_of": MULTIPLE_OF,
-            "rope_theta": 10000.0,
-            "norm_eps": 1.0e-5,
+            "rope_theta": ROPE_THETA,
+            "norm_eps": NORM_EPS,
             "max_seqlen": SEQ_LEN,
             "weight_tying": False,
             "seed": 42,
@@ -187,6 +149,6 @@ def write_recipes(
         path: Its file.
     """
     for arm, rank_tokens in ranks.items():
-        for name in SHAPES:
+        for name in SIZES:
             text = recipe(name, arm, str(target.absolute()), rank_tokens, tokenizer, path)
             (out / f"lingua.{arm}.{name}.yaml").write_text(text, encoding="utf-8")

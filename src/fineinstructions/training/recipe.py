@@ -45,10 +45,10 @@ class PretrainConfig(Config):
     arm: str = "fineinstructions"
     """Which of its arms."""
     tokenizer: str = ""
-    """``bytes``, a tokenizer.json, a tiktoken rank file, or a folder with one of them; it must be the one that the corpus
-    was counted with, else arms are not token for token. Default: the path that the export was given."""
+    """``bytes``, a tokenizer.json, a tiktoken rank file, or a folder with one of them; it must be the one that the
+    corpus was counted with, else arms are not token for token. Default: the path that the export was given."""
     packed_dir: str = ""
-    """Folder of the packed tokens; several trainings on the same arm may share it. Default: ``packed`` in the output."""
+    """Folder of the packed tokens; several trainings on the same arm may share it. Default: ``packed`` in --out."""
     model: str = "1.8b"
     """A size (5m, 30m, 125m, 300m, 350m, 1.8b, 7b), or the path of a config.json. Default: paper, section 4.2."""
     seq_len: int = Field(default=4096, ge=2)
@@ -64,8 +64,8 @@ class PretrainConfig(Config):
     epochs: int = Field(default=1, ge=1)
     """How often the corpus may be read; more is refused. Without `tokens` and `steps` it is read as often."""
     loss: Loss = "all"
-    """``answers``: only tokens of answers are learned; needs a corpus with ``--view prompt_completion``. Default: Lingua,
-    all tokens."""
+    """``answers``: only tokens of answers are learned; needs a corpus with ``--view prompt_completion``. Default:
+    Lingua, all tokens."""
     document_mask: bool = False
     """Whether a row sees no other row of its sequence, and its positions begin at 0. Default: Lingua, no mask."""
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -82,12 +82,12 @@ class PretrainConfig(Config):
     gradient_checkpointing: bool = False
     """Recompute activations instead of keeping them: less memory, about a third more work. Ours."""
     save_every_steps: int | None = Field(default=None, ge=1)
-    """Steps between checkpoints. Default: a tenth of all steps. Ours."""
+    """Steps between checkpoints. Default: a tenth of all steps, up to the next line of metrics. Ours."""
     keep_checkpoints: int = Field(default=1, ge=1)
     """Newest checkpoints that are kept until the end. Ours."""
     log_every_steps: int = Field(default=10, ge=1)
     """Steps between lines of metrics.jsonl. Ours."""
-    report_to: list[Tracker] = []
+    report_to: list[Tracker] = Field(default=[])
     """Also tell ``tensorboard`` or ``wandb``; each has to be installed."""
     peak_flops: float | None = Field(default=None, gt=0)
     """Most operations of one device in a second, for its utilisation. Default: known for common accelerators."""
