@@ -117,7 +117,11 @@ def check_device(config: PretrainConfig) -> None:
 
 
 def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
-    """Settings of the trainer."""
+    """Settings of the trainer.
+
+    Raises:
+        ConfigError: If the processes of the training do not find each other: each would train by itself.
+    """
     import torch
     from transformers import TrainingArguments
 
@@ -127,10 +131,10 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
     optimiser = config.optimiser
     renamed = hasattr(TrainingArguments, "activation_checkpointing")  # within transformers 5
     recompute = "activation_checkpointing" if renamed else "gradient_checkpointing"
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         run_name=out.name,
-        use_cpu=config.device == "cpu",
+        use_cpu=config.device == "cpu" or not torch.accelerator.is_available(),
         seed=config.seed,
         max_steps=plan.steps,
         per_device_train_batch_size=size,
@@ -152,6 +156,7 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
         dataloader_num_workers=1 if on_gpu else 0,
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=plan.save_every_steps,
         logging_strategy="steps",
@@ -161,6 +166,12 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
         disable_tqdm=True,
         **{recompute: config.gradient_checkpointing},
     )
+    if found.world_size != num_devices():
+        raise ConfigError(
+            f"{num_devices()} processes by WORLD_SIZE, but {found.world_size} that know of each other; start them with"
+            " torchrun or 'accelerate launch'"
+        )
+    return found
 
 
 def trainer_of(model: Any, args: Any, sequences: Sequences, tokenizer: Any, told: Told) -> "Trainer":
