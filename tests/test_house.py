@@ -47,10 +47,11 @@ TOOLS = {
     ),
     *("engines", "runs", "stores"),
 }
-ROOMS = {"templates", "matches", "pairs", "corpus", "training", "silver", "review"}
+ROOMS = {"templates", "matches", "pairs", "corpus", "training", "silver", "review", "evaluation"}
 HALLWAYS = {
     "artefacts",
     "calibration",
+    "comparison",
     "corpora",
     "corpus_rows",
     "corpus_writing",
@@ -58,9 +59,12 @@ HALLWAYS = {
     "distill",
     "documents",
     "endpoints",
+    "evaluate",
+    "evaluation_recipe",
     "forecast",
     "given_rows",
     "judge_calibration",
+    "option_scores",
     "outcomes",
     "phases",
     "pipeline",

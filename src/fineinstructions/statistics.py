@@ -6,7 +6,7 @@ question, are drawn together by the bootstrap, so that many answers to few quest
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,23 +149,54 @@ def bootstrap_interval(
     Source:
         Efron and Tibshirani 1993, chapter 13; drawing groups is the cluster bootstrap.
     """
+    if len(np.unique(np.asarray(group_of, np.int64))) < 2:
+        return None
+    return interval_of([figure(rows) for rows in resampled_rows(group_of, seed, resamples)], level)
+
+
+def resampled_rows(group_of: Sequence[int] | NDArray[np.int64], seed: int, resamples: int = 1000) -> Iterator[Rows]:
+    """Row numbers of bootstrap resamples: as many groups as there are, drawn with repetitions, each with all its rows.
+
+    Args:
+        group_of: Number of every row's group, as for `bootstrap_interval`; at least one row.
+        seed: Decides what is drawn.
+        resamples: How many there are.
+    """
     numbers = np.asarray(group_of, np.int64)
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers)
-    if len(sizes) < 2:
-        return None
     starts = np.cumsum(sizes) - sizes
     rng = np.random.default_rng(seed)
-    values = []
     for _ in range(resamples):
         drawn = rng.integers(0, len(sizes), len(sizes))
         lengths = sizes[drawn]
         first = np.cumsum(lengths) - lengths
         places = np.arange(lengths.sum()) + np.repeat(starts[drawn] - first, lengths)
-        values.append(figure(order[places]))
-    found = np.asarray(values)
+        yield order[places]
+
+
+def interval_of(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Percentile interval of a figure's values in resamples; None where it has no meaning for most of them."""
+    found = np.asarray(values, np.float64)
     found = found[~np.isnan(found)]
-    if 2 * len(found) <= resamples:
+    if not len(found) or 2 * len(found) <= len(values):
         return None
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values made larger so that the chance of one false alarm among all of them stays what a single one has.
+
+    Source:
+        Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    made, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda number: p_values[number])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        made[place] = least
+    return made

@@ -100,15 +100,25 @@ class CausalModel:
 
         Raises:
             ValueError: If the template refuses the messages.
+            ConfigError: If there is no template, neither in the model's files nor among the values.
         """
         from jinja2 import TemplateError
 
+        if not (self.tokenizer.chat_template or template_values.get("chat_template")):
+            raise ConfigError(
+                f"llm.model: {self.tokenizer.name_or_path} has no chat template, so nobody knows how it is to be asked;"
+                " give an instruct model, or put the template into its chat_template.jinja"
+            )
         try:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True, **template_values
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses these messages: {error}") from None
+        return self.text_ids(text)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a bare text."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
@@ -278,7 +288,7 @@ def load_causal_model(folder: ModelFolder, device: str, dtype: str) -> CausalMod
         dtype: Precision of its weights.
 
     Raises:
-        ConfigError: If it cannot be loaded, is no causal language model, or has no chat template.
+        ConfigError: If it cannot be loaded, or is no causal language model.
     """
     import torch
     from safetensors import SafetensorError
@@ -299,11 +309,6 @@ def load_causal_model(folder: ModelFolder, device: str, dtype: str) -> CausalMod
     missing = sorted(loading["missing_keys"])
     if missing:
         raise ConfigError(f"llm.model: {folder.name} has no weights for {', '.join(missing[:3])}; save it again")
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"llm.model: {folder.name} has no chat template, so nobody knows how it is to be asked; give an instruct "
-            "model, or put the template into its chat_template.jinja"
-        )
     ends = _ends(model, tokenizer)
     if not ends:
         raise ConfigError(f"llm.model: {folder.name} names no token that ends a reply (eos_token_id); save it with one")

@@ -34,6 +34,8 @@ class ChatRequest:
     """Server and model; None for the client's own."""
     logprobs: bool = False
     """Whether to ask for the log-probabilities of the reply's tokens; a server without them replies all the same."""
+    may_be_cut: bool = False
+    """Whether a reply that ends at ``max_tokens`` is a reply, and not the trouble ``length``."""
 
 
 @dataclass(frozen=True, slots=True)

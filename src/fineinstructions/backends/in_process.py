@@ -123,7 +123,7 @@ class InProcess:
     async def _model(self, llm: LlmConfig) -> CausalModel:
         key = f"{llm.model} {llm.revision} {llm.device} {llm.dtype}"
         if key not in self._models:
-            self._models[key] = asyncio.ensure_future(asyncio.to_thread(_load, llm))
+            self._models[key] = asyncio.ensure_future(asyncio.to_thread(load_model, llm))
         return await asyncio.shield(self._models[key])
 
     def _work(self) -> None:
@@ -165,7 +165,12 @@ class InProcess:
             _settle(job, Completion(model.text(generated), reason, "", *counts, logprobs))
 
 
-def _load(llm: LlmConfig) -> CausalModel:
+def load_model(llm: LlmConfig) -> CausalModel:
+    """Load the model of a section ``llm`` with the engine ``transformers``.
+
+    Raises:
+        ConfigError: If there is no such model or device.
+    """
     import torch
 
     device = llm.device if llm.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -230,7 +230,7 @@ class ChatClient:
             raise
         if completion.refusal or completion.finish_reason == "content_filter":
             raise ChatError("refusal", "the model declined", raw=completion.refusal or completion.text)
-        if completion.finish_reason == "length":
+        if completion.finish_reason == "length" and not request.may_be_cut:
             raise ChatError("length", f"the reply was cut off at {llm.max_tokens} tokens", raw=completion.text)
         counts = completion.prompt_tokens, completion.completion_tokens
         return ChatReply(completion.text, completion.finish_reason, *counts, cached, completion.logprobs)

@@ -100,7 +100,7 @@ class LlmConfig(Config):
     checked in every case; ``transformers`` holds them to nothing."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields for the request body, for servers with options of their own; ``transformers`` knows
-    ``chat_template_kwargs``, values for the chat template."""
+    ``chat_template_kwargs``, values for the chat template, which may name ``chat_template`` itself."""
 
     @field_validator("api_key_env")
     @classmethod

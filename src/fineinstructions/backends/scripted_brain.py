@@ -26,6 +26,8 @@ _SLOT = re.compile(r"<fi>(.*?)</fi>", re.DOTALL)
 _SLOT_NAMES = {"quoted": "a quoted phrase", "name": "name of a person, place or thing", "number": "a number"}
 _SCORES = "555" + "4" * 9 + "3" * 5 + "22" + "1"
 """Roughly how the published judge's scores are spread."""
+_BENCHMARK_MARK = re.compile(r"Mark: \[\[0\.5\]\]|Option: \[\[A\]\]|Rating: \[\[6\]\]|<response_M>")
+"""What tells the prompts of our benchmarks' judges apart."""
 _EMBEDDING_DIMENSION = 64
 _FLAGGED_WORDS = frozenset({"bomb", "suicide", "massacre"})
 
@@ -57,6 +59,8 @@ def echo(body: Mapping[str, Any]) -> str:
         return json.dumps({"feedback": "A rule, not a reader, gave this grade.", "score": _score(said)})
     if "<score>" in said and "<feedback>" in said:
         return f"<feedback>A rule, not a reader, gave this grade.</feedback>\n<score>{_score(said)}</score>"
+    if (mark := _BENCHMARK_MARK.search(said)) is not None:
+        return grade_for_benchmark(mark[0], said)
     if "[RESULT]" in said and "###Response to evaluate:" in said:
         return f"Feedback: A rule, not a reader, gave this grade. [RESULT] {_score(said)}"
     return make_template(str(job["query"]) if isinstance(job, dict) and "query" in job else said)
@@ -138,6 +142,19 @@ def judge_match(template: str, description: str, document: str) -> str:
     quote = " ".join(found.split()[:10])
     reply = {"reason": "A rule, not a reader, looked for a shared word.", "quote": quote, "compatible": bool(found)}
     return json.dumps(reply, ensure_ascii=False)
+
+
+def grade_for_benchmark(mark: str, prompt: str) -> str:
+    """A benchmark judge's reply: a grade, a letter or a choice that depends on nothing but the prompt's text."""
+    luck = _number(prompt)
+    if mark.startswith("Option"):
+        options = re.findall(r"^([A-Z])\. ", prompt.partition("<options>")[2].partition("</options>")[0], re.MULTILINE)
+        return f"A rule, not a reader, took one. Option: [[{options[luck % len(options)] if options else 'none'}]]"
+    if mark.startswith("Mark"):
+        return f"A rule, not a reader, gave this mark. Mark: [[{luck % 11 / 10}]]"
+    if mark.startswith("Rating"):
+        return f"A rule, not a reader, gave this rating. Rating: [[{1 + luck % 10}]]"
+    return "mM"[luck % 2]
 
 
 def _content_words(text: str) -> list[str]:

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from fineinstructions import __version__
-from fineinstructions.cli import banks, corpora, indexes, judges, looks, machine, rows, runs, students, training
+from fineinstructions.cli import (
+    banks,
+    corpora,
+    evaluations,
+    indexes,
+    judges,
+    looks,
+    machine,
+    rows,
+    runs,
+    students,
+    training,
+)
 from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError, printable
 
 app = typer.Typer(
@@ -32,6 +44,8 @@ app.command("yields")(rows.yields)
 app.command("export")(corpora.export)
 app.command("push")(corpora.push)
 app.command("pretrain")(training.pretrain)
+app.command("eval")(evaluations.evaluate)
+app.command("compare")(evaluations.compare)
 app.command("doctor")(machine.doctor)
 app.command("schema")(machine.schema)
 app.add_typer(banks.app, name="templates")

@@ -1,0 +1,88 @@
+"""AlpacaEval's files: instructions with a baseline's answers, and the published difficulty of each instruction."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fineinstructions.errors import ConfigError
+from fineinstructions.evaluation.items import read_rows, text_of
+
+_COLUMN = "reference_"
+"""How columns with answers of a reference model begin."""
+
+
+def read_pairs(path: str, baseline: str) -> list[dict[str, Any]]:
+    """Instructions with ``dataset``, ``baseline`` (an answer) and ``baseline_name``.
+
+    Args:
+        path: File of instructions.
+        baseline: A column of it, or a file of answers; where it is neither, the column ``output``.
+
+    Raises:
+        ConfigError: If an instruction has no answer of the baseline.
+    """
+    rows = read_rows(path, "alpaca_eval")
+    asked = [text_of(row, "instruction", where) for where, row in rows]
+    datasets = [str(row.get("dataset") or "alpaca_eval") for _, row in rows]
+    first = rows[0][1]
+    if Path(baseline).exists() or "://" in baseline:
+        answers, names = _answers(baseline, asked, datasets)
+    else:
+        column = baseline if baseline in first else "output"
+        if column not in first:
+            raise ConfigError(
+                f"alpaca_eval.baseline: {baseline} is no file, and {path} has neither that column nor 'output'"
+            )
+        answers = [text_of(row, column, where) for where, row in rows]
+        names = [str(row.get("generator") or column.removeprefix(_COLUMN)) for _, row in rows]
+    columns = zip(asked, datasets, answers, names, strict=True)
+    return [dict(zip(("instruction", "dataset", "baseline", "baseline_name"), row, strict=True)) for row in columns]
+
+
+def _answers(path: str, asked: Sequence[str], datasets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Answers of a file of model outputs in the order of the instructions, and who gave them."""
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+    rows = read_rows(path, "alpaca_eval")
+    times = Counter(str(row.get("instruction")) for _, row in rows)
+    for where, row in rows:
+        instruction = text_of(row, "instruction", where)
+        dataset = str(row.get("dataset") or "") if times[instruction] > 1 else ""
+        if (instruction, dataset) in known:
+            raise ConfigError(f"{where}: a second answer to the same instruction; keep one")
+        known[instruction, dataset] = text_of(row, "output", where), str(row.get("generator") or Path(path).stem)
+    found = [known.get((i, "")) or known.get((i, d)) for i, d in zip(asked, datasets, strict=True)]
+    missing = [number for number, answer in enumerate(found) if answer is None]
+    if missing:
+        raise ConfigError(
+            f"alpaca_eval.baseline: {path} has no answer to instruction {missing[0]} ({asked[missing[0]][:60]!r})"
+        )
+    whole = [answer for answer in found if answer is not None]
+    return [text for text, _ in whole], [name for _, name in whole]
+
+
+def read_difficulty(path: str, number: int) -> list[float]:
+    """Published difficulty of the instructions, by their number.
+
+    Args:
+        path: CSV with a head line; the first column numbers the instructions, the second is the difficulty.
+        number: How many instructions there are.
+
+    Raises:
+        ConfigError: If one is missing.
+    """
+    values: dict[int, float] = {}
+    for where, row in read_rows(path, "alpaca_eval"):
+        values |= _numbered(where, row)
+    missing = [place for place in range(number) if place not in values]
+    if missing:
+        raise ConfigError(f"alpaca_eval.difficulty: {path} has no value for instruction {missing[0]}")
+    return [values[place] for place in range(number)]
+
+
+def _numbered(where: str, row: Mapping[str, Any]) -> dict[int, float]:
+    try:
+        place, value, *_ = row.values()
+        return {int(float(place)): float(value)}
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: expected a number and a difficulty") from None
