@@ -22,7 +22,7 @@ MULTIPLE_CHOICE = {
 DIALOGUES: list[dict[str, Any]] = [
     {"task": "CM", "id": 1, "history": [
         {"user": "My boat is called Wren.", "bot": "A fine name."},
-        {"user": "What is it called?", "bot": "Wren."},
+        {"user": "What is it called?", "bot": "Wren, gold says."},
         {"user": "And is it a car?", "bot": "No, a boat."}]},
     {"task": "GR", "id": 2, "history": [
         {"user": "A is taller than B. Who is shorter?", "bot": "B is shorter, gold says."},

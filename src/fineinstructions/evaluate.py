@@ -289,8 +289,8 @@ def _conclude(
     scores = [_score(benchmark, item, ledger) for item in known if item.group not in waiting]
     found = Evaluated(
         benchmark.name,
-        config.model.model,
-        config.judge.model,
+        _shown(config.model),
+        _shown(config.judge),
         is_plumbing,
         figures_of(benchmark.name, scores, config.seed) if scores else {},
         count(ledger.answers, ledger.judgements, scores),
@@ -307,6 +307,11 @@ def _conclude(
         write_text(place, text)
     write_text(folder / SCORES_FILE, json.dumps(plain(found), ensure_ascii=False, indent=1) + "\n")
     return found
+
+
+def _shown(llm: LlmConfig) -> str:
+    """What a reader calls a model: a folder by its own name, not by where it lies."""
+    return Path(llm.model).resolve().name if llm.engine == "transformers" and Path(llm.model).is_dir() else llm.model
 
 
 def _is_whole(benchmark: Benchmark, item: EvalItem, ledger: Ledger) -> bool:

@@ -30,13 +30,14 @@ from fineinstructions.evaluation.items import Answer, EvalItem, ItemScore, Judge
 from fineinstructions.evaluation.length_control import style_win_rate
 from fineinstructions.evaluation.pair_files import read_difficulty, read_pairs
 
-PLACES = ("instruction", "output_1", "output_2")
+PLACES = ("instruction", "first", "second")
 FIRST, SECOND = "m", "M"
 """What the judge calls the answers; as in the original."""
 AS_SECOND, AS_FIRST = "as_second", "as_first"
 """Where the model's answer stands; the first is what the original calls ``output_2``."""
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
-_ORIGINAL_PLACE = re.compile(r"\{(instruction|output_1|output_2)\}")
+_ORIGINAL_PLACES = {"{instruction}": "{{instruction}}", "{output_1}": "{{first}}", "{output_2}": "{{second}}"}
+_ORIGINAL_PLACE = re.compile("|".join(map(re.escape, _ORIGINAL_PLACES)))
 _ALONE = re.compile(r"[\s\"'`*(\[]*([mM])[\s\"'`*)\].,:]*")
 
 
@@ -56,7 +57,7 @@ class AlpacaEvalConfig(Config):
     judge_tokens: int = Field(default=1, ge=1)
     """Longest reply of the judge; more for a server or a protocol that needs it. As in the original: 1."""
     prompt: str | None = None
-    """Prompt file for the judge in place of ours; places `{{instruction}}`, `{{output_1}}`, `{{output_2}}`, or a file
+    """Prompt file for the judge in place of ours; places `{{instruction}}`, `{{first}}`, `{{second}}`, or a file
     of the original's form (``<|im_start|>``, ``{instruction}``, ...). The reply must be ``m`` or ``M``."""
     difficulty: str | None = None
     """CSV with AlpacaEval's published difficulty of every instruction, for the length-controlled figure: number of the
@@ -122,7 +123,7 @@ class AlpacaEval:
         shown = {AS_SECOND: (baseline, answer.text), AS_FIRST: (answer.text, baseline)}
         for name in (AS_SECOND, AS_FIRST) if self._config.orders == "both" else (AS_SECOND,):
             first, second = shown[name]
-            messages = self._prompt.fill({"instruction": instruction, "output_1": first, "output_2": second})
+            messages = self._prompt.fill({"instruction": instruction, "first": first, "second": second})
             yield Question(name, messages, _read_first if name == AS_FIRST else _read_second, logprobs=True)
 
     def _grade(self, name: str, instruction: str, text: str) -> Question:
@@ -213,12 +214,10 @@ def pair_prompt(path: str | None) -> Prompt:
     turns = _CHATML.findall(text)
     if not turns:
         return read_prompt(Path(path), PLACES)
-    parts = {role: _ORIGINAL_PLACE.sub(r"{{\1}}", said.strip()) for role, said in turns}
+    parts = {role: _ORIGINAL_PLACE.sub(lambda place: _ORIGINAL_PLACES[place[0]], said.strip()) for role, said in turns}
     lacking = [place for place in PLACES if f"{{{{{place}}}}}" not in parts.get("user", "")]
     if set(parts) - {"system", "user"} or len(parts) != len(turns) or lacking:
-        raise ConfigError(
-            f"alpaca_eval.prompt: {path}: needs one user turn with {', '.join(f'{{{p}}}' for p in PLACES)}"
-        )
+        raise ConfigError(f"alpaca_eval.prompt: {path}: needs one user turn with {', '.join(_ORIGINAL_PLACES)}")
     return Prompt(parts.get("system", ""), parts["user"])
 
 
