@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -86,3 +87,30 @@ def test_the_bare_stages_keep_the_pairs_of_the_run(module: Any, tmp_path: Path) 
     bare = module("bare_stages").run(load(recipe, RunConfig), tmp_path)
     assert bare
     assert to_table(bare, Pair).equals(to_table(pipeline.run(recipe, tmp_path / "run").pairs(), Pair))
+
+
+def test_published_win_rates_are_asked_for_exactly(module: Any, tmp_path: Path) -> None:
+    """The scorer against a leaderboard of our own, right and then wrong in the last place."""
+    instructions = [f"question {number}" for number in range(4)]
+    answers = {"dataset": ["d"] * 4, "reference_gpt4_1106_preview": ["long answer"] * 4}
+    pq.write_table(pa.table({"instruction": instructions, **answers}), tmp_path / "alpaca_eval.parquet")
+    judged = {
+        "dataset": ["d"] * 4, "generator_model": ["m"] * 4, "output_model": ["a", "bb", "ccc", "d"],
+        "preference": [1.0, 1.25, 2.0, 1.5],
+    }  # fmt: skip
+    pq.write_table(pa.table({"instruction": instructions, **judged}), tmp_path / "judge_annotations_gpt4_turbo.parquet")
+    board = tmp_path / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
+    head = ",win_rate,discrete_win_rate,length_controlled_winrate\n"
+    board.write_text(head + "m,43.75,37.5,40\n", encoding="utf-8")
+    (tmp_path / "difficulty.csv").write_text(",d\n0,0\n1,0\n2,0\n3,0\n", encoding="utf-8")
+    weights = ",instruction_difficulty,not_gamed_baseline.astype(float)\ngpt4_1106_preview,0,1\nm,2,1\n"
+    (tmp_path / "weights.csv").write_text(weights, encoding="utf-8")
+    bench = module("bench_alpaca_eval")
+    assert "| m | 4 | 43.750000 | 43.750000 | 37.5000 | 37.5000 | 40.00 |" in "\n".join(
+        bench.lines(tmp_path, None, None)
+    )
+    with pytest.raises(SystemExit, match=r"official coefficients, and 10\.00 points off"):
+        list(bench.lines(tmp_path, str(tmp_path / "difficulty.csv"), tmp_path / "weights.csv"))
+    board.write_text(head + "m,43.750001,37.5,40\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"win_rate is 43\.75, published 43\.750001"):
+        list(bench.lines(tmp_path, None, None))

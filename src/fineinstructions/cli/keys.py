@@ -10,7 +10,7 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,30 +30,36 @@ def config_page() -> str:
     for name, field in RunConfig.model_fields.items():
         lines += _section_lines(name, field, meanings(RunConfig)[name])
     lines += _export_lines(set(RunConfig.model_fields))
-    lines += _pretrain_lines()
+    lines += _more_pages()
     return "\n".join(lines) + "\n"
 
 
-def _export_lines(of_recipes: set[str]) -> Iterator[str]:
-    """Keys of an export, without the sections that recipes have too."""
-    from fineinstructions.corpus.export import ExportConfig
-
-    yield from ("", "# Keys of an export", "")
-    yield "For `fineinstructions export RUN --config FILE`, or `--set`; sections of a recipe mean the same here."
-    yield from ("", *_key_table("", ExportConfig))
-    for name, field in ExportConfig.model_fields.items():
-        if name not in of_recipes:
-            yield from _section_lines(name, field, meanings(ExportConfig)[name])
-
-
-def _pretrain_lines() -> Iterator[str]:
-    """Keys of a pre-training."""
+def _more_pages() -> Iterator[str]:
+    """Keys of the other recipes."""
+    from fineinstructions.evaluation_recipe import EvaluationConfig
     from fineinstructions.training.recipe import PretrainConfig
 
-    yield from ("", "# Keys of a pre-training", "", "For `fineinstructions pretrain RECIPE`, or `--set`.")
-    yield from ("", *_key_table("", PretrainConfig))
-    for name, field in PretrainConfig.model_fields.items():
-        yield from _section_lines(name, field, meanings(PretrainConfig)[name])
+    yield from _page_of(PretrainConfig, "Keys of a pre-training", "For `fineinstructions pretrain RECIPE`, or `--set`.")
+    intro = "For `fineinstructions eval --config FILE`, or `--set`; `model` and `judge` have the keys of `llm` above."
+    yield from _page_of(EvaluationConfig, "Keys of an evaluation", intro, {"model", "judge"})
+
+
+def _export_lines(of_recipes: set[str]) -> Iterator[str]:
+    """Keys of an export that recipes of runs do not have."""
+    from fineinstructions.corpus.export import ExportConfig
+
+    intro = "For `fineinstructions export RUN --config FILE`, or `--set`; sections of a recipe mean the same here."
+    yield from _page_of(ExportConfig, "Keys of an export", intro, of_recipes)
+
+
+def _page_of(
+    config: type[BaseModel], title: str, intro: str, elsewhere: Collection[str] = frozenset()
+) -> Iterator[str]:
+    """Keys of one kind of recipe, but for sections that are described elsewhere."""
+    yield from ("", f"# {title}", "", intro, "", *_key_table("", config))
+    for name, field in config.model_fields.items():
+        if name not in elsewhere:
+            yield from _section_lines(name, field, meanings(config)[name])
 
 
 def _section_lines(key: str, field: FieldInfo, meaning: str) -> Iterator[str]:

@@ -100,7 +100,11 @@ class AlpacaEval:
                 "alpaca_eval.path: missing; name AlpacaEval's file of instructions (it is not part of this package)"
             )
         pairs = read_pairs(self._config.path, self._config.baseline)
-        known = read_difficulty(self._config.difficulty, len(pairs)) if self._config.difficulty else None
+        known = read_difficulty(self._config.difficulty) if self._config.difficulty else None
+        if known is not None and len(known) < len(pairs):
+            raise ConfigError(
+                f"alpaca_eval.difficulty: no value for instruction {len(known)}; give that of the same file"
+            )
         found = [
             EvalItem(
                 item_id=str(number),

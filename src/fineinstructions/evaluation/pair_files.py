@@ -61,23 +61,22 @@ def _answers(path: str, asked: Sequence[str], datasets: Sequence[str]) -> tuple[
     return [text for text, _ in whole], [name for _, name in whole]
 
 
-def read_difficulty(path: str, number: int) -> list[float]:
+def read_difficulty(path: str) -> list[float]:
     """Published difficulty of the instructions, by their number.
 
     Args:
         path: CSV with a head line; the first column numbers the instructions, the second is the difficulty.
-        number: How many instructions there are.
 
     Raises:
-        ConfigError: If one is missing.
+        ConfigError: If a number is missing.
     """
     values: dict[int, float] = {}
     for where, row in read_rows(path, "alpaca_eval"):
         values |= _numbered(where, row)
-    missing = [place for place in range(number) if place not in values]
+    missing = [place for place in range(len(values)) if place not in values]
     if missing:
         raise ConfigError(f"alpaca_eval.difficulty: {path} has no value for instruction {missing[0]}")
-    return [values[place] for place in range(number)]
+    return [values[place] for place in range(len(values))]
 
 
 def _numbered(where: str, row: Mapping[str, Any]) -> dict[int, float]:
