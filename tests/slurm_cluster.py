@@ -23,7 +23,7 @@ SlurmdUser={user}
 SlurmctldPort={port_a}
 SlurmdPort={port_b}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=30
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -41,7 +41,6 @@ MpiDefault=none
 ReturnToService=2
 MaxArraySize=4
 KillWait=2
-AuthInfo=cred_expire=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
 """
