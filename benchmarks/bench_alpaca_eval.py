@@ -8,8 +8,8 @@ FOLDER holds the released files, which are for non-commercial use and no part of
 each was preferred, from 1 to 2) and ``weighted_alpaca_eval_gpt4_turbo_leaderboard.csv`` (what was published).
 
 The length-controlled figure is AlpacaEval's own only with its coefficients: the difficulty of each instruction, which
-lies on the hub beside the data, and the models' weights, which lie in the ``alpaca-eval`` package. Without them LC-style
-is shown, with how far it is off.
+lies on the hub beside the data, and the weights of models, which lie in the ``alpaca-eval`` package. Without them
+LC-style is shown, with how far it is off.
 """
 
 import argparse
