@@ -76,6 +76,7 @@ HALLWAYS = {
     "setup",
     "staleness",
     "trial",
+    "windows",
 }
 FLOORS = {1: VOCABULARY, 2: TOOLS, 3: ROOMS, 4: HALLWAYS, 5: {"cli"}}
 FLOOR_1_LIBRARIES = {"numpy", "pyarrow"}

@@ -150,7 +150,7 @@ def bars(
     highest = max([v for of_series in values.values() for v in of_series] + ends, default=0.0) or 1.0
     left = 14 + CHAR_PX * max([min(len(label), MAX_LABEL_CHARS) for label in labels], default=0)
     room = WIDTH - left - 18 - CHAR_PX * max([len(tell(v)) for row in values.values() for v in row], default=0)
-    thick = 20 if len(values) == 1 else 13
+    thick = 20 if len(values) == 1 else 16
     top = 8 + (24 if len(values) > 1 else 0)
     step = thick * len(values) + 8
     body = list(_legend(list(values)))
@@ -161,7 +161,7 @@ def bars(
             value = of_series[row]
             width, place = max(0.0, value) / highest * room, y + number * thick
             hint = f"{label}: {tell(value)}" + (f" ({name})" if len(values) > 1 else "")
-            body.append(bar(left, place, max(width, 0.8), thick - 2, number, hint))
+            body.append(bar(left, place, max(width, 0.8 if value else 0.0), thick - 2, number, hint))
             end = (given.get(name) or [None] * len(labels))[row]
             if end:
                 body += whisker(left + end[0] / highest * room, left + end[1] / highest * room, place + thick / 2 - 1)

@@ -200,3 +200,88 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         made[place] = least
     return made
+
+
+def wilson_interval(num_hits: int, number: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share, right for few rows and for shares near 0 and 1.
+
+    Args:
+        num_hits: Rows that have it.
+        number: Rows in all.
+        level: Of confidence, one of 0.9, 0.95 and 0.99.
+
+    Returns:
+        Lower and upper end; 0 to 1 without rows.
+
+    Source:
+        Wilson 1927.
+
+    Example:
+        >>> [round(end, 3) for end in wilson_interval(7, 50)]
+        [0.07, 0.262]
+    """
+    if not number:
+        return 0.0, 1.0
+    z = {0.9: 1.6448536, 0.95: 1.9599640, 0.99: 2.5758293}[level]
+    share = num_hits / number
+    middle = (share + z * z / (2 * number)) / (1 + z * z / number)
+    half = z / (1 + z * z / number) * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
+    low = 0.0 if num_hits == 0 else middle - half
+    return max(0.0, low), 1.0 if num_hits == number else min(1.0, middle + half)
+
+
+def shares(counts: Sequence[float] | NDArray[np.float64], smoothing: float = 0.5) -> NDArray[np.float64]:
+    """Shares of counts, each raised by a little, so that none is 0; counts may be rows of a matrix."""
+    raised = np.asarray(counts, np.float64) + smoothing
+    found: NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+    return found
+
+
+def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence of shares p from shares q in bits, along the last axis.
+
+    Example:
+        >>> float(kl_divergence(np.array([0.5, 0.5]), np.array([0.25, 0.75]))).__round__(4)
+        0.2075
+    """
+    found: NDArray[np.float64] = (p * np.log2(p / q)).sum(axis=-1)
+    return found
+
+
+def js_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Jensen-Shannon divergence in bits, 0 for the same shares, 1 for shares that have nothing in common."""
+    middle = (p + q) / 2
+    return (kl_divergence(p, middle) + kl_divergence(q, middle)) / 2
+
+
+def pearson(ours: Sequence[float] | NDArray[np.float64], theirs: Sequence[float] | NDArray[np.float64]) -> float:
+    """Linear correlation of two series; NaN where one does not vary.
+
+    Example:
+        >>> round(pearson([1, 2, 3], [2, 4, 6]), 6)
+        1.0
+    """
+    first, second = (np.asarray(v, np.float64) for v in (ours, theirs))
+    if len(first) < 2:
+        return math.nan
+    first, second = first - first.mean(), second - second.mean()
+    spread = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / spread if spread > 0 else math.nan
+
+
+def power_fit(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Factor a, exponent b and r squared of ``y = a * x ** b``, by least squares of the logarithms.
+
+    Returns:
+        NaN thrice where x does not vary.
+
+    Example:
+        >>> [round(v, 6) for v in power_fit([1, 10, 100], [2, 20, 200])]
+        [2.0, 1.0, 1.0]
+    """
+    if len(set(x)) < 2:
+        return math.nan, math.nan, math.nan
+    logs_x, logs_y = np.log(np.asarray(x, np.float64)), np.log(np.asarray(y, np.float64))
+    exponent, offset = np.polyfit(logs_x, logs_y, 1)
+    correlation = pearson(logs_x, logs_y)
+    return float(np.exp(offset)), float(exponent), 1.0 if math.isnan(correlation) else correlation**2

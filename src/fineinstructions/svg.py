@@ -12,7 +12,7 @@ from fineinstructions.errors import printable
 COLOURS = ("#2878b5", "#e07b39", "#3a9d6e", "#b5539c", "#8a6d3b", "#6c6fc9")
 """Of the series, in their order; classes ``s0`` to ``s5`` where they fill, ``l0`` to ``l5`` where they are lines."""
 FONT_PX = 13
-CHAR_PX = 7.0
+CHAR_PX = 7.6
 """Width of a character of a label, about."""
 MAX_LABEL_CHARS = 34
 _RULES = {

@@ -14,6 +14,7 @@ from fineinstructions.cli import (
     judges,
     looks,
     machine,
+    reviews,
     rows,
     runs,
     students,
@@ -38,6 +39,9 @@ app.command("verify")(runs.verify)
 app.command("pack")(runs.pack)
 app.command("inspect")(looks.inspect)
 app.command("explain")(looks.explain)
+app.command("view")(reviews.view)
+app.command("report")(reviews.report)
+app.command("audit")(reviews.audit)
 app.command("try")(looks.try_document)
 app.command("instantiate")(rows.instantiate)
 app.command("yields")(rows.yields)

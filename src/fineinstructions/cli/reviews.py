@@ -1,0 +1,98 @@
+"""Verbs that look at a whole run: view, report, audit."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fineinstructions.cli.runs import Columns, Folder, Json, Work, columns_of
+
+DEFAULT_PORT = 8377
+
+
+def view(
+    folder: Folder,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that others reach demands a token.", metavar="HOST")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes one that is free.", min=0, max=65535)] = DEFAULT_PORT,
+    token: Annotated[
+        str, typer.Option(envvar="FINEINSTRUCTIONS_VIEW_TOKEN", help="What everybody must bring.", metavar="TOKEN")
+    ] = "",
+    work: Work = None,
+) -> None:
+    """Browse pairs beside their documents, and rejections; move thresholds; label pairs for the audit.
+
+    A local web page, until Ctrl-C; needs the extra `view`.
+    """
+    from fineinstructions.review.viewer.serve import address_of, bound, checked_access, serve
+    from fineinstructions.windows import open_viewer
+
+    access = checked_access(host, token)
+    listening = bound(host, port)
+    app = open_viewer(folder, access, work)
+    print(f"{address_of(listening, access)}   (Ctrl-C ends it)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        serve(app, listening)
+
+
+def report(folder: Folder, work: Work = None) -> None:
+    """Write the report of a run: RUN/report/index.html, one page that needs nothing else, and report.md.
+
+    The funnel, scores, origins, what `audit` has found, pairs drawn at random, the worst kept and the best rejected.
+    """
+    from fineinstructions.cli.reporters import waiting
+    from fineinstructions.errors import printable
+    from fineinstructions.windows import write_run_report
+
+    with waiting("writing the report"):
+        page = write_run_report(folder, work)
+    print(printable(str(page)))
+
+
+def audit(
+    folder: Folder,
+    pairs: Annotated[int, typer.Option("--pairs", "-n", min=1, help="Pairs in the sheet.", metavar="N")] = 100,
+    seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
+    sheet: Annotated[
+        list[Path] | None, typer.Option("--sheet", help="A filled sheet, whose labels are taken over.", metavar="CSV")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Parquet file of pairs that were prompted for directly, to compare.", metavar="FILE"),
+    ] = None,
+    column: Columns = None,
+    hour_price: Annotated[
+        float | None, typer.Option(min=0, help="What one worker costs for an hour.", metavar="PRICE")
+    ] = None,
+    work: Work = None,
+    as_json: Json = False,
+) -> None:
+    """Audit a run: error rates by a sheet, distribution beside real queries, diversity, cost.
+
+    Writes RUN/audit: sheet.csv to fill in (or label in the viewer), and JSON files that `report` shows.
+    """
+    from fineinstructions.cli.reporters import waiting
+    from fineinstructions.windows import audit_run
+
+    with waiting("reading pairs, queries and documents"):
+        found = audit_run(
+            folder,
+            count=pairs,
+            seed=seed,
+            direct=against,
+            columns=columns_of(column),
+            sheets=sheet or (),
+            hour_price=hour_price,
+            work=work,
+        )
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    from rich.console import Console
+
+    from fineinstructions.cli.audit_view import audit_view
+
+    Console().print(audit_view(found))

@@ -1,0 +1,177 @@
+"""What audits have found, for people: tables, plots, and the paper's figures beside ours.
+
+In: the audits' JSON. Out: sections of a page.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fineinstructions.plots import Mark, Series, bars, histogram, line, percent, told
+from fineinstructions.review.blocks import Grid, Plots, Section, Words
+from fineinstructions.review.diversity import PAPER_EXPONENT, PAPER_FACTOR, PAPER_TOP_SHARE
+from fineinstructions.review.labels import FAULTS
+
+_MAX_CLASSES = 12
+
+
+def audit_sections(found: dict[str, Any]) -> list[Section]:
+    """Sections of the audits that have been made, in a fixed order."""
+    makers = {
+        "quality": ("Audit: quality", _quality),
+        "distribution": ("Audit: what is asked, beside real queries", _distribution),
+        "diversity": ("Audit: diversity", _diversity),
+        "efficiency": ("Audit: cost", _efficiency),
+    }
+    return [Section(title, list(make(found[name]))) for name, (title, make) in makers.items() if name in found]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(round(value, 4))
+
+
+def _quality(found: dict[str, Any]) -> Iterator[Any]:
+    judged = found["rates"]["run"][0]["num_judged"]
+    yield Words(
+        f"A sample of {found['num_pairs']:,} pairs (seed {found['seed']}), of which {judged:,} have been judged. Fill "
+        "in sheet.csv, or press the keys 0 to 4 in the viewer; intervals are Wilson's, 95 %."
+    )
+    rows = []
+    for arm, rates in found["rates"].items():
+        name = {"run": "this run", "direct": "prompted directly"}.get(arm, arm)
+        for rate in rates:
+            interval = f"{_share(rate['low'])} to {_share(rate['high'])}" if rate["num_judged"] else "-"
+            fault = "anything wrong" if rate["name"] == "any" else rate["name"].replace("_", " ")
+            rows.append((name, fault, rate["num_wrong"], rate["num_judged"], _share(rate["share"]), interval))
+    yield Grid(("pairs", "fault", "found", "judged", "share", "interval"), rows)
+    for name, interval in (found.get("difference") or {}).items():
+        if name == "any" and interval:
+            low, high = interval
+            yield Words(f"Error rate of this run minus that of direct prompting: {_share(low)} to {_share(high)}.")
+    if judged:
+        shown = found["rates"]["run"]
+        plot = bars(
+            ["anything wrong" if r["name"] == "any" else r["name"].replace("_", " ") for r in shown],
+            {"share": [r["share"] or 0.0 for r in shown]},
+            title="Share of judged pairs with a fault",
+            tell=percent,
+            intervals={"share": [(r["low"], r["high"]) for r in shown]},
+        )
+        yield Plots([("Share of judged pairs with a fault", plot)])
+    yield Words("; ".join(f"{n.replace('_', ' ')}: {meaning}" for n, meaning in FAULTS.items()) + ".", is_quiet=True)
+
+
+def _distribution(found: dict[str, Any]) -> Iterator[Any]:
+    yield Words(
+        f"{found['num_pairs']:,} instructions beside {found['num_queries']:,} real queries of this run, by "
+        "their words. Divergences are in bits, smoothed by half a row; Jensen-Shannon is 0 for the same shares and 1 "
+        "for shares that have nothing in common."
+    )
+    rows = []
+    plots = []
+    for one in found["comparisons"]:
+        if not sum(row["real"] for row in one["classes"]):
+            continue
+        interval = f"{told(one['js_low'] or 0)} to {told(one['js_high'] or 0)}"
+        few = ", ".join(one["under_represented"][:6]) or "none"
+        rows.append((one["name"], one["js"], interval, one["kl_generated_real"], one["kl_real_generated"], few))
+        plots.append((f"By {one['name']}", _beside(one)))
+    yield Grid(("by", "Jensen-Shannon", "95 %", "KL generated, real", "KL real, generated", "under-represented"), rows)
+    yield Plots(plots)
+    now, proposed = found["target_now"], found["target_proposed"]
+    slots = [str(n) if n < len(now) - 1 else f"{n} and more" for n in range(len(now))]
+    yield Words("Slot counts to ask for, so that the next run comes nearer to real queries (sample.target):")
+    yield Grid(("slots", "asked for now", "proposed"), list(zip(slots, now, proposed, strict=True)))
+    yield Words("sample: {target: " + str(proposed) + "}", is_quiet=True)
+
+
+def _beside(one: dict[str, Any]) -> str:
+    classes = one["classes"][:_MAX_CLASSES]
+    totals = {side: sum(row[side] for row in one["classes"]) or 1 for side in ("generated", "real")}
+    values = {side: [row[side] / total for row in classes] for side, total in totals.items()}
+    return bars([row["class"] for row in classes], values, title=f"Shares by {one['name']}", tell=percent)
+
+
+def _diversity(found: dict[str, Any]) -> Iterator[Any]:
+    grown, places = found["growth"], found["places"]
+    plots = [("Distinct templates after so many documents", _growth_plot(grown))] if grown["documents"] else []
+    edges = [n / 20 for n in range(21)]
+    marks = [Mark(0.19, "19 %"), Mark(0.71, "71 %")]
+    title = "Where in the document the answer stands"
+    counts = {"pairs": places["histogram"]}
+    plots.append((title, histogram(edges, counts, title=title, x_label="place", y_label="pairs", marks=marks)))
+    yield Plots(plots)
+    top = f"{grown['top_template']}"
+    yield Grid(
+        ("figure", "this run", "paper"),
+        [
+            ("distinct templates", _power(grown), f"{PAPER_FACTOR:,} x^{PAPER_EXPONENT}, r\u00b2 0.96"),
+            ("share of the most frequent template", _share(grown["top_share"]), f"< {percent(PAPER_TOP_SHARE)}"),
+            ("most frequent template", top, ""),
+            ("answers between 19 and 71 % of the document", _share(places["between_19_and_71_percent"]), "most"),
+            ("Pearson of chunk and place", _number(places["pearson_chunk_place"]), "0.99"),
+        ],
+    )
+    ours, real = found["generated"], found["real"] or {}
+    names = {
+        "near_duplicate_share": "near duplicates",
+        "embedding_spread": "mean cosine distance of two",
+        "self_bleu": "self-BLEU (less is more varied)",
+        "words_mean": "words, mean",
+        "words_sd": "words, standard deviation",
+        "first_words": "different first words per text",
+        "question_marks": "end with a question mark",
+        "capitalised": "begin with a capital",
+        "you_or_i": "speak of I or you",
+    }
+    yield Grid(
+        ("wording", "instructions", "real queries"),
+        [(w, _number(ours[n]), _number(real.get(n))) for n, w in names.items()],
+    )
+    both = list(dict.fromkeys([*list(ours["openings"])[:8], *list(real.get("openings", {}))[:8]]))
+    rows = [(o, _share(ours["openings"].get(o, 0.0)), _share(real.get("openings", {}).get(o, 0.0))) for o in both]
+    yield Grid(("first words", "instructions", "real queries"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _power(grown: dict[str, Any]) -> str:
+    if grown.get("exponent") is None or grown["exponent"] != grown["exponent"]:
+        return "-"
+    return f"{told(grown['factor'])} x^{grown['exponent']:.2f}, r\u00b2 {grown['r_squared']:.2f}"
+
+
+def _growth_plot(grown: dict[str, Any]) -> str:
+    x = grown["documents"]
+    series = [Series("this run", x, grown["templates"], has_dots=True)]
+    if grown.get("exponent") is not None and grown["exponent"] == grown["exponent"]:
+        series.append(Series("its fit", x, [grown["factor"] * n ** grown["exponent"] for n in x], is_dashed=True))
+    title = "Distinct templates against documents"
+    return line(series, title=title, x_label="documents", y_label="templates", log_x=True, log_y=True)
+
+
+def _efficiency(found: dict[str, Any]) -> Iterator[Any]:
+    rows = [
+        (s["stage"], s["num_in"], s["num_out"], s["num_asked"], s["generated_tokens"], _per(s["seconds"], found))
+        for s in found["stages"]
+    ]
+    yield Grid(("stage", "in", "out", "asked of a model", "generated tokens", "seconds per kept pair"), rows)
+    facts = [
+        ("kept pairs", f"{found['num_pairs']:,}"),
+        ("worker seconds", f"{found['worker_seconds']:,.0f}"),
+        ("worker seconds per kept pair", _number(found["seconds_per_pair"])),
+        ("generated tokens per kept pair", _number(found["generated_tokens_per_pair"])),
+        ("records asked of a language model per kept pair", _number(found["asked_per_pair"])),
+    ]
+    if found["money"] is not None:
+        facts += [("money for workers", f"{found['money']:,.4f}"), ("per kept pair", f"{found['money_per_pair']:.6f}")]
+    yield Grid(("figure", "value"), facts)
+    timed = [(s["phase"], s["seconds"]) for s in found["stages"] if s["seconds"]]
+    if timed:
+        plot = bars([name for name, _ in timed], {"seconds": [s for _, s in timed]}, title="Worker seconds by phase")
+        yield Plots([("Worker seconds by phase", plot)])
+
+
+def _per(seconds: float | None, found: dict[str, Any]) -> str:
+    return "" if seconds is None or not found["num_pairs"] else f"{seconds / found['num_pairs']:.4f}"

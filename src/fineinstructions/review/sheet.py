@@ -1,0 +1,163 @@
+"""The audit's sheet: a seeded sample of pairs, with columns for what is wrong with each; and what filled sheets say.
+
+In: pairs of a run, and pairs that were prompted for directly, to compare. Out: ``RUN/audit/sheet.csv``, in an order
+that does not tell the two apart, and error rates. The decision to question: a row counts as judged once its ``judged``
+column is filled or a fault is named, so an untouched row is never taken for a good one.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fineinstructions.errors import ConfigError
+from fineinstructions.records import Document, Pair, content_id
+from fineinstructions.review.labels import FAULTS, Label, checked
+from fineinstructions.statistics import wilson_interval
+
+SHEET_FILE = "sheet.csv"
+COLUMNS = ("pair_id", "instruction", "answer", "document", "judged", *FAULTS, "note")
+MAX_DOCUMENT_CHARS = 4000
+CONTEXT_CHARS = 1500
+_TRUE = {"1", "x", "yes", "y", "true"}
+_FALSE = {"", "0", "no", "n", "false"}
+_MAX_FIELD_CHARS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """One row of the sheet."""
+
+    pair_id: str
+    arm: str
+    """``run``, or ``direct`` for pairs that were prompted for directly; not in the sheet."""
+    instruction: str
+    answer: str
+    document: str = ""
+    """The document around the quotation, as far as a sheet can hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something was found wrong."""
+
+    name: str
+    """A fault, or ``any``."""
+    num_wrong: int
+    num_judged: int
+
+    @property
+    def share(self) -> float | None:
+        """Share of the judged rows; ``None`` without any."""
+        return self.num_wrong / self.num_judged if self.num_judged else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson interval of the share, 95 %."""
+        return wilson_interval(self.num_wrong, self.num_judged)
+
+
+def of_run(pair: Pair, document: Document | None) -> Audited:
+    """A pair of the run as a row."""
+    start = pair.excerpts[0].document_start if pair.excerpts else 0
+    text = document.text if document else ""
+    begin = max(0, start - CONTEXT_CHARS)
+    around = text[begin : begin + MAX_DOCUMENT_CHARS]
+    return Audited(pair.pair_id, "run", pair.instruction, pair.answer, ("... " if begin else "") + around)
+
+
+def direct_rows(rows: Iterable[tuple[str, str, str]]) -> list[Audited]:
+    """Pairs that were prompted for directly, as instruction, answer and document."""
+    return [Audited(content_id("x", i, a), "direct", i, a, d[:MAX_DOCUMENT_CHARS]) for i, a, d in rows]
+
+
+def drawn(rows: Sequence[Audited], count: int, seed: int) -> list[Audited]:
+    """A seeded choice of rows, each id once, which depends on seed and ids alone."""
+    once = {row.pair_id: row for row in rows}
+    return sorted(once.values(), key=lambda row: _luck(row.pair_id, seed))[:count]
+
+
+def _luck(pair_id: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}\0sheet\0{pair_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def sheet_text(rows: Sequence[Audited], labels: dict[str, Label], seed: int) -> str:
+    """The sheet as CSV, rows of all arms mixed; what is labelled already is filled in."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in sorted(rows, key=lambda row: _luck(row.pair_id, seed)):
+        label = labels.get(row.pair_id)
+        marks = ["x" if label and fault in label.faults else "" for fault in FAULTS]
+        texts = [_cell(text) for text in (row.pair_id, row.instruction, row.answer, row.document)]
+        writer.writerow([*texts, "x" if label else "", *marks, _cell(label.note) if label else ""])
+    return out.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A cell that a spreadsheet does not take for a formula."""
+    clean = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{clean}" if clean[:1] in ("=", "+", "-", "@", "\t") else clean
+
+
+def read_sheet(path: Path, knows: Callable[[str], bool]) -> list[Label]:
+    """The labels of a filled sheet.
+
+    Args:
+        path: The sheet; columns may stand in any order, ``note`` and texts may be missing.
+        knows: Whether an id is one of the audit's.
+
+    Raises:
+        ConfigError: If it is no sheet, or a row cannot be understood.
+    """
+    csv.field_size_limit(_MAX_FIELD_CHARS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV in UTF-8 ({error}); save it so, or name another") from None
+    missing = [name for name in ("pair_id", *FAULTS) if not rows or name not in rows[0]]
+    if missing:
+        raise ConfigError(f"{path}: no column {missing[0]!r}; fill in the sheet.csv that 'audit' wrote")
+    labels = []
+    for number, row in enumerate(rows, start=2):
+        if not knows(row["pair_id"] or ""):
+            raise ConfigError(f"{path}, row {number}: pair {row['pair_id']!r} is not in this audit; take the row out")
+        faults = [fault for fault in FAULTS if _is_marked(row[fault], path, number, fault)]
+        if faults or _is_marked(row.get("judged", ""), path, number, "judged"):
+            labels.append(checked(row["pair_id"], faults, row.get("note") or ""))
+    return labels
+
+
+def _is_marked(cell: str | None, path: Path, number: int, column: str) -> bool:
+    text = (cell or "").strip().lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise ConfigError(f"{path}, row {number}, {column}: {text[:40]!r} is neither x nor empty; mend the cell")
+
+
+def rates(rows: Sequence[Audited], labels: dict[str, Label], arm: str) -> list[Rate]:
+    """How often each fault, and any fault, was found among the rows of one arm that somebody judged."""
+    judged = [labels[row.pair_id] for row in rows if row.arm == arm and row.pair_id in labels]
+    counts = {fault: sum(fault in label.faults for label in judged) for fault in FAULTS}
+    return [
+        Rate("any", sum(bool(label.faults) for label in judged), len(judged)),
+        *(Rate(fault, count, len(judged)) for fault, count in counts.items()),
+    ]
+
+
+def difference_interval(ours: Rate, theirs: Rate) -> tuple[float, float] | None:
+    """95 % interval of the difference of two error rates; ``None`` unless both have been judged.
+
+    Source:
+        Newcombe 1998, method 10: from the two Wilson intervals.
+    """
+    if ours.share is None or theirs.share is None:
+        return None
+    (low_a, high_a), (low_b, high_b) = ours.interval, theirs.interval
+    a, b = ours.share, theirs.share
+    below = ((a - low_a) ** 2 + (high_b - b) ** 2) ** 0.5
+    above = ((high_a - a) ** 2 + (b - low_b) ** 2) ** 0.5
+    return a - b - below, a - b + above

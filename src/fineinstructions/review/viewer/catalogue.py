@@ -1,0 +1,199 @@
+"""The pairs and the rejections of a run as lists that can be filtered, ordered, searched and paged.
+
+In: part files and what is wanted. Out: places of rows, and rows. A list is an array of row numbers; the last few are
+kept, so that paging through one does not make it again.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fineinstructions.review.rows import Codes, Positions, Rows
+from fineinstructions.review.viewer.wanted import Wanted
+
+PAGE_ROWS = 25
+MAX_SEARCHED_GROUPS = 48
+"""Row groups (of about a thousand rows) that one page of a search reads at most."""
+_KEPT_LISTS = 4
+_PAIR_TEXTS = ("instruction", "answer", "title")
+_SHUFFLE_SEED = 0
+
+
+class Page(NamedTuple):
+    """A page of a list."""
+
+    places: list[int]
+    """Places of its rows in the list."""
+    rows: list[int]
+    """Their row numbers."""
+    total: int
+    """Rows of the list, before a text is looked for."""
+    looked_until: int
+    """Place up to which the list has been looked through."""
+
+
+class _List:
+    """A table that is seen through filters."""
+
+    texts: Sequence[str]
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._ordered = lru_cache(maxsize=_KEPT_LISTS)(self.places)
+
+    def places(self, wanted: Wanted) -> Positions:
+        """Row numbers of the list, in its order."""
+        raise NotImplementedError
+
+    def listed(self, wanted: Wanted) -> Positions:
+        """The list that somebody wants, without the text that is looked for."""
+        order = "plan" if wanted.q else wanted.sort
+        return self._ordered(_plain(wanted, order))
+
+    def page(self, wanted: Wanted, count: int = PAGE_ROWS) -> Page:
+        """The page that begins at ``wanted.start``; a text is looked for in the order of the plan."""
+        listed = self.listed(wanted)
+        begin = min(wanted.start, len(listed))
+        if not wanted.q:
+            rows = listed[begin : begin + count].tolist()
+            return Page(list(range(begin, begin + len(rows))), rows, len(listed), begin + len(rows))
+        hits, looked = self.rows.search(listed[begin:], self.texts, wanted.q, count, MAX_SEARCHED_GROUPS)
+        places = np.searchsorted(listed, hits).tolist() if hits else []
+        return Page(places, hits, len(listed), begin + looked)
+
+
+def _plain(wanted: Wanted, order: str) -> Wanted:
+    """What decides a list, and nothing else."""
+    return dataclasses.replace(wanted, q="", start=0, at=None, sort=order)
+
+
+class PairList(_List):
+    """The kept pairs."""
+
+    texts = _PAIR_TEXTS
+
+    def __init__(self, rows: Rows, drawn: Positions) -> None:
+        super().__init__(rows)
+        self.drawn = drawn
+        """Rows of the audit's sample, in the order of the draw."""
+
+    @cached_property
+    def scores(self) -> NDArray[np.int8]:
+        """The judge's score of every pair."""
+        return self.rows.numbers("judge_score").astype(np.int8)
+
+    @cached_property
+    def ratios(self) -> NDArray[np.float64]:
+        """The excerpt ratio of every pair."""
+        return self.rows.numbers("excerpt_ratio")
+
+    @cached_property
+    def cosines(self) -> NDArray[np.float32]:
+        """The cosine of every pair."""
+        return self.rows.numbers("cosine").astype(np.float32)
+
+    @cached_property
+    def sources(self) -> Codes:
+        """The source of every pair's document."""
+        return self.rows.codes("source")
+
+    @cached_property
+    def templates(self) -> Codes:
+        """The template of every pair."""
+        return self.rows.codes("template_id")
+
+    def warm(self) -> None:
+        """Read what filters need, so that the first page is as quick as the others."""
+        _ = (self.scores, self.ratios, self.cosines, self.sources, self.templates)
+
+    def places(self, wanted: Wanted) -> Positions:
+        """Row numbers of the list, in its order."""
+        keep = np.ones(len(self.rows), np.bool_)
+        if wanted.score is not None:
+            keep &= self.scores == wanted.score
+        if wanted.min_ratio is not None:
+            keep &= self.ratios >= wanted.min_ratio
+        if wanted.max_ratio is not None:
+            keep &= self.ratios <= wanted.max_ratio
+        if wanted.min_cosine is not None:
+            keep &= self.cosines >= np.float32(wanted.min_cosine)
+        if wanted.source:
+            keep &= self.sources.numbers == self.sources.of(wanted.source)
+        if wanted.template:
+            keep &= self.templates.numbers == self.templates.of(wanted.template)
+        if wanted.document:
+            keep &= self._of_document(wanted.document)
+        if wanted.sample:
+            return self.drawn[keep[self.drawn]]
+        return self._in_order(np.flatnonzero(keep), wanted.sort)
+
+    def _of_document(self, document_id: str) -> NDArray[np.bool_]:
+        parts = [pc.equal(table.column(0), document_id).to_numpy() for table in self.rows.batches(["document_id"])]
+        return np.concatenate([*parts, np.empty(0, np.bool_)])
+
+    def _in_order(self, kept: Positions, sort: str) -> Positions:
+        if sort == "shuffled":
+            return np.random.default_rng(_SHUFFLE_SEED).permutation(kept)
+        if sort == "plan":
+            return kept
+        keys = (self.cosines[kept], self.ratios[kept], self.scores[kept])
+        order = np.lexsort([-key for key in keys] if sort == "best" else keys)
+        return kept[order]
+
+
+class RejectionList(_List):
+    """What was turned away."""
+
+    texts = ("record", "record_id")
+
+    @cached_property
+    def stages(self) -> Codes:
+        """The stage of every rejection."""
+        return self.rows.codes("stage")
+
+    @cached_property
+    def reasons(self) -> Codes:
+        """The reason of every rejection."""
+        return self.rows.codes("reason")
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """The number that decided, NaN where there is none."""
+        return self.rows.numbers("value")
+
+    def warm(self) -> None:
+        """Read what filters need."""
+        _ = (self.stages, self.reasons)
+
+    def places(self, wanted: Wanted) -> Positions:
+        """Row numbers of the list, in the order of the plan; other orders mean nothing here but the shuffled one."""
+        keep = np.ones(len(self.rows), np.bool_)
+        if wanted.stage:
+            keep &= self.stages.numbers == self.stages.of(wanted.stage)
+        if wanted.reason:
+            keep &= self.reasons.numbers == self.reasons.of(wanted.reason)
+        kept = np.flatnonzero(keep)
+        return np.random.default_rng(_SHUFFLE_SEED).permutation(kept) if wanted.sort == "shuffled" else kept
+
+    def values_of(self, stage: str, reason: str) -> NDArray[np.float64]:
+        """Numbers that decided about the rejections of one stage and reason."""
+        stages, reasons = self.stages, self.reasons
+        is_one = (stages.numbers == stages.of(stage)) & (reasons.numbers == reasons.of(reason))
+        found: NDArray[np.float64] = self.values[is_one]
+        return found
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        """Rejections by stage and reason, in the order in which stages occur."""
+        pairs = self.stages.numbers.astype(np.int64) * max(1, len(self.reasons.names)) + self.reasons.numbers
+        numbers, counts = np.unique(pairs, return_counts=True)
+        width = max(1, len(self.reasons.names))
+        found = [
+            (self.stages.names[n // width], self.reasons.names[n % width], c)
+            for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)
+        ]
+        return sorted(found, key=lambda row: (self.stages.names.index(row[0]), -row[2], row[1]))

@@ -1,0 +1,129 @@
+"""Windows onto a finished run that need its recipe or its documents: viewer, report, audit.
+
+In: a run folder or URL. Out: what serves its pages, or files beside its pairs. Room `review` makes the pages;
+here it is given a reader of the documents, as the run's own recipe says.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fineinstructions.config import from_mapping
+from fineinstructions.documents import documents_reader
+from fineinstructions.errors import ConfigError
+from fineinstructions.parquet import open_parquet
+from fineinstructions.recipe import RunConfig
+from fineinstructions.records import Rejection
+from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, audit
+from fineinstructions.review.report import write_report
+from fineinstructions.review.samples import draw_pairs
+from fineinstructions.review.viewer.guard import Access
+from fineinstructions.runs.places import open_run
+from fineinstructions.runs.verify import DocumentReader
+from fineinstructions.setup import open_setup
+
+
+def reader_of(root: Path) -> DocumentReader:
+    """Reads the documents of a unit, as the run's own recipe says."""
+    read = documents_reader(open_setup(root))
+    return lambda spec: (d for d in read(spec) if not isinstance(d, Rejection))
+
+
+def open_viewer(place: str | Path, access: Access, work: str | Path | None = None) -> Any:
+    """Make the viewer of a run ready.
+
+    Args:
+        place: Run folder, or URL of a run on a store.
+        access: Who may ask.
+        work: Folder of working folders of runs on a store.
+
+    Returns:
+        The ASGI application.
+
+    Raises:
+        ConfigError: If there is no such run, it has no pairs yet, or the extra is not installed.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import jinja2  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"the viewer needs {error.name}: pip install 'fineinstructions[view]'") from None
+    from fineinstructions.review.viewer.app import make_app, open_shop
+
+    run = open_run(place, work)
+    drawn = [pair.pair_id for pair in draw_pairs(run.root, AUDIT_PAIRS, AUDIT_SEED)]
+    shop = open_shop(run, reader_of(run.root), drawn)
+    shop.pairs.warm()
+    shop.rejections.warm()
+    return make_app(shop, access)
+
+
+def write_run_report(place: str | Path, work: str | Path | None = None) -> Path:
+    """Write the report of a run; arguments as `open_viewer`.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: If there is no such run, or it has no pairs yet.
+    """
+    return write_report(open_run(place, work))
+
+
+def audit_run(
+    place: str | Path,
+    *,
+    count: int = AUDIT_PAIRS,
+    seed: int = AUDIT_SEED,
+    direct: Path | None = None,
+    columns: dict[str, str] | None = None,
+    sheets: Sequence[Path] = (),
+    hour_price: float | None = None,
+    work: str | Path | None = None,
+) -> dict[str, Any]:
+    """Audit a run.
+
+    Args:
+        place: Run folder, or URL of a run on a store.
+        count: Pairs in the sheet.
+        seed: Decides which.
+        direct: File of pairs that were prompted for directly, to compare.
+        columns: Its columns by role (``instruction``, ``answer``, ``document``), where they are named otherwise.
+        sheets: Filled sheets, whose labels are taken over.
+        hour_price: What one worker costs for an hour.
+        work: Folder of working folders of runs on a store.
+
+    Returns:
+        What was found, by the name of its file in ``RUN/audit``.
+
+    Raises:
+        ConfigError: If there is no such run, it has no pairs yet, or a given file cannot be used.
+    """
+    run = open_run(place, work)
+    config = from_mapping(run.config, RunConfig, where=str(run.recipe_file))
+    pairs = _direct_pairs(direct, columns or {}) if direct else []
+    asked = Asked(count, seed, pairs, tuple(sheets), hour_price)
+    return audit(run, reader_of(run.root), asked, config.sample.target)
+
+
+def _direct_pairs(path: Path, columns: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Instruction, answer and document of every row of a Parquet file."""
+    unknown = sorted(set(columns) - {"instruction", "answer", "document"})
+    if unknown:
+        raise ConfigError(f"--column {unknown[0]}: no such role; known are instruction, answer and document")
+    names = {role: columns.get(role, role) for role in ("instruction", "answer", "document")}
+    with open_parquet(path, str(path)) as file:
+        there = set(file.schema_arrow.names)
+        for role, name in names.items():
+            if name not in there and (role != "document" or role in columns):
+                raise ConfigError(f"{path}: no column {name!r}; name it with --column {role}=NAME")
+        wanted = [name for name in names.values() if name in there]
+        rows = [row for batch in file.iter_batches(batch_size=1024, columns=wanted) for row in batch.to_pylist()]
+    found = []
+    for number, row in enumerate(rows, start=1):
+        texts = [row.get(names[role]) for role in ("instruction", "answer", "document")]
+        if not all(isinstance(text, str) and text for text in texts[:2]):
+            raise ConfigError(f"{path}, row {number}: instruction or answer is no text; take the row out")
+        found.append((texts[0], texts[1], texts[2] if isinstance(texts[2], str) else ""))
+    return found
