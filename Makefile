@@ -3,6 +3,7 @@
 #   make test       set up and run the test suite of the base install
 #   make test-all   that, then every extra with its tests and the slow ones
 #   make slurm      Slurm for its tests, where this user may install it (test-all does)
+#   make chromium a browser for the viewer's tests, where this user may install it (test-all does)
 #   make search     the property tests with new random cases
 #   make check      format, lint and types
 #   make docs       write the generated pages anew
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup
 DEMO := runs/demo
 
-.PHONY: setup setup-all check test test-all search slurm demo docs clean
+.PHONY: setup setup-all check test test-all search slurm chromium demo docs clean
 
 setup: $(VENV)/dev.stamp
 setup-all: $(VENV)/all.stamp
@@ -33,7 +34,7 @@ $(VENV)/dev.stamp: $(VENV)/base.stamp
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/dev.stamp
-	@$(PIP) --editable '.[dev,corpus,embed,gs,hf,ray,s3,serving,train]'
+	@$(PIP) --editable '.[dev,corpus,embed,gs,hf,ray,s3,serving,train,view]'
 	@touch $@
 
 check: $(VENV)/dev.stamp
@@ -44,7 +45,7 @@ check: $(VENV)/dev.stamp
 test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not slow and not extra"
 
-test-all: test slurm
+test-all: test slurm chromium
 	$(MAKE) setup-all
 	$(PYTEST) -m "slow or extra"
 
@@ -56,6 +57,12 @@ slurm:
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends slurm-wlm munge faketime >/dev/null; } || \
 	echo "no Slurm here and no way to install it: its tests are skipped (Debian: apt install slurm-wlm munge faketime)"
+
+chromium:
+	@command -v chromium >/dev/null || \
+	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
+	echo "no chromium here and no way to install it: the viewer's browser tests are skipped (Debian: apt install chromium)"
 
 demo: $(VENV)/base.stamp
 	@$(BIN)/fineinstructions run recipes/quickstart.yaml --out $(DEMO)
