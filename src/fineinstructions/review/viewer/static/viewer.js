@@ -127,7 +127,8 @@ document.addEventListener("click", (event) => {
 });
 
 const first = one("#document-text mark[id]");
-if (first && matchMedia("(min-width: 821px)").matches) bring(first);
+const isBelow = () => first.getBoundingClientRect().top > first.closest(".document").getBoundingClientRect().bottom - 120;
+if (first && matchMedia("(min-width: 821px)").matches && isBelow()) bring(first);
 
 one("#thresholds")?.addEventListener("input", moved);
 for (const select of document.querySelectorAll(".filters select")) {
