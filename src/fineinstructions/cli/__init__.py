@@ -14,11 +14,11 @@ from fineinstructions.cli import (
     judges,
     looks,
     machine,
+    pretraining,
     reviews,
     rows,
     runs,
     students,
-    training,
 )
 from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError, printable
 
@@ -47,7 +47,7 @@ app.command("instantiate")(rows.instantiate)
 app.command("yields")(rows.yields)
 app.command("export")(corpora.export)
 app.command("push")(corpora.push)
-app.command("pretrain")(training.pretrain)
+app.command("pretrain")(pretraining.pretrain)
 app.command("eval")(evaluations.evaluate)
 app.command("compare")(evaluations.compare)
 app.command("doctor")(machine.doctor)

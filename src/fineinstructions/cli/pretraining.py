@@ -1,4 +1,4 @@
-"""Verbs of training: pretrain."""
+"""Verbs of pre-training."""
 
 import json
 from pathlib import Path
