@@ -7,9 +7,9 @@ FOLDER holds the released files, which are for non-commercial use and no part of
 (instructions with the baseline's answers), ``judge_annotations_gpt4_turbo.parquet`` (answers of models, and how far
 each was preferred, from 1 to 2) and ``weighted_alpaca_eval_gpt4_turbo_leaderboard.csv`` (what was published).
 
-The length-controlled figure is AlpacaEval's own only with its coefficients: the difficulty of each instruction, which
-lies on the hub beside the data, and the weights of models, which lie in the ``alpaca-eval`` package. Without them
-LC-style is shown, with how far it is off.
+The length-controlled figure is AlpacaEval's own only with its coefficients: the difficulty of every instruction, on the
+hub beside the data, and the models' weights, in the ``alpaca-eval`` package. Without them the page shows LC-style, with
+how far it is off.
 """
 
 import argparse

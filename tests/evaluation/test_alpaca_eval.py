@@ -14,6 +14,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.evaluation.alpaca_eval import AlpacaEval, AlpacaEvalConfig, pair_prompt, second_preferred
 from fineinstructions.evaluation.items import Answer, Judgement
 from fineinstructions.evaluation.length_control import length_term, official_win_rate, style_win_rate
+from fineinstructions.evaluation.report import rows
 
 ORIGINAL = """<|im_start|>system
 You pick.
@@ -196,3 +197,12 @@ def test_the_difficulty_of_instructions_is_a_term_of_its_own(path: str, tmp_path
     wins = 1 / (1 + np.exp(-(2 * hard - 1 - 2 * length_term(model, baseline))))
     wanted = float((1 / (1 + np.exp(-(2 * hard - 1)))).mean())
     assert style_win_rate(wins, model, baseline, hard) == pytest.approx(wanted, abs=0.002)
+
+
+def test_a_rate_of_our_own_is_never_called_the_published_one() -> None:
+    """Trap: AlpacaEval's coefficients are fitted for one judge and one baseline; ours is another quantity."""
+    figures = {"length_controlled_style": {"value": 0.3, "low": 0.2, "high": 0.4}}
+    ((name, value, interval, meaning),) = rows({"benchmark": "alpaca_eval", "figures": figures})
+    assert (name, value, interval) == ("length_controlled_style", "30.0 %", "20.0 % to 40.0 %")
+    assert meaning.startswith("LC-style: ")
+    assert "not the published figure" in meaning

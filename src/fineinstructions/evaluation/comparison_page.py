@@ -1,15 +1,15 @@
 """Comparisons as one table and one plot: Markdown for people, SVG with intervals around the line of no difference."""
 
 from collections.abc import Sequence
-from html import escape
 
 from fineinstructions.evaluation.compare import Comparison
 from fineinstructions.evaluation.report import PLUMBING, shown
 from fineinstructions.evaluation.scoring import TITLES, is_share
 from fineinstructions.statistics import holm
+from fineinstructions.svg import cut, dot, rule, svg, text, whisker
 
 HEAD = ("benchmark", "A", "B", "A scores", "B scores", "B - A", "95 %", "p", "p (Holm)", "B wins", "W/T/L", "items")
-_ROW, _LEFT, _WIDTH, _PLOT = 34, 330, 900, 420
+_ROW, _LEFT, _WIDTH, _PLOT = 30, 260, 760, 300
 ALPHA = 0.05
 
 
@@ -68,35 +68,24 @@ def page(comparisons: Sequence[Comparison]) -> str:
 
 def plot(comparisons: Sequence[Comparison]) -> str:
     """Differences with their intervals as an SVG; each benchmark's own scale is stretched to its widest interval."""
-    height = _ROW * len(comparisons) + 60
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" '
-        'font-size="13" fill="currentColor" role="img">',
-        "<title>Differences between models, B less A, with 95 % intervals</title>",
-        f'<line x1="{_LEFT + _PLOT / 2}" y1="20" x2="{_LEFT + _PLOT / 2}" y2="{height - 30}" stroke="#888"/>',
-    ]
-    for number, (found, row) in enumerate(zip(comparisons, cells(comparisons), strict=True)):
-        y = 40 + _ROW * number
-        low, high = found.interval or (found.difference, found.difference)
-        colour = "#1b7837" if low > 0 else "#b2182b" if high < 0 else "#666"
-        name = f"{row[0]}: {found.second} less {found.first}"
-        lines += [
-            f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(_short(name))}</text>',
-            f'<line x1="{_place(found, comparisons, low):.1f}" y1="{y}" x2="{_place(found, comparisons, high):.1f}" '
-            f'y2="{y}" stroke="{colour}" stroke-width="3"/>',
-            f'<circle cx="{_place(found, comparisons, found.difference):.1f}" cy="{y}" r="5" fill="{colour}"/>',
-            f'<text x="{_LEFT + _PLOT + 12}" y="{y + 4}">{escape(row[5])}</text>',
-        ]
+    height = _ROW * len(comparisons) + 50
     middle = _LEFT + _PLOT / 2
-    lines += [f'<text x="{middle}" y="{height - 10}" text-anchor="middle">A better | B better</text>', "</svg>", ""]
-    return "\n".join(lines)
+    body = [rule(middle, 10, middle, height - 30, "mark")]
+    for number, (found, row) in enumerate(zip(comparisons, cells(comparisons), strict=True)):
+        y = 24 + _ROW * number
+        low, high = found.interval or (found.difference, found.difference)
+        sure = 2 if low > 0 else 1 if high < 0 else 0  # colours of the series: green, orange, blue
+        name = f"{found.second} less {found.first}, {row[0]}"
+        body.append(text(_LEFT - 10, y + 4.5, cut(name), anchor="end", full=name))
+        body += whisker(_place(found, comparisons, low), _place(found, comparisons, high), y)
+        body.append(dot(_place(found, comparisons, found.difference), y, sure))
+        body.append(text(_LEFT + _PLOT + 12, y + 4.5, f"{row[5]} ({row[6]})", kind="quiet"))
+    body.append(text(middle - 12, height - 10, "A better", anchor="end", kind="quiet"))
+    body.append(text(middle + 12, height - 10, "B better", kind="quiet"))
+    return svg("Differences between models, B less A, with 95 % intervals", _WIDTH, height, body) + "\n"
 
 
 def _place(found: Comparison, comparisons: Sequence[Comparison], value: float) -> float:
     alike = [other for other in comparisons if other.benchmark == found.benchmark]
     ends = [abs(end) for other in alike for end in (*(other.interval or ()), other.difference)]
     return _LEFT + _PLOT / 2 * (1 + value / (max(ends) or 1.0))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 46 else f"{text[:45]}…"
