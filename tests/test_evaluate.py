@@ -215,10 +215,11 @@ def test_the_judge_is_asked_coldly_and_answers_are_not_cut_short(data: Path, tmp
         (["mixeval", "--model", "m", "--judge", "j", "--data", "/no/where"], "data: there is no folder"),
         (["mixeval", "--model", "m", "--judge", "j", "--set", "model.engine=batch"], "neither batch files nor serve"),
         (["mixeval", "--model", "m", "--judge", "j", "--set", "turns=all"], "turns"),
+        (["mixeval", "--model", "m", "--judge", "j", "--out", "s3://bucket/x"], "lies in a folder of this machine"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: list[str], message: str) -> None:
-    code, _, errors = in_process("eval", *words, "--out", tmp_path / "out")
+    code, _, errors = in_process("eval", "--out", tmp_path / "out", *words)
     assert code == 2
     assert message in errors
     assert len(errors.strip().splitlines()) == 1

@@ -95,6 +95,8 @@ def evaluate(
         BackendError: If a model as a whole gave up; what is known stays for the next call.
     """
     told, root, config = progress or Silent(), Path(out), found_files(config)
+    if "://" in str(out):
+        raise ConfigError(f"{out}: an evaluation lies in a folder of this machine; choose another --out")
     for section in ("model", "judge"):
         _require_engine(section, getattr(config, section))
     benchmarks = [open_benchmark(name, config) for name in _chosen(names)]

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from benchmark_files import FREE_FORM, MULTIPLE_CHOICE, write_benchmarks
 
@@ -204,6 +205,15 @@ def test_the_wrong_set_and_a_missing_one_are_named(folder: Path) -> None:
     with pytest.raises(ConfigError, match="not part of this package"):
         MixEval(MixEvalConfig(), hard=False).items  # noqa: B018
     assert len(MixEval(MixEvalConfig(path=str(whole)), hard=True).items) == 5
+
+
+def test_files_are_read_from_a_url() -> None:
+    memory = fsspec.filesystem("memory")
+    for kind, rows in (("free-form", FREE_FORM), ("multiple-choice", MULTIPLE_CHOICE)):
+        memory.pipe(f"/eval-test/mixeval-hard/{kind}.json", json.dumps(rows).encode())
+    items = MixEval(MixEvalConfig(path="memory://eval-test/mixeval-hard/"), hard=True).items
+    assert [item.item_id for item in items][-1] == "multiple-choice/1"
+    assert len(items) == 5
 
 
 def test_a_part_of_the_items_keeps_both_kinds(folder: Path) -> None:

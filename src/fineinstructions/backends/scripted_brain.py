@@ -38,8 +38,8 @@ def echo(body: Mapping[str, Any]) -> str:
     Args:
         body: The request body; the job is told from its first user message: a JSON object with ``query``, with
             ``instruction_template`` and ``document`` (and a ``compatible_document_description``, for a verdict on the
-            two), or with ``instruction`` and ``answer``; the tags of Flow Judge; the headings of Prometheus; and
-            anything else is a bare query.
+            two), or with ``instruction`` and ``answer``; the tags of Flow Judge; the headings of Prometheus;
+            the examples in the prompts of benchmarks' judges; and anything else is a bare query.
 
     Example:
         >>> echo({"messages": [{"role": "user", "content": '{"instruction": "Why?", "answer": "So."}'}]})

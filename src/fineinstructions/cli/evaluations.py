@@ -18,7 +18,7 @@ def evaluate(
     names: Annotated[
         list[str], typer.Argument(help="mixeval, mixeval_hard, mt_bench_101, alpaca_eval, or all.", metavar="NAME")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results; continued.", metavar="DIR")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for results; continued.", metavar="DIR")],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Checkpoint folder, or NAME@http://HOST:PORT/v1.")
     ] = None,
