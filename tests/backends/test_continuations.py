@@ -73,3 +73,20 @@ def test_a_checkpoint_without_a_template_is_asked_in_the_form_of_the_training_te
         assert (reply.finish_reason, reply.completion_tokens) == ("length", 5)
         error = client.submit(ChatRequest((("user", "hello"),))).exception(60)
     assert "cut off at 5 tokens" in str(error)
+
+
+def test_a_checkpoint_of_our_own_is_asked_by_the_ids_that_it_was_trained_on(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from fineinstructions.backends.tokenizer import open_tokenizer
+    from fineinstructions.training.saved_tokenizer import as_transformers
+
+    trained = open_tokenizer("bytes")
+    saved = as_transformers("bytes", trained.facts)
+    sizes = {"vocab_size": 258, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": trained.facts.bos_id, "eos_token_id": trained.facts.eos_id}
+    LlamaForCausalLM(LlamaConfig(**sizes, **ends, intermediate_size=32)).save_pretrained(tmp_path)
+    saved.save_pretrained(tmp_path)
+    assert prompt_format(LlmConfig(engine="transformers", model=str(tmp_path)), "auto") == "instruction"
+    ids = load(tmp_path).prompt_ids([{"role": "user", "content": "Why?"}], {"chat_template": INSTRUCTION_TEMPLATE})
+    assert ids == [trained.facts.bos_id, *b"Instruction: Why?\n\nAnswer:"]
