@@ -23,7 +23,7 @@ SlurmdUser={user}
 SlurmctldPort={port_a}
 SlurmdPort={port_b}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=30
+AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid

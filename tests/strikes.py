@@ -351,7 +351,7 @@ class _Assault:
         problems += [f"left behind: {path.relative_to(self._run)}" for path in self._run.rglob("tmp-*")]
 
     def _look_for_orphans(self) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60  # one that was just starting looks for its driver once it has imported
         while (left := processes_of(self._mark)) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.struck.problems += [f"outlived its driver: {line}" for line in left.values()]
