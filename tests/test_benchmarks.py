@@ -28,6 +28,17 @@ def module() -> Any:
         yield importlib.import_module
 
 
+@pytest.mark.slow
+def test_the_large_run_of_the_viewer_has_what_it_says(module: Any, tmp_path: Path) -> None:
+    from fineinstructions.review.samples import find_pair
+
+    root = module("bench_view").write_large(tmp_path / "large", 2500)
+    table = pq.read_table(root / "pairs", columns=["pair_id", "document_id", "judge_score"])
+    assert table.num_rows == len(set(table["pair_id"].to_pylist())) == 2500
+    assert len(set(table["document_id"].to_pylist())) == 1000
+    assert find_pair(root, f"p-{2499:016x}").judge_score in (4, 5)
+
+
 def texts(path: Path) -> list[str]:
     return list(pq.read_table(path)["text"].to_pylist())
 

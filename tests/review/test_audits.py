@@ -18,6 +18,7 @@ from fineinstructions.review.labels import FAULTS, Label
 from fineinstructions.review.rows import Rows
 from fineinstructions.review.sheet import Audited, Rate, difference_interval, drawn, rates, read_sheet, sheet_text
 from fineinstructions.review.thresholds import Thresholds, outcome
+from fineinstructions.review.viewer import catalogue
 from fineinstructions.review.viewer.marking import pieces, shown
 from fineinstructions.review.viewer.wanted import BadAddressError, Wanted, read_wanted
 from fineinstructions.review.wording import TYPES, instruction_type, subjects
@@ -186,3 +187,18 @@ def test_every_state_has_an_address(wanted: Wanted) -> None:
 def test_an_address_without_sense_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(BadAddressError):
         read_wanted(given)
+
+
+def test_the_worst_of_many_are_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    figures = [
+        (int(s), float(r), float(c))
+        for s, r, c in zip(rng.integers(4, 6, 60), rng.random(60), rng.random(60), strict=True)
+    ]
+    scores, ratios, cosines = (list(column) for column in zip(*figures, strict=True))
+    rows = table_of(tmp_path, judge_score=scores, excerpt_ratio=ratios, cosine=cosines)
+    monkeypatch.setattr(catalogue, "MAX_ORDERED", 7)
+    pairs = catalogue.PairList(rows, np.array([], np.int64))
+    ranked = sorted(range(60), key=lambda n: figures[n])
+    assert pairs.places(Wanted(sort="worst")).tolist() == ranked[:7]
+    assert pairs.places(Wanted(sort="best")).tolist() == ranked[:-8:-1]

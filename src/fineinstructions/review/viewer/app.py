@@ -7,11 +7,13 @@ from templates that escape whatever they are given; the script of the pages only
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.plots import Mark, histogram
@@ -45,6 +47,37 @@ class Shop:
     lookup: Lookup
     draw: Callable[[str, dict[str, Any]], str]
     """From the name of a page's template and values to the page."""
+
+    @cached_property
+    def now(self) -> Thresholds:
+        """The thresholds of the run's own recipe; of cosines, a round number below the lowest one."""
+        config, cosines = self.run.config, self.pairs.cosines
+        judge, excerpts = config.get("judge") or {}, config.get("excerpts") or {}
+        lowest = min(0.95, float(np.floor(cosines.min() * 20) / 20)) if len(cosines) else 0.0
+        return Thresholds(int(judge.get("min_score", 4)), float(excerpts.get("min_ratio", 0.8)), lowest)
+
+    @cached_property
+    def low_scores(self) -> NDArray[np.float64]:
+        """Scores that turned pairs away."""
+        return self.rejections.values_of("select", "low_score")
+
+    @cached_property
+    def low_ratios(self) -> NDArray[np.float64]:
+        """Excerpt ratios that turned drafts away."""
+        return self.rejections.values_of("excerpts", "low_excerpt_ratio")
+
+    @cached_property
+    def histograms(self) -> dict[str, tuple[list[float], list[int]]]:
+        """Edges and counts of score, ratio and cosine, with what was turned away for being too low."""
+        pairs = self.pairs
+        edges = (np.arange(0.5, 6), np.linspace(0, 1, 41), np.linspace(self.now.min_cosine, 1, 41))
+        given = ((pairs.scores, self.low_scores), (pairs.ratios, self.low_ratios), (pairs.cosines,))
+        counts = [
+            np.sum([np.histogram(values, ends)[0] for values in columns], axis=0)
+            for columns, ends in zip(given, edges, strict=True)
+        ]
+        named = zip(("score", "ratio", "cosine"), edges, counts, strict=True)
+        return {name: (ends.tolist(), number.tolist()) for name, ends, number in named}
 
 
 def open_shop(run: RunFolder, read_unit: DocumentReader, drawn: Sequence[str]) -> Shop:
@@ -141,7 +174,7 @@ def pairs_page(shop: Shop, wanted: Wanted) -> str:
         }
         for place, row in zip(found.places, rows, strict=True)
     ]
-    sources = shop.pairs.sources.counts()
+    sources = shop.pairs.source_counts
     return shop.draw("pairs.html", {"rows": listed, "sources": sources, **_paging(wanted, found, "/pairs")})
 
 
@@ -215,7 +248,7 @@ def rejections_page(shop: Shop, wanted: Wanted) -> str:
         {**row, "preview": _preview(row["record"]), "link": wanted.link("/rejection", at=place, start=0)}
         for place, row in zip(found.places, rows, strict=True)
     ]
-    counts = shop.rejections.counts()
+    counts = shop.rejections.counts
     return shop.draw("rejections.html", {"rows": listed, "counts": counts, **_paging(wanted, found, "/rejections")})
 
 
@@ -292,31 +325,22 @@ def _json_rows(text: str) -> list[tuple[str, str]]:
 
 def thresholds_page(shop: Shop, given: Any) -> str:
     """Sliders, and what the thresholds that they stand at would make of the run."""
-    now = _now(shop)
+    now = shop.now
     chosen = Thresholds(
         int(_limit(given, "min_score", now.min_score, 1, 5)),
         _limit(given, "min_ratio", now.min_ratio, 0, 1),
         _limit(given, "min_cosine", now.min_cosine, -1, 1),
     )
-    pairs, low = shop.pairs, shop.rejections
+    pairs = shop.pairs
     made = outcome(
         chosen,
         (pairs.scores, pairs.ratios, pairs.cosines),
-        low.values_of("select", "low_score"),
-        low.values_of("excerpts", "low_excerpt_ratio"),
+        shop.low_scores,
+        shop.low_ratios,
     )
     return shop.draw(
         "thresholds.html", {"now": now, "chosen": chosen, "made": made, "plots": _threshold_plots(shop, chosen)}
     )
-
-
-def _now(shop: Shop) -> Thresholds:
-    """The thresholds of the run's own recipe; of cosines, a round number below the lowest one."""
-    config = shop.run.config
-    judge, excerpts = config.get("judge") or {}, config.get("excerpts") or {}
-    cosines = shop.pairs.cosines
-    lowest = min(0.95, float(np.floor(cosines.min() * 20) / 20)) if len(cosines) else 0.0
-    return Thresholds(int(judge.get("min_score", 4)), float(excerpts.get("min_ratio", 0.8)), lowest)
 
 
 def _limit(given: Any, name: str, default: float, low: float, high: float) -> float:
@@ -330,22 +354,13 @@ def _limit(given: Any, name: str, default: float, low: float, high: float) -> fl
 
 
 def _threshold_plots(shop: Shop, chosen: Thresholds) -> dict[str, str]:
-    pairs, low = shop.pairs, shop.rejections
-    scores = np.concatenate([pairs.scores.astype(float), low.values_of("select", "low_score")])
-    ratios = np.concatenate([pairs.ratios, low.values_of("excerpts", "low_excerpt_ratio")])
-    cosines = pairs.cosines
-    edges = {
-        "score": np.arange(0.5, 6), "ratio": np.linspace(0, 1, 41), "cosine": np.linspace(_now(shop).min_cosine, 1, 41)
-    }  # fmt: skip
     marks = {"score": chosen.min_score - 0.5, "ratio": chosen.min_ratio, "cosine": chosen.min_cosine}
-    values = {"score": scores, "ratio": ratios, "cosine": cosines}
     labels = {"score": "judge's score", "ratio": "excerpt ratio", "cosine": "cosine"}
     plots = {}
-    for name, ends in edges.items():
-        counts = {"pairs": np.histogram(values[name], ends)[0].tolist()}
-        at = [Mark(marks[name], "kept from here")] if ends[0] <= marks[name] <= ends[-1] else []
+    for name, (edges, counts) in shop.histograms.items():
+        at = [Mark(marks[name], "kept from here")] if edges[0] <= marks[name] <= edges[-1] else []
         title = f"Pairs by {labels[name]}"
-        plots[name] = histogram(ends.tolist(), counts, title=title, x_label=labels[name], y_label="pairs", marks=at)
+        plots[name] = histogram(edges, {"pairs": counts}, title=title, x_label=labels[name], y_label="pairs", marks=at)
     return plots
 
 

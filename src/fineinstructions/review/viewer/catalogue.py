@@ -19,6 +19,8 @@ from fineinstructions.review.viewer.wanted import Wanted
 PAGE_ROWS = 25
 MAX_SEARCHED_GROUPS = 48
 """Row groups (of about a thousand rows) that one page of a search reads at most."""
+MAX_ORDERED = 10_000
+"""Pairs of a list that is ordered by how good they are; nobody reads further, and the rest need not be sorted."""
 _KEPT_LISTS = 4
 _PAIR_TEXTS = ("instruction", "answer", "title")
 _SHUFFLE_SEED = 0
@@ -103,13 +105,18 @@ class PairList(_List):
         return self.rows.codes("source")
 
     @cached_property
+    def source_counts(self) -> dict[str, int]:
+        """Pairs of each source, the most frequent first."""
+        return self.sources.counts()
+
+    @cached_property
     def templates(self) -> Codes:
         """The template of every pair."""
         return self.rows.codes("template_id")
 
     def warm(self) -> None:
         """Read what filters need, so that the first page is as quick as the others."""
-        _ = (self.scores, self.ratios, self.cosines, self.sources, self.templates)
+        _ = (self.scores, self.ratios, self.cosines, self.source_counts, self.templates)
 
     def places(self, wanted: Wanted) -> Positions:
         """Row numbers of the list, in its order."""
@@ -141,9 +148,14 @@ class PairList(_List):
             return np.random.default_rng(_SHUFFLE_SEED).permutation(kept)
         if sort == "plan":
             return kept
-        keys = (self.cosines[kept], self.ratios[kept], self.scores[kept])
-        order = np.lexsort([-key for key in keys] if sort == "best" else keys)
-        return kept[order]
+        sign = -1 if sort == "best" else 1
+        if len(kept) > MAX_ORDERED:
+            key = self.scores[kept].astype(np.int64) << 52
+            key += (self.ratios[kept] * (1 << 24)).astype(np.int64) << 26
+            key += ((self.cosines[kept] + 1) * (1 << 24)).astype(np.int64)
+            kept = np.sort(kept[np.argpartition(sign * key, MAX_ORDERED)[:MAX_ORDERED]])
+        keys = (sign * self.cosines[kept], sign * self.ratios[kept], sign * self.scores[kept])
+        return kept[np.lexsort(keys)]
 
 
 class RejectionList(_List):
@@ -168,7 +180,7 @@ class RejectionList(_List):
 
     def warm(self) -> None:
         """Read what filters need."""
-        _ = (self.stages, self.reasons)
+        _ = (self.counts, self.values)
 
     def places(self, wanted: Wanted) -> Positions:
         """Row numbers of the list, in the order of the plan; other orders mean nothing here but the shuffled one."""
@@ -187,6 +199,7 @@ class RejectionList(_List):
         found: NDArray[np.float64] = self.values[is_one]
         return found
 
+    @cached_property
     def counts(self) -> list[tuple[str, str, int]]:
         """Rejections by stage and reason, in the order in which stages occur."""
         pairs = self.stages.numbers.astype(np.int64) * max(1, len(self.reasons.names)) + self.reasons.numbers
