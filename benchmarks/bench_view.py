@@ -31,6 +31,7 @@ from fineinstructions.review.viewer.app import make_app, open_shop
 from fineinstructions.review.viewer.guard import Access
 from fineinstructions.review.viewer.serve import bound, serve
 from fineinstructions.runs import RunFolder
+from fineinstructions.runs.tables import tables_of
 from fineinstructions.windows import reader_of
 
 GROUP_ROWS = 1024
@@ -77,9 +78,9 @@ def write_large(folder: Path, number: int) -> Path:
     low = Rejection("select", "low_score", "p-x", 3.0, json.dumps({"instruction": "What is it?", "answer": "a"}))
     with run.lease():
         rejected = (dataclasses.replace(low, record_id=f"p-{n}", value=float(1 + n % 3)) for n in range(number // 10))
-        run.publish("rejected", Rejection, rejected, phase="assemble")
+        run.publish("rejected", Rejection, tables_of(rejected, Rejection), phase="assemble")
         bank = (Template(f"t-{n}", f"What is <fi>a thing</fi> {n}?", "A page.", 1, ("q1",)) for n in range(1000))
-        run.publish("templates", Template, bank, phase="assemble")
+        run.publish("templates", Template, tables_of(bank, Template), phase="assemble")
     made = next(many_pairs(run, number)).schema
     part = root / "pairs" / "part-00000.parquet"
     writer = pq.ParquetWriter(part.with_suffix(".new"), made, compression="zstd")

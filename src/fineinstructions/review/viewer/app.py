@@ -71,7 +71,8 @@ class Shop:
         """Edges and counts of score, ratio and cosine, with what was turned away for being too low."""
         pairs = self.pairs
         edges = (np.arange(0.5, 6), np.linspace(0, 1, 41), np.linspace(self.now.min_cosine, 1, 41))
-        given = ((pairs.scores, self.low_scores), (pairs.ratios, self.low_ratios), (pairs.cosines,))
+        given: list[list[NDArray[Any]]]
+        given = [[pairs.scores, self.low_scores], [pairs.ratios, self.low_ratios], [pairs.cosines]]
         counts = [
             np.sum([np.histogram(values, ends)[0] for values in columns], axis=0)
             for columns, ends in zip(given, edges, strict=True)
@@ -215,6 +216,7 @@ def _pair(shop: Shop, wanted: Wanted, row: int, at: int | None, total: int) -> s
     spans = [(e.document_start, e.document_end) for e in pair.excerpts]
     values = {
         "pair": pair,
+        "row": row,
         "document": document,
         "document_pieces": pieces(document.text, spans) if document else [],
         "answer_pieces": answer_pieces(pair),
@@ -368,12 +370,13 @@ def take_label(shop: Shop, body: bytes) -> tuple[dict[str, Any], int]:
     """A label as the script sends it, onto the disk; what to answer, and its HTTP status."""
     try:
         given = json.loads(body)
+        hint = int(given.get("row", -1))
         label = checked(str(given["pair_id"]), [str(f) for f in given["faults"]], str(given.get("note", "")))
     except (ValueError, KeyError, TypeError, AttributeError):
         return {"trouble": "not a label"}, 400
     except ConfigError as error:
         return {"trouble": str(error)}, 400
-    if shop.pairs.rows.find("pair_id", label.pair_id) is None:
+    if shop.pairs.rows.find("pair_id", label.pair_id, hint) is None:
         return {"trouble": "no such pair"}, 404
     add_labels(shop.run.root, [label])
     return {"pair_id": label.pair_id, "faults": list(label.faults)}, 200

@@ -74,7 +74,7 @@ async function label(name) {
     const answer = await fetch("/labels", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ pair_id: form.dataset.pair, faults }),
+      body: JSON.stringify({ pair_id: form.dataset.pair, row: Number(form.dataset.row), faults }),
     });
     const told = await answer.json();
     state.textContent = answer.ok ? "saved" : `not saved: ${told.trouble}`;
