@@ -3,11 +3,14 @@
 import json
 import random
 from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pipeline_inputs import AWKWARD, EXAMPLES
 from small_tokenizer import write_tokenizer
 
@@ -49,9 +52,13 @@ def test_long_texts_are_encoded_in_the_pieces_of_lingua() -> None:
         seen.append(len(piece))
         return [len(piece)]
 
-    tokenizer = PieceTokenizer(ByteTokenizer.facts, encode)
+    def encode_pieces(pieces: Sequence[str]) -> list[NDArray[np.uint32]]:
+        return [np.array(encode(piece), np.uint32) for piece in pieces]
+
+    tokenizer = PieceTokenizer(ByteTokenizer.facts, encode, encode_pieces)
     assert tokenizer.encode("x" * 900_000) == [400_000, 400_000, 100_000]
     assert tokenizer.row_tokens(["x" * 800_000, "x"]).tolist() == [4, 3]
+    assert [ids.tolist() for ids in tokenizer.encode_batch(["x" * 800_001, "x"])] == [[400_000, 400_000, 1], [1]]
 
 
 @pytest.mark.extra

@@ -218,7 +218,8 @@ def _tiktoken(name: str, pattern: str, ranks: dict[bytes, int]) -> Any:
 
 
 def _encode_pieces(encoding: Any, pieces: Sequence[str]) -> list[NDArray[np.uint32]]:
-    return [encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+    # tiktoken's own way to arrays looks for special tokens first, and takes twice the time of its lists.
+    return [np.array(encoding.encode_ordinary(piece), np.uint32) for piece in pieces]
 
 
 def _open_json(path: Path, content: bytes, digest: str) -> Tokenizer:

@@ -40,6 +40,8 @@ PHASE = "pack"
 VERSION = 1
 TOKENS_FILE, STARTS_FILE, ANSWERS_FILE, ROWS_FILE = "tokens.bin", "starts.bin", "answers.bin", "rows.parquet"
 LEASE_FILE = "lease"
+ALONE = 0
+"""Batches to encode ahead where there is no other thread to do it."""
 BATCH_ROWS = 1024
 BATCH_CHARS = 4_000_000
 """Most rows, and about the most characters, that are encoded at a time."""
@@ -157,7 +159,7 @@ def _write_part(
     temporary.mkdir()
     writer = _PartWriter(temporary, tokenizer.facts)
     try:
-        for encoded in _encoded(read_batches(source.path), tokenizer, pool, 2 * threads):
+        for encoded in _encoded(read_batches(source.path), tokenizer, pool, 2 * threads if threads > 1 else ALONE):
             writer.write(encoded)
     finally:
         writer.close()
@@ -205,7 +207,13 @@ class _PartWriter:
 def _encoded(
     batches: Iterator[_Batch], tokenizer: Tokenizer, pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[_Encoded]:
-    """Batches encoded by many threads, in order; never more than `ahead` of them are held."""
+    """Batches encoded by many threads, in order; never more than `ahead` of them are held.
+
+    One thread is this one, which was a tenth faster than waiting for another.
+    """
+    if ahead == ALONE:
+        yield from (_encode(batch, tokenizer) for batch in batches)
+        return
     waiting: deque[Future[_Encoded]] = deque(pool.submit(_encode, batch, tokenizer) for batch in islice(batches, ahead))
     while waiting:
         done = waiting.popleft().result()
