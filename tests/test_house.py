@@ -58,6 +58,7 @@ HALLWAYS = {
     "diagnostics",
     "distill",
     "documents",
+    "embedded_training",
     "endpoints",
     "evaluate",
     "evaluation_recipe",

@@ -19,6 +19,7 @@ from fineinstructions.cli import (
     rows,
     runs,
     students,
+    training,
 )
 from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError, printable
 
@@ -55,6 +56,7 @@ app.command("schema")(machine.schema)
 app.add_typer(banks.app, name="templates")
 app.add_typer(indexes.app, name="index")
 app.add_typer(judges.app, name="judge")
+app.add_typer(training.app, name="train")
 
 EXIT_LOSS = 1
 EXIT_MISTAKE = 2

@@ -9,7 +9,8 @@ means the same anywhere. Every text is encoded by itself, so that a batch never 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,11 +23,13 @@ from fineinstructions.backends.windows import pooled_by_windows
 from fineinstructions.embedded.words import stem
 from fineinstructions.pooling import Pooling
 
-# Shape legend: B texts, T tokens, D width, V vocabulary, S suffixes.
+# Shape legend: B texts, T tokens, D width, V vocabulary.
 
 DATA_DIR = Path(__file__).with_name("data")
 YEAR_TOKEN = "<year>"
 NUMBER_TOKEN = "<number>"
+NUM_BUCKETS = 4096
+"""Rows that words outside the vocabulary share."""
 SUFFIX_CHARS = 4
 
 _WORD = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ]+(?:['’][A-Za-z]+)?|\d[\d.,]*")
@@ -112,7 +115,7 @@ class EmbeddedEncoder:
         return encoded
 
     def _lookup(self, text: str) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
-        """Row and span of every token: the row of the word itself, else of its ending, else 0."""
+        """Row and span of every token: the row of the word itself, else of its bucket or ending, else 0."""
         known = self._row_of_word
         if len(known) > MAX_CACHED_WORDS:
             known.clear()
@@ -122,19 +125,25 @@ class EmbeddedEncoder:
             word = match.group()
             row = known.get(word)
             if row is None:
-                row = known[word] = self._find(token_key(word.lower()))
+                row = known[word] = find_row(self._table[0], token_key(word.lower()))
             rows.append(row)
             spans.append(match.span())
         return np.array(rows, np.int64), spans
-
-    def _find(self, key: str) -> int:
-        known = self._table[0]
-        return known.get(key) or known.get(suffix_key(key), 0)
 
 
 MAX_CACHED_WORDS = 500_000
 
 
+def bucket_key(key: str) -> str:
+    """The row that a word outside the vocabulary has, with few others: the same word in two texts still agrees."""
+    return f"#{zlib.crc32(key.encode('utf-8')) % NUM_BUCKETS}"
+
+
 def suffix_key(key: str) -> str:
-    """The row that stands for all rare words with one ending."""
+    """The row that stands for all rare words with one ending, in the encoder that was built by counting alone."""
     return f"-{key[-SUFFIX_CHARS:]}"
+
+
+def find_row(rows: Mapping[str, int], key: str) -> int:
+    """Row of a word, else of its bucket or ending, whichever the file has, else 0; `rows` count from 1."""
+    return rows.get(key) or rows.get(bucket_key(key)) or rows.get(suffix_key(key), 0)

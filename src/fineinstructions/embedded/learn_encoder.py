@@ -3,7 +3,7 @@
 Classical all through. Meaning: positive pointwise mutual information between words and frequent words of the same
 passage (a heading belongs to every passage below it), factorised by a randomised SVD in numpy. Relations: for each
 relation, how much more often a word stands in passages under its headings, or beside its cue words, than elsewhere.
-Weight: rare words count more (smooth inverse frequency), but a word of a relation never counts little.
+Weight: rare words count more (inverse passage frequency), but a word of a relation never counts little.
 """
 
 import math
@@ -15,23 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.embedded.encoder import suffix_key, token_key, word_spans
+from fineinstructions.embedded.encoder import NUM_BUCKETS, token_key, word_spans
 from fineinstructions.embedded.relation_words import RELATIONS
 
 # Shape legend: N passages, V vocabulary, C context words, R relations, M directions of meaning, D = M + R.
 
-MEANING_DIMENSIONS = 96
-MAX_VOCABULARY = 24_000
+MEANING_DIMENSIONS = 128
+MAX_VOCABULARY = 36_000
 MAX_CONTEXTS = 3_000
-MIN_PASSAGES = 6
+MIN_PASSAGES = 4
 PASSAGE_WORDS = 120
 MAX_PASSAGES_PER_DOCUMENT = 24
 HEADING_REPEATS = 2
 RELATION_SHARE = 0.8
 """Length of the relation part of a relation word against its meaning part."""
-SMOOTHING = 3e-4
 RELATION_SMOOTHING = 1e-3
-MIN_SUFFIX_WORDS = 12
 POWER_ITERATIONS = 3
 SEED = 20260122
 
@@ -99,7 +97,8 @@ def learn_encoder(corpus: Sequence[Passage], extra_words: Iterable[str]) -> Lear
             if row is not None:
                 occurrences[row] += 1
     probability = occurrences / max(1.0, occurrences.sum())
-    weight = SMOOTHING / (SMOOTHING + probability)
+    rarity = np.log1p(len(corpus) / (1.0 + passages_v))
+    weight = rarity / rarity.max()
     strength = np.clip(relation_vr.max(axis=1), 0.0, 1.0)
     weight += (1.0 - weight) * 0.7 * strength * RELATION_SMOOTHING / (RELATION_SMOOTHING + probability)
     centre = (probability[:, None] * weight[:, None] * meaning_vm).sum(axis=0) / (probability * weight).sum()
@@ -107,7 +106,7 @@ def learn_encoder(corpus: Sequence[Passage], extra_words: Iterable[str]) -> Lear
     meaning_vm /= np.maximum(np.linalg.norm(meaning_vm, axis=1, keepdims=True), 1e-9)
     relation_centre = (probability[:, None] * weight[:, None] * relation_vr).sum(axis=0) / (probability * weight).sum()
     vectors = np.hstack([meaning_vm, RELATION_SHARE * (relation_vr - 0.7 * relation_centre)]) * weight[:, None]
-    return _with_suffixes(keys, vectors.astype(np.float32))
+    return _with_buckets(keys, vectors.astype(np.float32))
 
 
 def _count(
@@ -197,15 +196,16 @@ def _relation_part(
     return np.asarray(np.where(lengths > 1.0, loading / np.maximum(lengths, 1e-9), loading))
 
 
-def _with_suffixes(keys: list[str], vectors: NDArray[np.float32]) -> LearnedEncoder:
-    """Add a row for every common ending: the mean of its words, for words that are not in the vocabulary."""
-    groups: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
-        if key.isalpha() and len(key) > 5:
-            groups.setdefault(suffix_key(key), []).append(row)
-    common = sorted(s for s, rows in groups.items() if len(rows) >= MIN_SUFFIX_WORDS)
-    means = [vectors[groups[s]].mean(axis=0) for s in common]
-    return LearnedEncoder(keys + common, np.vstack([vectors, *means]) if means else vectors)
+def _with_buckets(keys: list[str], vectors: NDArray[np.float32]) -> LearnedEncoder:
+    """Add rows of random directions, as long as the longest words', for words outside the vocabulary."""
+    generator = np.random.Generator(np.random.PCG64(SEED + 1))
+    width = vectors.shape[1]
+    random = generator.standard_normal((NUM_BUCKETS, min(width, MEANING_DIMENSIONS))).astype(np.float32)
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    random *= np.quantile(np.linalg.norm(vectors, axis=1), 0.9) if len(vectors) else 1.0
+    rows = np.zeros((NUM_BUCKETS, width), np.float32)
+    rows[:, : random.shape[1]] = random
+    return LearnedEncoder([*keys, *(f"#{number}" for number in range(NUM_BUCKETS))], np.vstack([vectors, rows]))
 
 
 def quantised(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -1,0 +1,227 @@
+"""Does a question find its text: BM25, the embedded encoder, and both together; and do descriptions find documents.
+
+    python benchmarks/bench_embedded_retrieval.py --data FOLDER [--former FOLDER] --out benchmarks/results/NAME.md
+
+Questions of splits that nothing was trained on, among pools of two sizes. Right is the one text the question was
+written for, though others overlap with it, so true recall is higher. `--former` names a folder with an earlier encoder,
+which then stands beside the one of the package. Fused: the cosine times a weight, added to the BM25 score over the
+question's best; the weight is chosen on questions of the training split that the encoder was not trained on.
+Descriptions: every MedQuAD question type becomes one template with an unfilled slot, and what finds is its description
+alone; right are the development pages that have an answer of that type.
+
+FOLDER holds ``docs_dev.parquet`` and ``supervised/`` with ``fairytaleqa``, ``medquad`` and ``qmsum``.
+"""
+
+import argparse
+import datetime
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fineinstructions.embedded.answers.lexical import Bm25
+from fineinstructions.embedded.descriptions import describe
+from fineinstructions.embedded.encoder import EmbeddedEncoder
+from fineinstructions.embedded.pairs_of_texts import is_kept_back
+from fineinstructions.pooling import Pooling
+
+WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
+TYPES = {
+    "information": "what is _",
+    "treatment": "what are treatments for _",
+    "inheritance": "how is _ inherited",
+    "frequency": "how many people are affected by _",
+    "genetic changes": "what are genetic changes related to _",
+    "causes": "what causes _",
+    "exams and tests": "how to diagnose _",
+    "symptoms": "what are symptoms of _",
+    "susceptibility": "who is at risk for _",
+    "considerations": "what to do for _",
+    "prevention": "how to prevent _",
+    "research": "what research is being done for _",
+    "outlook": "what is outlook for _",
+    "stages": "what are stages of _",
+    "complications": "what are complications of _",
+}
+"""A frame for every question type: the type's usual wording in MedQuAD with its subject taken out."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Questions, texts, and which text each question belongs to."""
+
+    name: str
+    questions: list[str]
+    texts: list[str]
+    right: NDArray[np.int64]
+
+
+def pool(name: str, asked: Sequence[tuple[str, str]], more: Sequence[str] = ()) -> Pool:
+    """A pool of the questions' own texts and some more."""
+    texts = list(dict.fromkeys([text for _, text in asked] + list(more)))
+    place = {text: row for row, text in enumerate(texts)}
+    return Pool(name, [q for q, _ in asked], texts, np.array([place[text] for _, text in asked]))
+
+
+def read_pools(data: Path) -> tuple[list[Pool], Pool]:
+    """The pools that are measured, and one of questions kept back from training to choose the weight on."""
+    supervised = data / "supervised"
+    stories = pq.read_table(supervised / "fairytaleqa.parquet").to_pylist()
+    val = [(r["question"], r["context"]) for r in stories if r["split"] == "val"]
+    train = [(r["question"], r["context"]) for r in stories if r["split"] == "train"]
+    kept = [(r["question"], r["context"]) for r in stories if r["split"] == "train" and is_kept_back(r["story"])]
+    health = pq.read_table(supervised / "medquad.parquet").to_pylist()
+    dev = [(r["question"], r["answer"]) for r in health if r["doc_split"] == "dev"]
+    kept += [(r["question"], r["answer"]) for r in health if r["doc_split"] == "corpus" and is_kept_back(r["doc_id"])]
+    meetings = [r for r in pq.read_table(supervised / "qmsum.parquet").to_pylist() if r["evidence_text"]]
+    asked = [(r["query"], r["evidence_text"]) for r in meetings if r["split"] == "val"]
+    others = [r["evidence_text"] for r in meetings if r["split"] != "val"]
+    pools = [
+        pool("stories, val contexts", val),
+        pool("stories, val and train contexts", val, [text for _, text in train]),
+        pool("health answers, dev", dev),
+        pool("meetings, val evidence", asked),
+        pool("meetings, val and train evidence", asked, others),
+    ]
+    return pools, pool("questions kept back", kept)
+
+
+def lexical_scores(pool: Pool) -> NDArray[np.float64]:
+    """BM25 over each question's best, shape (questions, texts)."""
+    search = Bm25(pool.texts)
+    scores = np.stack([search.scores(question) for question in pool.questions])
+    return scores / np.maximum(scores.max(axis=1, keepdims=True), 1e-9)
+
+
+def cosines(pool: Pool, encoder: EmbeddedEncoder) -> NDArray[np.float64]:
+    """Cosines, shape (questions, texts)."""
+    return (encoder.encode_texts(pool.questions) @ encoder.encode_texts(pool.texts).T).astype(np.float64)
+
+
+def recall(scores: NDArray[np.float64], right: NDArray[np.int64], top: int) -> float:
+    """Share of questions whose text is among the `top` best; texts with the same score count against it."""
+    own = scores[np.arange(len(right)), right][:, None]
+    return float(((scores >= own).sum(axis=1) <= top).mean())
+
+
+def best_weight(tuning: Pool, encoder: EmbeddedEncoder) -> float:
+    """Weight of the cosine that finds most of the kept-back questions' texts."""
+    lexical, near = lexical_scores(tuning), cosines(tuning, encoder)
+    return max(WEIGHTS, key=lambda w: recall(lexical + w * near, tuning.right, 10))
+
+
+def retrieval(pools: Sequence[Pool], tuning: Pool, encoders: dict[str, EmbeddedEncoder]) -> Iterator[str]:
+    """A table of recall at 10 and at 1."""
+    yield "\n## Question to text: recall at 10 (at 1)\n"
+    yield "| method | " + " | ".join(f"{p.name} ({len(p.texts):,})" for p in pools) + " |"
+    yield "| --- |" + " --- |" * len(pools)
+    lexical = [lexical_scores(p) for p in pools]
+    yield _line("BM25", pools, lexical)
+    for name, encoder in encoders.items():
+        near = [cosines(p, encoder) for p in pools]
+        weight = best_weight(tuning, encoder)
+        yield _line(f"encoder, {name}", pools, near)
+        fused = [a + weight * b for a, b in zip(lexical, near, strict=True)]
+        yield _line(f"BM25 + {weight:g} x encoder, {name}", pools, fused)
+
+
+def _line(name: str, pools: Sequence[Pool], scores: Sequence[NDArray[np.float64]]) -> str:
+    cells = [f"{recall(s, p.right, 10):.3f} ({recall(s, p.right, 1):.2f})" for p, s in zip(pools, scores, strict=True)]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def descriptions(data: Path, encoders: dict[str, EmbeddedEncoder], seed: int = 0) -> Iterator[str]:
+    """A table of nDCG at 10 of unfilled descriptions among the development pages of MedQuAD."""
+    rows = pq.read_table(data / "supervised" / "medquad.parquet").to_pylist()
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        if row["doc_split"] == "dev":
+            kinds.setdefault(row["doc_id"], set()).add(row["question_type"])
+    documents = pq.read_table(data / "docs_dev.parquet", columns=["id", "text"]).to_pylist()
+    texts = {d["id"]: d["text"] for d in documents if d["id"] in kinds}
+    ids = sorted(texts)
+    asked = {kind: describe(frame, ("a disease",)) for kind, frame in TYPES.items()}
+    right = np.array([[kind in kinds[i] for i in ids] for kind in asked])
+    asked = {kind: text for kind, text, some in zip(asked, asked.values(), right.any(axis=1), strict=True) if some}
+    right = right[right.any(axis=1)]
+    yield "\n## Description with unfilled slot to document: nDCG at 10\n"
+    yield f"{len(ids)} pages, {len(asked)} descriptions; a page has {right.sum() / len(ids):.1f} of the types.\n"
+    yield "| method | nDCG at 10 |\n| --- | --- |"
+    generator = np.random.Generator(np.random.PCG64(seed))
+    yield f"| chance | {ndcg(generator.random(right.shape), right):.3f} |"
+    search = Bm25([texts[i] for i in ids])
+    yield f"| BM25 | {ndcg(np.stack([search.scores(text) for text in asked.values()]), right):.3f} |"
+    pooling = Pooling(5, 0.05, 1.0)
+    for name, encoder in encoders.items():
+        queries = encoder.encode_texts(list(asked.values()))
+        pooled = encoder.encode_documents([texts[i] for i in ids], pooling)
+        whole = np.stack([queries @ document.vectors[-1] for document in pooled], axis=1)
+        every = np.stack([(queries @ document.vectors.T).max(axis=1) for document in pooled], axis=1)
+        yield f"| encoder, {name}, whole | {ndcg(whole.astype(float), right):.3f} |"
+        yield f"| encoder, {name}, K + 1 | {ndcg(every.astype(float), right):.3f} |"
+
+
+def ndcg(scores: NDArray[np.float64], right: NDArray[np.bool_], top: int = 10) -> float:
+    """Mean normalised discounted gain of the `top` best columns of every row."""
+    discount = 1.0 / np.log2(np.arange(2, top + 2))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    gain = np.take_along_axis(right, order, axis=1) @ discount[: order.shape[1]]
+    best = np.array([discount[: min(top, int(n))].sum() for n in right.sum(axis=1)])
+    return float((gain / best).mean())
+
+
+def positions(data: Path, encoders: dict[str, EmbeddedEncoder], chunks: int = 5) -> Iterator[str]:
+    """Correlation between the chunk that a question retrieves and where its answer stands."""
+    documents = pq.read_table(data / "docs_dev.parquet", columns=["id", "text"]).to_pylist()
+    texts = {d["id"]: d["text"] for d in documents}
+    rows = pq.read_table(data / "supervised" / "medquad.parquet").to_pylist()
+    rows = [r for r in rows if r["doc_split"] == "dev" and r["answer_start"] is not None and r["answer_start"] >= 0]
+    yield "\n## Retrieving chunk against position of the answer, MedQuAD development pages\n"
+    yield f"| method | Pearson, {len(rows):,} questions |\n| --- | --- |"
+    where = [(r["answer_start"] + r["answer_end"]) / 2 / len(texts[r["doc_id"]]) for r in rows]
+    for name, encoder in encoders.items():
+        ids = sorted({r["doc_id"] for r in rows})
+        pooled = dict(
+            zip(ids, encoder.encode_documents([texts[i] for i in ids], Pooling(chunks, 0.05, 1.0)), strict=True)
+        )
+        asked = encoder.encode_texts([r["question"] for r in rows])
+        answers = encoder.encode_texts([r["answer"] for r in rows])
+        for what, vectors in (("question", asked), ("answer", answers)):
+            found = [
+                int((pooled[r["doc_id"]].vectors[:chunks] @ vector).argmax())
+                for r, vector in zip(rows, vectors, strict=True)
+            ]
+            yield f"| encoder, {name}, asked with the {what} | {np.corrcoef(found, where)[0, 1]:.3f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--former", type=Path, help="folder with an earlier encoder.npz and encoder.json")
+    parser.add_argument("--package", type=Path, help="folder of the encoder to measure; the package's own by default")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    encoders = {"former": EmbeddedEncoder(options.former)} if options.former else {}
+    encoders["package"] = EmbeddedEncoder(options.package) if options.package else EmbeddedEncoder()
+    lines = [f"# Retrieval of the embedded tier, {datetime.date.today()}\n"]
+    identity = ", ".join(f"{name} {encoder.encoder_id}" for name, encoder in encoders.items())
+    lines.append(f"`bench_embedded_retrieval.py`, {platform.machine()}; encoders: {identity}.")
+    pools, tuning = read_pools(options.data)
+    parts: list[Callable[[], Iterator[str]]] = [
+        lambda: retrieval(pools, tuning, encoders),
+        lambda: descriptions(options.data, encoders),
+        lambda: positions(options.data, encoders),
+    ]
+    for part in parts:
+        lines += part()
+    print("\n".join(lines))
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
