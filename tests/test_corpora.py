@@ -277,3 +277,19 @@ def test_hostile_documents_stay_what_they_are(tmp_path: Path) -> None:
         assert found == {f"d{n}": text for n, text in enumerate(texts)}
         assert len(rows_of(tmp_path / form, "fineinstructions")) == 8
         assert check_corpora(tmp_path / form) == []
+
+
+def test_arms_can_be_made_of_the_documents_that_have_pairs_only(tmp_path: Path) -> None:
+    run = write_run(tmp_path, some_texts(40), lambda n: n % 3)
+    words = ("--arm", "standard", "--arm", "ipt", "--arm", "fineinstructions", "--set", "documents=with_pairs")
+    facts = export(run, tmp_path / "out", *words)
+    have_pairs = {row["document_id"] for row in rows_of(tmp_path / "out", "fineinstructions")}
+    for arm in ("standard", "ipt"):
+        used = {row["document_id"] for row in rows_of(tmp_path / "out", arm)}
+        assert used
+        assert all(int(name[1:]) % 3 for name in used), "a document without pairs"
+        assert have_pairs & used
+    cut = facts["stages"]["cut"]
+    assert cut["rejected"]["no_pairs"] >= 2 * 14
+    assert cut["in"] == cut["out"] + sum(cut["rejected"].values())
+    assert check_corpora(tmp_path / "out") == []

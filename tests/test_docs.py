@@ -29,9 +29,11 @@ def test_every_key_of_a_recipe_is_described() -> None:
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.name)
 def test_recipes_are_valid(recipe: Path) -> None:
     from fineinstructions.config import load
+    from fineinstructions.experiment_recipe import ExperimentConfig
     from fineinstructions.training.recipe import PretrainConfig
 
-    load(recipe, {"pretrain": PretrainConfig}.get(recipe.stem, RunConfig))
+    is_experiment = "fineinstructions experiment recipes/" in recipe.read_text(encoding="utf-8")
+    load(recipe, ExperimentConfig if is_experiment else {"pretrain": PretrainConfig}.get(recipe.stem, RunConfig))
 
 
 def typed_lines(page: Path) -> list[str]:

@@ -39,6 +39,7 @@ TOOLS = {
         "pooling",
         "progress",
         "readers",
+        "seeded_order",
         "staging",
         "statistics",
         "svg",
@@ -47,7 +48,7 @@ TOOLS = {
     ),
     *("engines", "runs", "stores"),
 }
-ROOMS = {"templates", "matches", "pairs", "corpus", "training", "silver", "review", "evaluation"}
+ROOMS = {"templates", "matches", "pairs", "corpus", "training", "silver", "review", "scores", "evaluation"}
 HALLWAYS = {
     "artefacts",
     "calibration",
@@ -62,6 +63,8 @@ HALLWAYS = {
     "endpoints",
     "evaluate",
     "evaluation_recipe",
+    "experiment",
+    "experiment_recipe",
     "forecast",
     "given_rows",
     "judge_calibration",
@@ -76,6 +79,7 @@ HALLWAYS = {
     "serving",
     "setup",
     "staleness",
+    "tokenizer_training",
     "trial",
     "windows",
 }

@@ -25,7 +25,6 @@ from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
 from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED, WITH_PAIRS, ExportConfig
 from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, open_writer
-from fineinstructions.corpus.order import row_keys
 from fineinstructions.corpus.rephrase import STAGE
 from fineinstructions.corpus.shuffle import KEY, shuffled
 from fineinstructions.corpus.sift import BenchmarkHit, PairFacts, hits_by_benchmark
@@ -39,6 +38,7 @@ from fineinstructions.runs import Manifest, RunFolder, StageAccount, TableWriter
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, write_text
 from fineinstructions.runs.ledger import list_files
 from fineinstructions.runs.tables import read_groups, table_name, tables_of, write_parts
+from fineinstructions.seeded_order import row_keys
 
 PHASE = "export"
 CUT = "cut"
@@ -157,10 +157,16 @@ class CorpusWriting:
         ledger = TableWriter(out / LEDGER_FILE, LedgerRow)
         hits = TableWriter(out / HITS_FILE, BenchmarkHit) if config.sift.benchmarks else None
         (out / REJECTED).mkdir()
+
+        def note(row: LedgerRow) -> None:
+            if config.documents == "with_pairs":
+                sources[DOCUMENTS].live[choice.num_documents] = row.chosen_pairs > 0
+            ledger.add(row)
+
         try:
             turned_down = chain(
                 choice.sift(config.sift, config.seed, template_cap, hits.add if hits else lambda _: None),
-                choice.spend(config.budget, config.seed, ledger.add),
+                choice.spend(config.budget, config.seed, note),
                 self._cut(sources, arrays),
             )
             rephrased = self._folder.rejected_tables(*(f"{REPHRASE}{style}" for style in self._config.styles))
@@ -190,7 +196,7 @@ class CorpusWriting:
         account = self._accounts[CUT] = StageAccount()
         for arm, shares in self._arms.items():
             for share in shares:
-                account.num_in += int(share.source.live.sum())
+                account.num_in += int(share.offered.sum())
                 account.num_out += int(share.kept.sum())
                 yield from self._left_out(arm, share, account)
 
@@ -217,9 +223,10 @@ class CorpusWriting:
         for table in share.source.tables() if place is not None else ():
             while place is not None and place < row + table.num_rows:
                 name = table.column("id")[place - row].as_py()
-                account.rejected["equal_tokens"] = account.rejected.get("equal_tokens", 0) + 1
+                reason = "equal_tokens" if share.source.live[place] else "no_pairs"
+                account.rejected[reason] = account.rejected.get(reason, 0) + 1
                 kept = {"arm": arm, "source": share.source.name}
-                yield rejection(CUT, "equal_tokens", name, kept, float(share.source.tokens[place]))
+                yield rejection(CUT, reason, name, kept, float(share.source.tokens[place]))
                 place = next(places, None)
             row += table.num_rows
 

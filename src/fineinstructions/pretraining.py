@@ -248,7 +248,8 @@ def _found(out: Path, config: PretrainConfig, made_of: str) -> PretrainResult | 
     """
     recipe = out / RECIPE_FILE
     if not recipe.is_file():
-        others = [path.name for path in out.iterdir() if path.name != PACKED] if out.is_dir() else []
+        names = [path.name for path in out.iterdir()] if out.is_dir() else []
+        others = [name for name in names if name != PACKED and not name.startswith(TEMPORARY_PREFIX)]
         if others or (out.exists() and not out.is_dir()):
             raise ConfigError(f"{out}: holds something else than a training; choose another --out")
         if not out.absolute().parent.is_dir():

@@ -126,8 +126,12 @@ def _document(fields: Fields) -> Document:
     )
 
 
-def read_rows(config: SourceConfig) -> Iterator[tuple[Row, str, bool]]:
+def read_rows(config: SourceConfig, *, nested: bool = False) -> Iterator[tuple[Row, str, bool]]:
     """Rows of all files of a source, streamed without staging, cut at `limit`.
+
+    Args:
+        config: Where they come from.
+        nested: Whether lists and structs of Parquet files are read too.
 
     Yields:
         The row, the name of its file, and whether ids come from the id column rather than from the content.
@@ -137,19 +141,20 @@ def read_rows(config: SourceConfig) -> Iterator[tuple[Row, str, bool]]:
     """
     left = config.limit if config.limit is not None else math.inf
     for file in list_inputs(config.path, config.section):
-        for item in _rows_of(file, config, left):
+        for item in _rows_of(file, config, left, nested):
             if left <= 0:
                 return
             left -= 1
             yield item
 
 
-def _rows_of(file: InputFile, config: SourceConfig, left: float) -> Iterator[tuple[Row, str, bool]]:
+def _rows_of(file: InputFile, config: SourceConfig, left: float, nested: bool) -> Iterator[tuple[Row, str, bool]]:
     if file.format == "parquet":
         with open_bytes(file) as stream, open_parquet(stream, file.name) as parquet:
             name, has_id = describe(parquet, file.name, config)
             everything = range(parquet.metadata.num_rows)
-            for row in read_parquet_rows(parquet, name, everything, config.text_column, config.max_document_bytes):
+            size = config.max_document_bytes
+            for row in read_parquet_rows(parquet, name, everything, config.text_column, size, nested):
                 yield row, name, has_id
         return
     has_id = _has_ids(file, config, left)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fineinstructions.corpus.budget import LedgerRow, Offer, ledger_problems, spend, take_all
-from fineinstructions.corpus.order import row_key, row_keys
+from fineinstructions.seeded_order import row_key, row_keys
 
 SIZES = st.lists(st.tuples(st.integers(0, 300), st.lists(st.integers(2, 120), max_size=8)), max_size=12)
 SEEDS = st.integers(-(2**63), 2**63 - 1)

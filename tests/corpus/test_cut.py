@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.corpus import cut
 from fineinstructions.corpus.cut import keep_tokens, live_tokens
-from fineinstructions.corpus.order import row_keys
+from fineinstructions.seeded_order import row_keys
 
 ROWS = st.lists(st.tuples(st.integers(1, 500), st.booleans()), min_size=1, max_size=60)
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from fineinstructions.corpus import shuffle
-from fineinstructions.corpus.order import row_keys
 from fineinstructions.corpus.shuffle import shuffled
+from fineinstructions.seeded_order import row_keys
 
 
 def rows(number: int, seed: int = 0) -> pa.Table:

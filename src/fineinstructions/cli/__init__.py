@@ -10,6 +10,7 @@ from fineinstructions.cli import (
     banks,
     corpora,
     evaluations,
+    experiments,
     indexes,
     judges,
     looks,
@@ -19,6 +20,7 @@ from fineinstructions.cli import (
     rows,
     runs,
     students,
+    tokenizers,
     training,
 )
 from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError, printable
@@ -49,6 +51,8 @@ app.command("yields")(rows.yields)
 app.command("export")(corpora.export)
 app.command("push")(corpora.push)
 app.command("pretrain")(pretraining.pretrain)
+app.command("experiment")(experiments.experiment)
+app.command("score")(experiments.score)
 app.command("eval")(evaluations.evaluate)
 app.command("compare")(evaluations.compare)
 app.command("doctor")(machine.doctor)
@@ -57,6 +61,7 @@ app.add_typer(banks.app, name="templates")
 app.add_typer(indexes.app, name="index")
 app.add_typer(judges.app, name="judge")
 app.add_typer(training.app, name="train")
+app.add_typer(tokenizers.app, name="tokenizer")
 
 EXIT_LOSS = 1
 EXIT_MISTAKE = 2

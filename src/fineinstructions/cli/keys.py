@@ -37,11 +37,14 @@ def config_page() -> str:
 def _more_pages() -> Iterator[str]:
     """Keys of the other recipes."""
     from fineinstructions.evaluation_recipe import EvaluationConfig
+    from fineinstructions.experiment_recipe import ExperimentConfig
     from fineinstructions.training.recipe import PretrainConfig
 
     yield from _page_of(PretrainConfig, "Keys of a pre-training", "For `fineinstructions pretrain RECIPE`, or `--set`.")
     intro = "For `fineinstructions eval --config FILE`, or `--set`; `model` and `judge` have the keys of `llm` above."
     yield from _page_of(EvaluationConfig, "Keys of an evaluation", intro, {"model", "judge"})
+    intro = "For `fineinstructions experiment RECIPE`, or `--set`; `score --config FILE` has the keys of `scores`."
+    yield from _page_of(ExperimentConfig, "Keys of an experiment", intro)
 
 
 def _export_lines(of_recipes: set[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.backends.tokenizer import Tokenizer
 from fineinstructions.corpus.cut import keep_tokens, live_tokens
-from fineinstructions.corpus.export import arm_tokens
+from fineinstructions.corpus.export import DOCUMENTS, WITH_PAIRS, arm_tokens
 from fineinstructions.corpus.render import with_pairs
 from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
 
@@ -60,11 +60,18 @@ class Share:
                 yield taken if marks.all() else taken.filter(pa.array(marks))
             start = stop
 
+    @property
+    def offered(self) -> NDArray[np.bool_]:
+        """Rows that are accounted for here. Pairs that may not be taken were turned down before."""
+        is_whole = self.source.name in (DOCUMENTS, WITH_PAIRS)
+        return np.ones(len(self.kept), np.bool_) if is_whole else self.source.live
+
     def left_out(self) -> Iterator[int]:
-        """Places of the rows that might have been taken and were not."""
+        """Places of the rows that are accounted for here and were not taken."""
+        offered = self.offered
         for start in range(0, len(self.kept), 1 << 20):
             block = slice(start, start + (1 << 20))
-            yield from (start + np.flatnonzero(self.source.live[block] & ~self.kept[block])).tolist()
+            yield from (start + np.flatnonzero(offered[block] & ~self.kept[block])).tolist()
 
 
 def joined_rows(

@@ -9,7 +9,7 @@ counting of tokens, has been done by many processes before.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fineinstructions.corpus.order import row_key
+from fineinstructions.seeded_order import row_key
 
 STAGE = "budget"
 OVER_BUDGET = "over_budget"

@@ -59,6 +59,9 @@ class ExportConfig(Config):
     does not ship with this package."""
     budget: Literal["document", "none"] = "document"
     """``document``: pairs cost at most what their documents would; ``none``: all pairs. Default: paper, section 4.2."""
+    documents: Literal["all", "with_pairs"] = "all"
+    """Documents that rows may be made of: ``all`` of the run, or those that the arms of pairs have pairs of. Where few
+    documents have pairs, only ``with_pairs`` makes arms that differ in form and not in topic. Ours."""
     sift: SiftConfig = SiftConfig()
     """Which pairs are taken at all."""
     ranks: int = Field(default=1, ge=1, le=65_536)

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from fineinstructions.backends.tokenizer import Tokenizer
 from fineinstructions.config import Config
-from fineinstructions.corpus.order import row_key
 from fineinstructions.decontamination import BenchmarkConfig, Decontaminator
 from fineinstructions.filters import NearDuplicates
 from fineinstructions.pair_text import pair_text
+from fineinstructions.seeded_order import row_key
 
 STAGE = "sift"
 BATCH_ROWS = 512

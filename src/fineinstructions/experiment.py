@@ -1,0 +1,317 @@
+"""Hallway 2: a run to corpora, one model per arm and seed, scores, and one table.
+
+    run -> tokenizer -> corpora -> for every seed, model and arm: train -> score -> table
+
+In: a recipe. Out: a folder with all of it. Every step can be continued and is passed over when it is done, so a killed
+experiment goes on where it was. The decision a reader would question: seeds are the outer loop and the table is written
+after every scoring, so that an experiment that is stopped early has compared all arms.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fineinstructions import pipeline
+from fineinstructions.config import differences, from_mapping, load, parse_yaml, to_plain, to_yaml
+from fineinstructions.corpora import export
+from fineinstructions.errors import ConfigError
+from fineinstructions.experiment_recipe import BASE, ExperimentConfig, TokenizerConfig, merged, plain_for_comparison
+from fineinstructions.pretraining import PretrainResult, pretrain
+from fineinstructions.progress import Progress, Silent
+from fineinstructions.readers import DocumentsConfig
+from fineinstructions.recipe import RunConfig, as_config
+from fineinstructions.runs.durable import watch_disk, write_text
+from fineinstructions.runs.lease import hold_lease
+from fineinstructions.scores.ledger import WRITTEN, read_ledger
+from fineinstructions.scores.results import Trained, figures
+from fineinstructions.scores.score import read_held_out, score
+from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
+from fineinstructions.setup import open_setup
+from fineinstructions.tokenizer_training import train_tokenizer
+
+RECIPE_FILE = "experiment.yaml"
+TABLE_FILES = ("table.md", "table.csv", "table.json", "loss.svg")
+
+
+@dataclass
+class ExperimentResult:
+    """What an experiment made."""
+
+    path: Path
+    missing: list[str]
+    """Trainings that the table lacks."""
+
+    @property
+    def table(self) -> Path:
+        """The table for people."""
+        return self.path / "table.md"
+
+
+def as_experiment_config(
+    config: ExperimentConfig | dict[str, Any] | str | Path, overrides: Iterable[str] = ()
+) -> ExperimentConfig:
+    """A recipe, given as a path, as a mapping or checked.
+
+    Raises:
+        ConfigError: If it cannot be read or a key is wrong.
+    """
+    if isinstance(config, str | Path):
+        return load(config, ExperimentConfig, list(overrides))
+    plain = to_plain(config) if isinstance(config, ExperimentConfig) else config
+    return from_mapping(plain, ExperimentConfig, list(overrides), where="experiment")
+
+
+def experiment(
+    recipe: ExperimentConfig | dict[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> ExperimentResult:
+    """Compare arms by training on them; continue where an earlier call was stopped.
+
+    Args:
+        recipe: Path of a YAML recipe, a mapping, or a config.
+        out: Folder of the experiment.
+        overrides: ``a.b=value`` strings.
+        progress: Told one line at every step; by default nobody.
+
+    Raises:
+        ConfigError: If a setting or an input is wrong, or the folder holds another experiment.
+        BackendError: If an engine of a run failed for good.
+        DataError: If something that was made is damaged.
+    """
+    config = as_experiment_config(recipe, overrides)
+    config.check_sections()
+    root = Path(out)
+    root.mkdir(parents=True, exist_ok=True)
+    with watch_disk(root), hold_lease(root / "lease"):
+        return Experiment(config, root, progress or Silent()).do()
+
+
+class Experiment:
+    """One experiment under way.
+
+    Args:
+        config: The recipe.
+        root: Its folder.
+        progress: Told one line at every step.
+    """
+
+    def __init__(self, config: ExperimentConfig, root: Path, progress: Progress) -> None:
+        self._config, self._root, self._progress = config, root, progress
+        self._held_out = read_held_out(config.scores)
+        self._remember()
+        self._done: dict[Trained, PretrainResult] = {}
+        self._learned: Path | None = None
+        self._step = 0
+
+    def do(self) -> ExperimentResult:
+        """Make everything that is not there yet."""
+        corpora = {variant: self._make_corpora(variant, arms) for variant, arms in self._config.variants.items()}
+        corpus_of = {arm: corpora[variant] for variant, arms in self._config.variants.items() for arm in arms}
+        tokens = self._tokens(corpus_of)
+        for trained in self._trainings():
+            self._train(trained, corpus_of[trained.arm], tokens[trained.arm])
+            self._score(trained)
+            self._write_table()
+        return ExperimentResult(self._root, self._missing())
+
+    def _trainings(self) -> Iterator[Trained]:
+        config = self._config
+        return (Trained(a, _named(m), s) for s in config.seeds for m in config.models for a in config.arms)
+
+    def _say(self, what: str) -> None:
+        self._step += 1
+        num_trainings = len(list(self._trainings()))
+        total = 2 * len(self._config.variants) + 2 * num_trainings
+        total += isinstance(self._config.tokenizer, TokenizerConfig)
+        self._progress.note(f"[{self._step}/{total}] {what}")
+
+    def _remember(self) -> None:
+        """Keep the recipe, and refuse another one in the same folder.
+
+        Raises:
+            ConfigError: With the keys that differ.
+        """
+        path = self._root / RECIPE_FILE
+        plain = plain_for_comparison(self._config)
+        if path.exists():
+            before = from_mapping(parse_yaml(path.read_text(encoding="utf-8")), ExperimentConfig, where=str(path))
+            changed = [key for key, _, _ in differences(plain_for_comparison(before), plain)]
+            if changed:
+                raise ConfigError(
+                    f"{self._root}: holds an experiment with other settings ({', '.join(changed[:5])}); choose another"
+                    " --out, or go on with those of its experiment.yaml"
+                )
+        write_text(path, to_yaml(self._config))
+
+    # What is trained on
+
+    @cached_property
+    def _run_dirs(self) -> dict[str, Path]:
+        """Where the run of every variant lies; variants with the same settings share one."""
+        config, names, dirs = self._config, dict[str, str](), dict[str, Path]()
+        for variant, arms in config.variants.items():
+            settings = json.dumps(config.arms[arms[0]].settings, sort_keys=True)
+            name = names.setdefault(settings, BASE if settings == "{}" else variant)
+            dirs[variant] = Path(config.run) if name == BASE and config.run else self._root / "runs" / name
+        return dirs
+
+    def _run(self, variant: str, arms: list[str]) -> Path:
+        """The run of a variant, made where the experiment makes it."""
+        config, folder = self._config, self._run_dirs[variant]
+        settings = config.arms[arms[0]].settings
+        if config.run and not settings:
+            self._say(f"run {folder}: as it is")
+            return folder
+        under = to_plain(as_config(config.recipe) if config.recipe else open_setup(Path(config.run)).config)
+        self._say(f"run {folder}: making pairs")
+        folder.parent.mkdir(exist_ok=True)
+        result = pipeline.run(from_mapping(merged(under, settings), RunConfig, where=f"arms.{arms[0]}"), folder)
+        if result.set_aside:
+            raise ConfigError(f"{folder}: units failed; mend it with 'fineinstructions run' and --retry-failed")
+        return folder
+
+    def _tokenizer(self, run_dir: Path) -> str:
+        wanted = self._config.tokenizer
+        if isinstance(wanted, str):
+            return wanted
+        if self._learned is None:
+            folder = self._root / "tokenizer"
+            self._say(f"tokenizer: {wanted.vocab_size:,} tokens")
+            documents = open_setup(run_dir).config.documents or DocumentsConfig(path=[])
+            self._learned = train_tokenizer(documents, folder, vocab_size=wanted.vocab_size, share=wanted.share).path
+        return str(self._learned)
+
+    def _make_corpora(self, variant: str, arms: list[str]) -> Path:
+        run_dir = self._run(variant, arms)
+        out = self._root / "corpora" / variant
+        out.parent.mkdir(exist_ok=True)
+        settings = self._config.export_config(arms, self._tokenizer(run_dir))
+        self._say(f"corpora {variant}: {', '.join(arms)}")
+        result = export(run_dir, out, settings)
+        told = ", ".join(f"{arm} {figures['tokens']:,}" for arm, figures in result.facts["arms"].items())
+        self._progress.note(f"corpora {variant}: tokens {told}")
+        return out
+
+    def _tokens(self, corpus_of: dict[str, Path]) -> dict[str, int]:
+        """Tokens that each arm is trained on.
+
+        Raises:
+            ConfigError: If an arm has too few.
+        """
+        config = self._config
+        there = {arm: _corpus_facts(folder)["arms"][arm]["tokens"] for arm, folder in corpus_of.items()}
+        wanted = config.tokens or min(int(there[arm] / config.arms[arm].tokens_ratio) for arm in there)
+        tokens = {arm: int(wanted * config.arms[arm].tokens_ratio) for arm in there}
+        for arm, number in tokens.items():
+            if number > there[arm] * config.max_epochs:
+                raise ConfigError(
+                    f"arms.{arm}: has {there[arm]:,} tokens and needs {number:,}; lower tokens, raise max_epochs (now"
+                    f" {config.max_epochs}), or set export.equal_tokens: false where it was cut"
+                )
+        return tokens
+
+    # Models and scores
+
+    def _name(self, trained: Trained) -> str:
+        return f"{trained.arm}.{trained.model}.{trained.seed}"
+
+    def _ledger(self, trained: Trained) -> Path:
+        return self._root / "scores" / f"{self._name(trained)}.jsonl"
+
+    def _train(self, trained: Trained, corpus: Path, tokens: int) -> None:
+        there = _corpus_facts(corpus)["arms"][trained.arm]["tokens"]
+        model = next(model for model in self._config.models if _named(model) == trained.model)
+        plain = self._config.pretrain | {
+            "corpora": str(corpus),
+            "arm": trained.arm,
+            "model": model,
+            "seed": trained.seed,
+            "tokens": tokens,
+            "epochs": -(-tokens // there),
+            "packed_dir": str(self._root / "packed" / trained.arm),
+        }
+        out = self._root / "trainings" / self._name(trained)
+        out.parent.mkdir(exist_ok=True)
+        self._say(f"train {self._name(trained)}: {tokens:,} tokens, {out / 'metrics.jsonl'}")
+        self._done[trained] = pretrain(plain, out)
+
+    def _score(self, trained: Trained) -> None:
+        self._say(f"score {self._name(trained)}")
+        score(self._done[trained].model, self._held_out, self._ledger(trained))
+
+    def _missing(self) -> list[str]:
+        return [self._name(trained) for trained in self._trainings() if trained not in self._done]
+
+    def _write_table(self) -> None:
+        """Write the tables of what is done so far."""
+        scores = {trained: read_ledger(self._ledger(trained))[1] for trained in self._done}
+        found = list(figures(scores, self._pairs(), self._config.resamples))
+        arms = [self._arm_row(arm, model, scores) for arm, model in dict.fromkeys((t.arm, t.model) for t in self._done)]
+        title, missing = self._root.name, self._missing()
+        write_text(self._root / "table.md", markdown(title, arms, found, missing) + "\n")
+        write_text(self._root / "table.csv", csv_text(found))
+        write_text(self._root / "table.json", json_text(title, arms, found, missing))
+        write_text(self._root / "loss.svg", plot(title, self._curves()))
+
+    def _pairs(self) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
+        """What is compared with what: every arm with the baseline of its size, and with that of the next size."""
+        config = self._config
+        sizes = {t.model: int(done.facts["num_parameters"]) for t, done in self._done.items()}
+        models = sorted(sizes, key=lambda model: (sizes[model], model))
+        for arm in config.arms:
+            for place, model in enumerate(models):
+                is_baseline = arm == config.baseline
+                yield (arm, model), None if is_baseline else (config.baseline, model)
+                if not is_baseline and place + 1 < len(models):
+                    yield (arm, model), (config.baseline, models[place + 1])
+
+    def _arm_row(self, arm: str, model: str, scores: dict[Trained, Any]) -> ArmRow:
+        done = {t.seed: result for t, result in self._done.items() if (t.arm, t.model) == (arm, model)}
+        first = next(iter(done.values()))
+        seconds = [
+            row.seconds
+            for trained, rows in scores.items()
+            if (trained.arm, trained.model) == (arm, model)
+            for row in rows
+            if row.kind == WRITTEN
+        ]
+        return ArmRow(
+            arm=arm,
+            model=model,
+            seeds=tuple(done),
+            tokens=first.tokens,
+            unique_tokens=first.unique_tokens,
+            epochs=first.epochs,
+            parameters=int(first.facts["num_parameters"]),
+            flops=float(first.facts["flops"]),
+            seconds_per_answer=sum(seconds) / len(seconds) if seconds else None,
+        )
+
+    def _curves(self) -> dict[str, list[tuple[float, float]]]:
+        """Mean loss of an arm's trainings over tokens."""
+        points: dict[str, dict[int, list[float]]] = {}
+        for trained, result in self._done.items():
+            name = trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"
+            for text in result.metrics.read_text(encoding="utf-8").splitlines():
+                step = json.loads(text)
+                points.setdefault(name, {}).setdefault(int(step["tokens"]), []).append(float(step["loss"]))
+        return {
+            name: [(tokens, sum(losses) / len(losses)) for tokens, losses in sorted(curve.items())]
+            for name, curve in points.items()
+        }
+
+
+def _named(model: str) -> str:
+    """A model as files and tables call it: a size, or the folder of its config.json."""
+    return Path(model).absolute().parent.name if Path(model).name == "config.json" else Path(model).stem
+
+
+def _corpus_facts(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    return facts

@@ -1,0 +1,179 @@
+"""Figures of an experiment as tables: Markdown for people, CSV and JSON for programs, an SVG of the trainings.
+
+In: what was trained and the figures. Out: texts. The same figures give the same bytes; only what was measured with a
+clock (seconds) differs from one machine to another.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fineinstructions.markdown import table
+from fineinstructions.plots import Series, line
+from fineinstructions.scores.forms import PAIR
+from fineinstructions.scores.results import BITS, NEUTRAL_FORMS, ROUGE, SECONDS, Figure
+
+FORM_TITLES = {"": "", NEUTRAL_FORMS: "neutral", PAIR: "pair"}
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """What an arm's models were trained on."""
+
+    arm: str
+    model: str
+    seeds: tuple[int, ...]
+    """Those that are trained and scored."""
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    parameters: int
+    flops: float
+    """Of one training."""
+    seconds_per_answer: float | None
+    """Measured while answers were written; says something of this machine only."""
+
+
+def markdown(title: str, arms: Sequence[ArmRow], found: Sequence[Figure], missing: Sequence[str]) -> str:
+    """The whole result as one page."""
+    lines = [f"# {title}", ""]
+    if missing:
+        lines += [f"Not done yet: {', '.join(missing)}.", ""]
+    lines += [*_arms_table(arms), ""]
+    lines += ["Intervals: 95 %, bootstrap over items and seeds; differences are paired over both.", ""]
+    for heading, measure in (("Bits per byte (less is better)", BITS), ("ROUGE-L of written answers", ROUGE)):
+        own = [f for f in found if f.measure == measure and (measure == ROUGE or f.form in FORM_TITLES)]
+        if own:
+            lines += [f"## {heading}", "", *_figures_table(own, is_difference=False), ""]
+        if any(f.difference is not None for f in own):
+            lines += [f"### {heading.split(' (')[0]}, less that of the arm compared with", ""]
+            lines += [*_figures_table(own, is_difference=True), ""]
+    return "\n".join(lines)
+
+
+def _arms_table(arms: Sequence[ArmRow]) -> list[str]:
+    head = [
+        "arm",
+        "model",
+        "seeds",
+        "tokens",
+        "unique tokens",
+        "epochs",
+        "parameters",
+        "training FLOPs",
+        "s per answer",
+    ]
+    rows = [
+        [
+            row.arm,
+            row.model,
+            ", ".join(map(str, row.seeds)) or "-",
+            f"{row.tokens:,}",
+            f"{row.unique_tokens:,}",
+            f"{row.epochs:.3g}",
+            f"{row.parameters:,}",
+            f"{row.flops:.3g}",
+            "-" if row.seconds_per_answer is None else f"{row.seconds_per_answer:.3g}",
+        ]
+        for row in arms
+    ]
+    return list(table(head, rows))
+
+
+def _figures_table(found: Sequence[Figure], is_difference: bool) -> list[str]:
+    columns = list(dict.fromkeys((f.set_name, f.form) for f in found))
+    head = [
+        "arm",
+        "model",
+        *(["against"] if is_difference else []),
+        *(f"{s} {FORM_TITLES.get(f, f)}".strip() for s, f in columns),
+    ]
+    rows = []
+    for key in dict.fromkeys((f.arm, f.model, f.against) for f in found):
+        cells = {(f.set_name, f.form): f for f in found if (f.arm, f.model, f.against) == key}
+        if is_difference and all(f.difference is None for f in cells.values()):
+            continue
+        told = [_cell(cells.get(column), is_difference) for column in columns]
+        rows.append([*key[:2], *([key[2]] if is_difference else []), *told])
+    if not is_difference:
+        rows = [list(row) for row in dict.fromkeys(map(tuple, rows))]
+    return list(table(head, rows))
+
+
+def _cell(figure: Figure | None, is_difference: bool) -> str:
+    if figure is None:
+        return "-"
+    if not is_difference:
+        return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+    if figure.difference is None:
+        return "-"
+    return f"{figure.difference:+.3f} ({figure.difference_low:+.3f} to {figure.difference_high:+.3f})"
+
+
+def csv_text(found: Iterable[Figure]) -> str:
+    """All figures, one a line."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [field.name for field in fields(Figure)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(figure) for figure in found)
+    return out.getvalue()
+
+
+def json_text(title: str, arms: Sequence[ArmRow], found: Sequence[Figure], missing: Sequence[str]) -> str:
+    """Everything that is in the tables."""
+    plain = {
+        "title": title,
+        "missing": list(missing),
+        "arms": [asdict(row) for row in arms],
+        "figures": [asdict(figure) for figure in found],
+        "per_parameter_and_flop": per_size(arms, found),
+    }
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+
+
+def per_size(arms: Sequence[ArmRow], found: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Every arm's figures beside what they cost: parameters, FLOPs of the training, seconds per answer.
+
+    A score over its cost is told for ROUGE-L, of which more is better; of a loss it would mean nothing.
+    """
+    costs = {(row.arm, row.model): row for row in arms}
+    told = []
+    for figure in found:
+        row = costs.get((figure.arm, figure.model))
+        if row is None or figure.measure == SECONDS:
+            continue
+        one: dict[str, Any] = {
+            "arm": figure.arm,
+            "model": figure.model,
+            "set_name": figure.set_name,
+            "form": figure.form,
+            "measure": figure.measure,
+            "value": figure.value,
+            "parameters": row.parameters,
+            "flops": row.flops,
+            "seconds_per_answer": row.seconds_per_answer,
+        }
+        if figure.measure == ROUGE:
+            one |= {"per_million_parameters": figure.value / (row.parameters / 1e6)}
+            one |= {"per_exaflop": figure.value / (row.flops / 1e18)}
+        told.append(one)
+    return told
+
+
+Curve = Sequence[tuple[float, float]]
+"""Tokens and loss."""
+
+
+def plot(title: str, curves: Mapping[str, Curve]) -> str:
+    """Loss of the training over tokens, one line per arm and model.
+
+    Args:
+        title: What is shown.
+        curves: Lines by name.
+    """
+    series = [Series(name, [x for x, _ in curve], [y for _, y in curve]) for name, curve in curves.items()]
+    label = "loss on its own training text, nats per token"
+    return line(series, title=title, x_label="tokens", y_label=label)

@@ -1,0 +1,136 @@
+"""Figures of an experiment: what the bootstrap keeps to, and what the tables tell."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fineinstructions.scores.ledger import ANSWER, TEXT, WRITTEN, ScoreRow
+from fineinstructions.scores.results import BITS, NEUTRAL_FORMS, ROUGE, Trained, figures
+from fineinstructions.scores.rouge import rouge_l
+from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
+from fineinstructions.statistics import ratio_interval
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 12))
+
+
+@st.composite
+def sums(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    shape = draw(SHAPES)
+    values = st.floats(0.5, 100, allow_nan=False)
+    first, second, bottoms = (draw(arrays(np.float64, shape, elements=values)) for _ in range(3))
+    return first, second, bottoms
+
+
+@given(sums())
+def test_intervals_lie_among_the_items_and_hold_the_ratio_of_the_same_items(
+    given_sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    tops, _, bottoms = given_sums
+    low, high = ratio_interval(tops, bottoms, 1, resamples=50)
+    each = tops / bottoms
+    assert each.min() * (1 - 1e-9) <= low <= high <= each.max() * (1 + 1e-9)
+    assert ratio_interval(bottoms * 2.5, bottoms, 1, resamples=20) == pytest.approx((2.5, 2.5))
+    assert (low, high) == ratio_interval(tops, bottoms, 1, resamples=50)
+
+
+@given(sums())
+def test_differences_are_paired_and_change_sign_when_sides_are_swapped(
+    given_sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    tops, other, bottoms = given_sums
+    low, high = ratio_interval(tops, bottoms, 3, less_tops=other, less_bottoms=bottoms, resamples=40)
+    back = ratio_interval(other, bottoms, 3, less_tops=tops, less_bottoms=bottoms, resamples=40)
+    assert back == pytest.approx((-high, -low))
+    assert ratio_interval(tops, bottoms, 3, less_tops=tops, less_bottoms=bottoms, resamples=9) == (0.0, 0.0)
+    # what is harder by the same amount for both sides, item by item, does not widen a paired interval
+    shifted = ratio_interval(tops + bottoms, bottoms, 3, less_tops=tops, less_bottoms=bottoms, resamples=40)
+    assert shifted == pytest.approx((1.0, 1.0))
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    draw, covered = np.random.default_rng(5), 0
+    for trial in range(60):
+        tops = 2.0 + draw.normal(size=(1, 80)) * 0.5
+        low, high = ratio_interval(tops, np.ones((1, 80)), trial, resamples=200)
+        covered += low <= 2.0 <= high
+    assert 48 <= covered <= 60
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    same, apart = np.full((4, 50), 2.0), np.repeat([[1.0], [2.0], [2.0], [3.0]], 50, axis=1)
+    assert ratio_interval(same, np.ones((4, 50)), 0) == (2.0, 2.0)
+    low, high = ratio_interval(apart, np.ones((4, 50)), 0)
+    assert low < 1.6 < 2.4 < high
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        ratio_interval(np.ones((1, 2)), np.ones((2, 1)), 0)
+    with pytest.raises(ValueError, match="shape"):
+        ratio_interval(np.ones((0, 0)), np.ones((0, 0)), 0)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_rouge_is_symmetric_and_between_0_and_1(first: str, second: str) -> None:
+    assert rouge_l(first, second) == rouge_l(second, first)
+    assert 0 <= rouge_l(first, second) <= 1
+    assert rouge_l(first, first) in (0.0, 1.0)
+
+
+def test_rouge_by_hand() -> None:
+    assert rouge_l("police killed the gunman", "the gunman police killed") == 0.5
+    assert rouge_l("a b c d e f", "A, C; F!") == pytest.approx(2 * 3 / 9)
+
+
+def ledger(loss: float) -> list[ScoreRow]:
+    rows = [
+        ScoreRow(ANSWER, "qa", form, f"q{n}", nats=loss * 10 * math.log(2), num_tokens=5, num_bytes=10)
+        for form in ("lines", "speakers", "reported", "pair")
+        for n in range(4)
+    ]
+    rows.append(ScoreRow(TEXT, "raw", "", "t0", nats=loss, num_tokens=4, num_bytes=8))
+    return [*rows, ScoreRow(WRITTEN, "qa", "lines", "q0", num_tokens=2, rouge_l=0.25, seconds=0.5)]
+
+
+def test_figures_and_tables_tell_what_the_ledgers_hold() -> None:
+    losses = {("standard", 1): 2.0, ("standard", 2): 2.2, ("pairs", 1): 1.5, ("pairs", 2): 1.7}
+    scores = {Trained(arm, "5m", seed): ledger(loss) for (arm, seed), loss in losses.items()}
+    found = list(figures(scores, [(("standard", "5m"), None), (("pairs", "5m"), ("standard", "5m"))], resamples=50))
+    (neutral,) = [f for f in found if (f.arm, f.measure, f.form) == ("pairs", BITS, NEUTRAL_FORMS)]
+    assert neutral.value == pytest.approx(1.6)
+    assert (neutral.num_items, neutral.num_seeds, neutral.against) == (4, 2, "standard")
+    assert (neutral.low, neutral.high) == pytest.approx((1.5, 1.7))
+    assert (neutral.difference, neutral.difference_low, neutral.difference_high) == pytest.approx((-0.5, -0.5, -0.5))
+    (rouge,) = [f for f in found if f.arm == "standard" and f.measure == ROUGE]
+    assert (rouge.value, rouge.difference) == (0.25, None)
+    arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
+    page = markdown("small", arms, found, ["pairs.5m.3"])
+    assert "Not done yet: pairs.5m.3." in page
+    assert "| pairs | 5m | 1, 2 | 100 | 90 | 1.1 | 5,000,000 | 3e+15 | 0.5 |" in page
+    assert "-0.500 (-0.500 to -0.500)" in page
+    assert len(list(csv.DictReader(io.StringIO(csv_text(found))))) == len(found)
+    plain = json.loads(json_text("small", arms, found, []))
+    (told,) = [o for o in plain["per_parameter_and_flop"] if o["arm"] == "pairs" and o["measure"] == ROUGE]
+    assert told["per_million_parameters"] == 0.05
+    assert told["per_exaflop"] == pytest.approx(0.25 / 0.003)
+
+
+def test_arms_without_common_seeds_are_not_compared() -> None:
+    scores = {Trained("standard", "5m", 1): ledger(2), Trained("pairs", "5m", 2): ledger(1)}
+    found = list(figures(scores, [(("pairs", "5m"), ("standard", "5m"))], resamples=5))
+    assert found
+    assert all(f.difference is None for f in found)
+
+
+def test_the_plot_names_every_arm() -> None:
+    drawn = plot("losses", {"standard": [(0, 8.0), (100, 6.0)], "a<b": [(0, 8.0), (100, 5.0)]})
+    assert drawn.startswith("<svg")
+    assert "standard" in drawn
+    assert "a<b" not in drawn

@@ -1,0 +1,157 @@
+"""Experiments: arms to corpora, models, scores and one table; killed and continued; refusals."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pipeline_inputs import EXAMPLES, command, in_process
+from small_experiment import table_of, write_experiment, write_held_out, write_model
+
+from fineinstructions.errors import ConfigError
+from fineinstructions.experiment import as_experiment_config, experiment
+from fineinstructions.scores.forms import FORMS
+
+ROOT = Path(__file__).parent.parent
+RECIPES = [path for path in sorted((ROOT / "recipes" / "experiments").glob("*.yaml")) if "arms:" in path.read_text()]
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+def test_a_killed_experiment_goes_on_and_tells_the_same(tmp_path: Path) -> None:
+    """Killed in the middle of the second training; the finished arm is left as it is."""
+    recipe = write_experiment(tmp_path)
+    code, out, errors = in_process("experiment", recipe, "--out", tmp_path / "whole")
+    assert code == 0, errors
+    assert "| fineinstructions | tiny | 1 | 640 |" in out
+    expected = table_of(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    driver = subprocess.Popen(command("experiment", recipe, "--out", killed), stderr=-3, stdout=-3)
+    while not list(killed.glob("trainings/fineinstructions.tiny.1/checkpoints/*")) and driver.poll() is None:
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    done = killed / "trainings" / "standard.tiny.1" / "pretrain.json"
+    before = done.read_bytes()
+    code, out, errors = in_process("experiment", recipe, "--out", killed, "--json")
+    assert code == 0, errors
+    assert table_of(killed) == expected
+    assert done.read_bytes() == before
+    assert (killed / "loss.svg").read_text(encoding="utf-8").startswith("<svg")
+    _check_table(killed)
+    _add_a_seed(recipe, killed, expected)
+
+
+def _check_table(out: Path) -> None:
+    plain = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    assert plain["missing"] == []
+    standard, pairs = plain["arms"]
+    assert (standard["tokens"], pairs["tokens"], standard["unique_tokens"], standard["epochs"] <= 1) == (
+        640,
+        640,
+        640,
+        True,
+    )
+    assert standard["parameters"] == pairs["parameters"] > 5000
+    assert standard["flops"] > 640 * standard["parameters"]
+    forms = {f["form"] for f in plain["figures"] if f["set_name"] == "qa" and f["measure"] == "bits_per_byte"}
+    assert forms == {*FORMS, "neutral"}
+    for figure in plain["figures"]:
+        assert figure["low"] <= figure["value"] * (1 + 1e-9)
+        assert (figure["difference"] is None) == (
+            figure["arm"] == "standard" or figure["measure"].startswith("seconds")
+        )
+
+
+def _add_a_seed(recipe: Path, out: Path, before: dict[str, Any]) -> None:
+    """Another seed goes on in the same folder; another number of tokens does not."""
+    result = experiment(recipe, out, overrides=["seeds=[1, 2]"])
+    assert result.missing == []
+    assert [row["seeds"] for row in table_of(out)["arms"]] == [[1, 2], [1, 2]]
+    assert [row["seeds"] for row in before["arms"]] == [[1], [1]]
+    with pytest.raises(ConfigError, match=r"other settings \(tokens\)"):
+        experiment(recipe, out, overrides=["tokens=320", "seeds=[1, 2]"])
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+def test_an_arm_may_have_a_run_of_its_own_and_fewer_tokens(tmp_path: Path) -> None:
+    """One template a document against six, from one recipe of a run; half of the tokens; two sizes."""
+    run = {
+        "queries": {"path": str(EXAMPLES / "queries.parquet"), "limit": 800},
+        "documents": {"path": str(EXAMPLES / "documents.parquet"), "limit": 60},
+        "engine": {"workers": 0},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+    larger = json.loads(Path(write_model(tmp_path / "larger")).read_text(encoding="utf-8")) | {"hidden_size": 32}
+    (tmp_path / "larger" / "config.json").write_text(json.dumps(larger), encoding="utf-8")
+    recipe = write_experiment(
+        tmp_path,
+        run="",
+        recipe=str(tmp_path / "run.yaml"),
+        arms={
+            "standard": {},
+            "one": {
+                "mixture": {"documents": 1},
+                "settings": {"sample": {"templates_per_document": 1}},
+                "tokens_ratio": 0.5,
+            },
+        },
+        models=[str(tmp_path / name / "config.json") for name in ("tiny", "larger")],
+        scores=write_held_out(tmp_path) | {"generate": {"items": 0}},
+    )
+    experiment(recipe, tmp_path / "out")
+    six, one = (
+        json.loads((tmp_path / "out" / "corpora" / name / "corpus.json").read_text(encoding="utf-8"))
+        for name in ("base", "one")
+    )
+    assert six["pairs"]["rows"] > one["pairs"]["rows"] > 0
+    plain = table_of(tmp_path / "out")
+    assert {(row["arm"], row["model"], row["tokens"]) for row in plain["arms"]} == {
+        *(("standard", model, 640) for model in ("tiny", "larger")),
+        *(("one", model, 320) for model in ("tiny", "larger")),
+    }
+    against = {(f["arm"], f["model"], f["against"]) for f in plain["figures"]}
+    assert ("one", "tiny", "standard larger") in against, "the baseline of the next size"
+    assert ("one", "larger", "standard larger") not in against
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"arms": ["standard", "nothing"]}, "arms.nothing.mixture"),
+        ({"arms": ["fineinstructions"]}, "baseline"),
+        ({"recipe": "x.yaml"}, "either run"),
+        ({"export": {"arms": ["ipt"]}}, r"export\.arms"),
+        ({"export": {"sift": {"min_scores": 3}}}, "min_scores"),
+        ({"pretrain": {"tokens": 5}}, r"pretrain\.tokens"),
+        ({"pretrain": {"sequence": 5}}, "sequence"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"scores": {}}, "at least one set"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    recipe = write_experiment(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=told):
+        experiment(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "corpora").exists()
+
+
+@pytest.mark.extra
+def test_tokens_that_are_not_there_are_not_asked_for(tmp_path: Path) -> None:
+    recipe = write_experiment(tmp_path, tokens=10**7, tokenizer="bytes")
+    code, _, errors = in_process("experiment", recipe, "--out", tmp_path / "out")
+    assert code == 2
+    assert "raise max_epochs (now 1)" in errors
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipes_are_valid(path: Path) -> None:
+    config = as_experiment_config(path)
+    config.check_sections()
+    assert f"experiment {path.relative_to(ROOT)}" in path.read_text(encoding="utf-8")
+    assert config.baseline in config.arms
