@@ -9,8 +9,15 @@ from typer.main import get_command
 
 from fineinstructions.cli import app, reference
 from fineinstructions.recipe import RunConfig
+from fineinstructions.training.contrastive import TrainEmbedderConfig
+from fineinstructions.training.sft import TrainGenericizerConfig, TrainInstantiatorConfig
 
 ROOT = Path(__file__).parent.parent
+STUDENTS = {
+    "genericizer": TrainGenericizerConfig,
+    "instantiator": TrainInstantiatorConfig,
+    "embedder": TrainEmbedderConfig,
+}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -33,7 +40,8 @@ def test_recipes_are_valid(recipe: Path) -> None:
     from fineinstructions.training.recipe import PretrainConfig
 
     is_experiment = "fineinstructions experiment recipes/" in recipe.read_text(encoding="utf-8")
-    load(recipe, ExperimentConfig if is_experiment else {"pretrain": PretrainConfig}.get(recipe.stem, RunConfig))
+    kinds = STUDENTS if recipe.parent.name == "students" else {"pretrain": PretrainConfig}
+    load(recipe, ExperimentConfig if is_experiment else kinds.get(recipe.stem, RunConfig))
 
 
 def typed_lines(page: Path) -> list[str]:

@@ -60,6 +60,7 @@ HALLWAYS = {
     "distill",
     "documents",
     "embedded_training",
+    "embedder_scores",
     "endpoints",
     "evaluate",
     "evaluation_recipe",
@@ -80,6 +81,9 @@ HALLWAYS = {
     "setup",
     "staleness",
     "tokenizer_training",
+    "student_card",
+    "student_scores",
+    "students",
     "trial",
     "windows",
 }

@@ -296,6 +296,7 @@ def load_causal_model(folder: ModelFolder, device: str, dtype: str) -> CausalMod
     from transformers.utils import logging
 
     where = {"trust_remote_code": False, **folder.source}
+    named = f"{folder.section}.model: {folder.name}"
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.name, use_fast=True, **where)
@@ -305,13 +306,13 @@ def load_causal_model(folder: ModelFolder, device: str, dtype: str) -> CausalMod
         model = model.to(device).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         line = " ".join(str(error).split())[:300]
-        raise ConfigError(f"llm.model: {folder.name} cannot be loaded: {line}") from None
+        raise ConfigError(f"{named} cannot be loaded: {line}") from None
     missing = sorted(loading["missing_keys"])
     if missing:
-        raise ConfigError(f"llm.model: {folder.name} has no weights for {', '.join(missing[:3])}; save it again")
+        raise ConfigError(f"{named} has no weights for {', '.join(missing[:3])}; save it again")
     ends = _ends(model, tokenizer)
     if not ends:
-        raise ConfigError(f"llm.model: {folder.name} names no token that ends a reply (eos_token_id); save it with one")
+        raise ConfigError(f"{named} names no token that ends a reply (eos_token_id); save it with one")
     config = model.config.to_dict()
     context_tokens = context_limit(config, {"model_max_length": tokenizer.model_max_length})
     model.generation_config = type(model.generation_config)()  # the recipe decides, not the model's own habits

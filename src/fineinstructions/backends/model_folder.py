@@ -24,6 +24,8 @@ CALIBRATION_FILE = "fineinstructions.json"
 """File in a model's folder with the threshold that was calibrated for it: ``{"min_cosine": 0.71}``; other keys of the
 same object say how it was found."""
 
+ABOUT_FILES = ("training.json", "evaluation.json")
+"""Files in the folder of a student that tell how it was made; they decide no reply and no vector."""
 _DIGESTED = frozenset({".json", ".txt", ".model", ".safetensors", ".bin", ".vocab", ".jinja"})
 _NO_WEIGHTS = frozenset({"Normalize", "Dropout"})
 """Modules that nothing has to be done for: vectors are scaled to unit length here anyway."""
@@ -93,7 +95,7 @@ class ModelFolder:
 
     def _digested(self) -> Iterator[Path]:
         for path in Path(self.name).rglob("*"):
-            if path.suffix in _DIGESTED and path.name != CALIBRATION_FILE and path.is_file():
+            if path.suffix in _DIGESTED and path.name not in (CALIBRATION_FILE, *ABOUT_FILES) and path.is_file():
                 yield path
 
     @cached_property
@@ -149,7 +151,7 @@ class ModelFolder:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ConfigError(f"{self.name}: modules.json lists no modules; save the model again") from None
         if _class_name(first) != "Transformer":
-            raise ConfigError(f"encoder.model: {self.name} begins with {first}, which is no transformer encoder")
+            raise ConfigError(f"{self.section}.model: {self.name} begins with {first}, which is no transformer encoder")
         after_pooling = []
         for kind, folder in rest:
             name, is_stock = _class_name(kind), kind.startswith("sentence_transformers.")
@@ -157,8 +159,8 @@ class ModelFolder:
                 continue
             if name not in _WITH_WEIGHTS or not is_stock:
                 raise ConfigError(
-                    f"encoder.model: {self.name} has a module {kind}, which cannot be applied to coverage chunks, and "
-                    "code that comes with a model is never run"
+                    f"{self.section}.model: {self.name} has a module {kind}, which cannot be applied to coverage "
+                    "chunks, and code that comes with a model is never run"
                 )
             after_pooling.append((name, folder))
         settings = self.read(f"{place}/sentence_bert_config.json" if place else "sentence_bert_config.json")

@@ -134,6 +134,7 @@ def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens
     layout, where = folder.layout, {"trust_remote_code": False, **folder.source}
     if layout.transformer:
         where["subfolder"] = layout.transformer
+    named = f"{folder.section}.model: {folder.name}"
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.name, use_fast=True, **where)
@@ -145,14 +146,14 @@ def load_transformer(folder: ModelFolder, device: str, dtype: str, window_tokens
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         line = " ".join(str(error).split())[:300]
-        raise ConfigError(f"encoder.model: {folder.name} cannot be loaded: {line}") from None
+        raise ConfigError(f"{named} cannot be loaded: {line}") from None
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith(_UNUSED))
     if missing:
-        raise ConfigError(f"encoder.model: {folder.name} has no weights for {', '.join(missing[:3])}; save it again")
+        raise ConfigError(f"{named} has no weights for {', '.join(missing[:3])}; save it again")
     if model.config.is_encoder_decoder:
-        raise ConfigError(f"encoder.model: {folder.name} is an encoder with a decoder; give an encoder alone")
+        raise ConfigError(f"{named} is an encoder with a decoder; give an encoder alone")
     if not tokenizer.is_fast:
-        raise ConfigError(f"encoder.model: the tokenizer of {folder.name} does not tell where a token stands in a text")
+        raise ConfigError(f"{named} has a tokenizer that does not tell where a token stands in a text")
     opening, closing = _special_tokens(tokenizer)
     own = _own_window(model, tokenizer, layout.max_tokens)
     return Transformer(
@@ -204,8 +205,9 @@ def _own_window(model: Any, tokenizer: Any, max_tokens: int | None) -> int:
 
 
 def _window(folder: ModelFolder, own: int, wanted: int | None, num_special: int) -> int:
+    key = f"{folder.section}.window_tokens"
     if wanted is not None and wanted > own:
-        raise ConfigError(f"encoder.window_tokens: {wanted}, but {folder.name} reads at most {own} at once")
+        raise ConfigError(f"{key}: {wanted}, but {folder.name} reads at most {own} at once")
     if wanted is not None and wanted < num_special + _MIN_WINDOW:
-        raise ConfigError(f"encoder.window_tokens: {wanted} is too few; give at least {num_special + _MIN_WINDOW}")
+        raise ConfigError(f"{key}: {wanted} is too few; give at least {num_special + _MIN_WINDOW}")
     return own if wanted is None else wanted

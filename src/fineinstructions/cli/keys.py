@@ -38,8 +38,14 @@ def _more_pages() -> Iterator[str]:
     """Keys of the other recipes."""
     from fineinstructions.evaluation_recipe import EvaluationConfig
     from fineinstructions.experiment_recipe import ExperimentConfig
+    from fineinstructions.training.contrastive import TrainEmbedderConfig
     from fineinstructions.training.recipe import PretrainConfig
+    from fineinstructions.training.sft import TrainGenericizerConfig, TrainInstantiatorConfig
 
+    for config in (TrainGenericizerConfig, TrainInstantiatorConfig, TrainEmbedderConfig):
+        student = config.__name__.removeprefix("Train").removesuffix("Config").lower()
+        called = f"For `fineinstructions train {student} RECIPE`, or `--set`. {config.__doc__}"
+        yield from _page_of(config, f"Keys of train {student}", called)
     yield from _page_of(PretrainConfig, "Keys of a pre-training", "For `fineinstructions pretrain RECIPE`, or `--set`.")
     intro = "For `fineinstructions eval --config FILE`, or `--set`; `model` and `judge` have the keys of `llm` above."
     yield from _page_of(EvaluationConfig, "Keys of an evaluation", intro, {"model", "judge"})
