@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline_inputs import in_process
 from silver_rows import PLANTS, genericizer_rows, instantiator_rows
 
 from fineinstructions.backends.llm import LlmConfig
@@ -101,6 +103,14 @@ def test_only_the_published_prompt_is_trained_on() -> None:
     spaced = (Message("user", filled.prompt[0].content.replace('", "', '","')),)
     assert instantiator_objection(Example("r", "train", spaced, filled.reply)) == "not_published_prompt"
     assert instantiator_objection(Example("r", "train", filled.prompt, "no")) == "reply_format"
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fineinstructions.students._PACKAGES", ("numpy", "no_such_package"))
+    (tmp_path / "r.yaml").write_text("{data: nowhere, model: nowhere}")
+    code, _, errors = in_process("train", "embedder", tmp_path / "r.yaml", "--out", tmp_path / "student")
+    assert code == 2
+    assert "training needs no-such-package; run pip install 'fineinstructions[train]'" in errors
 
 
 @pytest.mark.parametrize("number", [0, 1])

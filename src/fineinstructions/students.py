@@ -104,8 +104,14 @@ def train_instantiator(
     config: TrainInstantiatorConfig, out: str | Path, progress: Progress | None = None
 ) -> StudentResult:
     """Train an instantiator, in two rounds by default; as `train_genericizer`."""
+    if len(set(config.rounds)) < len(config.rounds):
+        raise ConfigError(f"rounds: {config.rounds} names a round twice; raise epochs instead")
     tables = [f"instantiator_{number}" for number in config.rounds]
-    items = _read(config, lambda: read_examples(config.data, tables, instantiator_objection))
+
+    def objection(row: Example) -> str:
+        return instantiator_objection(row) if row.round in config.rounds else "other_round"
+
+    items = _read(config, lambda: read_examples(config.data, tables, objection))
     found = [item for item in items if isinstance(item, Example)]
     rounds = {f"round_{number}": [row for row in found if row.round == number] for number in config.rounds}
     for name, rows in rounds.items():

@@ -223,7 +223,8 @@ def train_round(
     trainer = make_trainer(name, rows, held_out, model, config, work, progress)
     figures = run_trainer(trainer, name, work, bool(held_out))
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    state = None if config.lora else trainer.accelerator.get_state_dict(trainer.model)
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model) if is_sharded else None
     if is_main():
         _save(model, trained.merge_and_unload() if config.lora else trained, state, config, work / MODEL)
         plain = {slot: getattr(figures, slot) for slot in RoundFigures.__slots__}
