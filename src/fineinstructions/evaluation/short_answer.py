@@ -18,7 +18,7 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _FIRST_PART = re.compile(r"[^\n]*")
-_SENTENCE_END = re.compile(r"(?<!\d)[.!?](?=\s|\Z)|\n")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 
 
 def letters(number: int) -> str:
