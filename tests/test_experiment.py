@@ -34,7 +34,7 @@ def test_a_killed_experiment_goes_on_and_tells_the_same(tmp_path: Path) -> None:
     while not list(killed.glob("trainings/fineinstructions.tiny.1/checkpoints/*")) and driver.poll() is None:
         time.sleep(0.01)
     driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    assert driver.wait() == -signal.SIGKILL, "it must not have ended before"
     done = killed / "trainings" / "standard.tiny.1" / "pretrain.json"
     before = done.read_bytes()
     code, out, errors = in_process("experiment", recipe, "--out", killed, "--json")
@@ -130,7 +130,7 @@ def test_an_arm_may_have_a_run_of_its_own_and_fewer_tokens(tmp_path: Path) -> No
         ({"export": {"sift": {"min_scores": 3}}}, "min_scores"),
         ({"pretrain": {"tokens": 5}}, r"pretrain\.tokens"),
         ({"pretrain": {"sequence": 5}}, "sequence"),
-        ({"seeds": [1, 1]}, "twice"),
+        ({"seeds": [1, 1]}, "called the same"),
         ({"scores": {}}, "at least one set"),
     ],
 )

@@ -183,9 +183,10 @@ def test_several_epochs_only_where_they_are_asked_for(corpora: Path, tmp_path: P
 
 
 def test_only_answers_are_learned(corpora: Path, tmp_path: Path) -> None:
-    keys = {"steps": 2, "loss": "answers", "document_mask": True}
+    masked = {"steps": 2, "document_mask": True}
+    keys = {**masked, "loss": "answers"}
     found = pretrain(recipe(corpora, corpora=str(corpora / "parts"), **keys), tmp_path / "answers")
-    other = pretrain(recipe(corpora, corpora=str(corpora / "parts"), steps=2), tmp_path / "all")
+    other = pretrain(recipe(corpora, corpora=str(corpora / "parts"), **masked), tmp_path / "all")
     assert told(found.metrics)[0]["loss"] != told(other.metrics)[0]["loss"]
     with pytest.raises(ConfigError, match="export pairs with --view prompt_completion"):
         pretrain(recipe(corpora, **keys), tmp_path / "text")
@@ -207,9 +208,9 @@ def test_what_does_not_fit_is_one_line(corpora: Path, tmp_path: Path, trained: P
         ({"steps": 12, "tokens": 5}, tmp_path / "x", "not both"),
     ]
     for keys, out, line in wrong:
-        with pytest.raises(ConfigError, match=line):
+        with pytest.raises(ConfigError, match=line) as error:
             pretrain(recipe(corpora, **({"steps": 12} | keys)), out)
-        assert "\n" not in line
+        assert "\n" not in str(error.value)
     assert not (tmp_path / "x").exists()
 
 

@@ -45,9 +45,18 @@ def train_embedded(data_dir: Path, out: Path, only: Sequence[str] = (), say: Say
     out.mkdir(parents=True, exist_ok=True)
     for name, recipe in RECIPES.items():
         if not only or name in only:
-            recipe(data, out, say)
-    if not only or "genericizer" in only:
-        say(f"bank: {_make_bank(data, out):,} templates")
+            try:
+                recipe(data, out, say)
+            except (
+                KeyError,
+                ValueError,
+            ) as error:  # files of another shape, or none of a kind
+                raise ConfigError(
+                    f"{data_dir}: nothing can be learned for {name} ({error}); docs/model-card-embedded.md says which"
+                    " columns are read and what they hold"
+                ) from error
+            if name == "genericizer":  # what comes after reads the new bank
+                say(f"bank: {_make_bank(data, out):,} templates")
     files = sorted(path for path in out.iterdir() if path.suffix in (".npz", ".json", ".parquet"))
     size = sum(path.stat().st_size for path in files)
     say(f"{len(files)} files, {size / 1e6:.1f} MB of at most {MAX_BYTES / 1e6:.0f}")

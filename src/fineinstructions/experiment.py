@@ -18,8 +18,15 @@ from fineinstructions import pipeline
 from fineinstructions.config import differences, from_mapping, load, parse_yaml, to_plain, to_yaml
 from fineinstructions.corpora import export
 from fineinstructions.errors import ConfigError
-from fineinstructions.experiment_recipe import BASE, ExperimentConfig, TokenizerConfig, merged, plain_for_comparison
-from fineinstructions.pretraining import PretrainResult, pretrain
+from fineinstructions.experiment_recipe import (
+    BASE,
+    ExperimentConfig,
+    TokenizerConfig,
+    merged,
+    model_name,
+    plain_for_comparison,
+)
+from fineinstructions.pretraining import PretrainResult, as_pretrain_config, pretrain
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.readers import DocumentsConfig
 from fineinstructions.recipe import RunConfig, as_config
@@ -31,6 +38,7 @@ from fineinstructions.scores.score import read_held_out, score
 from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
 from fineinstructions.setup import open_setup
 from fineinstructions.tokenizer_training import train_tokenizer
+from fineinstructions.training.sequences import num_sequences
 
 RECIPE_FILE = "experiment.yaml"
 TABLE_FILES = ("table.md", "table.csv", "table.json", "loss.svg")
@@ -122,7 +130,7 @@ class Experiment:
 
     def _trainings(self) -> Iterator[Trained]:
         config = self._config
-        return (Trained(a, _named(m), s) for s in config.seeds for m in config.models for a in config.arms)
+        return (Trained(a, model_name(m), s) for s in config.seeds for m in config.models for a in config.arms)
 
     def _say(self, what: str) -> None:
         self._step += 1
@@ -205,7 +213,7 @@ class Experiment:
             ConfigError: If an arm has too few.
         """
         config = self._config
-        there = {arm: _corpus_facts(folder)["arms"][arm]["tokens"] for arm, folder in corpus_of.items()}
+        there = {arm: self._usable(folder, arm) for arm, folder in corpus_of.items()}
         wanted = config.tokens or min(int(there[arm] / config.arms[arm].tokens_ratio) for arm in there)
         tokens = {arm: int(wanted * config.arms[arm].tokens_ratio) for arm in there}
         for arm, number in tokens.items():
@@ -216,6 +224,11 @@ class Experiment:
                 )
         return tokens
 
+    def _usable(self, corpus: Path, arm: str) -> int:
+        """Tokens of an arm that fill whole sequences, which is what one epoch reads."""
+        seq_len = as_pretrain_config({**self._config.pretrain, "corpora": "-"}).seq_len
+        return num_sequences(int(_corpus_facts(corpus)["arms"][arm]["tokens"]), seq_len) * seq_len
+
     # Models and scores
 
     def _name(self, trained: Trained) -> str:
@@ -225,8 +238,8 @@ class Experiment:
         return self._root / "scores" / f"{self._name(trained)}.jsonl"
 
     def _train(self, trained: Trained, corpus: Path, tokens: int) -> None:
-        there = _corpus_facts(corpus)["arms"][trained.arm]["tokens"]
-        model = next(model for model in self._config.models if _named(model) == trained.model)
+        there = self._usable(corpus, trained.arm)
+        model = next(model for model in self._config.models if model_name(model) == trained.model)
         plain = self._config.pretrain | {
             "corpora": str(corpus),
             "arm": trained.arm,
@@ -305,11 +318,6 @@ class Experiment:
             name: [(tokens, sum(losses) / len(losses)) for tokens, losses in sorted(curve.items())]
             for name, curve in points.items()
         }
-
-
-def _named(model: str) -> str:
-    """A model as files and tables call it: a size, or the folder of its config.json."""
-    return Path(model).absolute().parent.name if Path(model).name == "config.json" else Path(model).stem
 
 
 def _corpus_facts(folder: Path) -> dict[str, Any]:

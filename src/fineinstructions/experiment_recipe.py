@@ -1,5 +1,6 @@
 """The recipe of an experiment: a run, arms, trainings with several seeds, and what they are scored on."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -7,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from fineinstructions.config import Config, from_mapping, to_plain
 from fineinstructions.corpus.export import PRESETS, ExportConfig
 from fineinstructions.errors import ConfigError
+from fineinstructions.llama_shapes import SHAPES
 from fineinstructions.scores.config import ScoresConfig
 from fineinstructions.training.recipe import PretrainConfig
 
@@ -87,9 +89,9 @@ class ExperimentConfig(Config):
             raise ValueError(f"baseline: {self.baseline!r} is no arm; there are {', '.join(self.arms)}")
         if BASE in self.arms:
             raise ValueError(f"arms: {BASE!r} is taken; use another name")
-        for name, values in (("seeds", self.seeds), ("models", self.models)):
+        for name, values in (("seeds", self.seeds), ("models", [model_name(model) for model in self.models])):
             if len(set(values)) < len(values):
-                raise ValueError(f"{name}: one stands there twice")
+                raise ValueError(f"{name}: two of them are called the same")
         for section, keys in DECIDED.items():
             wrong = [key for key in getattr(self, section) if key in keys]
             wrong += [key for arm in self.arms.values() for key in arm.export if section == "export" and key in keys]
@@ -165,3 +167,16 @@ def plain_for_comparison(config: ExperimentConfig) -> dict[str, Any]:
     """What must not change in an experiment that is under way. Seeds may be added."""
     plain = to_plain(config)
     return {key: value for key, value in plain.items() if key not in ("seeds", "resamples")}
+
+
+def model_name(model: str) -> str:
+    """A model as files and tables call it: a size, or the folder of its config.json.
+
+    Example:
+        >>> model_name("1.8b"), model_name("models/llama-1.8b/config.json"), model_name("models/llama-1.8b")
+        ('1.8b', 'llama-1.8b', 'llama-1.8b')
+    """
+    if model in SHAPES:
+        return model
+    path = Path(model).absolute()
+    return path.parent.name if path.name == "config.json" else path.name.removesuffix(".json")

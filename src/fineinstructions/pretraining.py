@@ -20,6 +20,7 @@ from fineinstructions.backends.tokenizer import BYTES, Tokenizer, open_tokenizer
 from fineinstructions.config import differences, digest, from_mapping, load, to_plain, to_yaml
 from fineinstructions.corpus.layout import CORPUS_FILE
 from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.llama_shapes import SHAPES
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
 from fineinstructions.runs.files import FolderFiles, file_problems, read_manifest
@@ -119,7 +120,7 @@ def pretrain(
     from fineinstructions.training.trainer import check_device
 
     check_device(settings)
-    _check_disk(target, planned)
+    _check_disk(target, arm.packed_dir(target), planned)
     _begin(target, settings)
     with hold_lease(target / LEASE_FILE), watch_disk(target):
         remove_temporary(target)
@@ -214,7 +215,8 @@ class _Arm:
     def digest(self) -> str:
         """Of what decides a training."""
         plain = {name: value for name, value in to_plain(self.config).items() if name not in (*CHANGE_NOTHING, *PATHS)}
-        return digest(plain, [source.sha256 for source in self.sources], asdict(self.tokenizer.facts))
+        files = [] if self.config.model in SHAPES else [self.model_config().to_dict()]
+        return digest(plain, [source.sha256 for source in self.sources], asdict(self.tokenizer.facts), *files)
 
 
 def _read_corpora(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -265,7 +267,7 @@ def _found(out: Path, config: PretrainConfig, made_of: str) -> PretrainResult | 
         raise ConfigError(f"{out}: a training with another recipe ({'; '.join(changed)}); choose another --out")
     found = _complete(out)
     if found is not None and found.facts["made_of"] != made_of:
-        raise ConfigError(f"{out}: a training on another corpus; choose another --out")
+        raise ConfigError(f"{out}: a training on another corpus or of another config.json; choose another --out")
     return found
 
 
@@ -276,10 +278,12 @@ def _complete(out: Path) -> PretrainResult | None:
     return PretrainResult(out, out / MODEL, out / METRICS_FILE, facts, was_there=True)
 
 
-def _check_disk(out: Path, planned: Plan) -> None:
+def _check_disk(out: Path, packed: Path, planned: Plan) -> None:
+    """Refuse where what is still to be written does not fit; what an earlier call wrote lies there already."""
     place = out if out.is_dir() else out.absolute().parent
+    there = sum(path.stat().st_size for folder in (out, packed) for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(place).free
-    if free < planned.disk_bytes:
+    if free < planned.disk_bytes - there:
         raise ConfigError(
             f"{place}: {free / 1e9:,.1f} GB free, but checkpoints, model and packed tokens take about"
             f" {planned.disk_bytes / 1e9:,.1f} GB; make room, or lower keep_checkpoints"
@@ -295,7 +299,15 @@ def _begin(out: Path, config: PretrainConfig) -> None:
 def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> PretrainResult:
     """Train on packed tokens; called by all processes of a training."""
     from fineinstructions.training.saved_tokenizer import as_transformers
-    from fineinstructions.training.trainer import Told, all_peak_flops, arguments, save_model, train, trainer_of
+    from fineinstructions.training.trainer import (
+        CHECKPOINTS,
+        Told,
+        all_peak_flops,
+        arguments,
+        save_model,
+        train,
+        trainer_of,
+    )
 
     began, planned = time.perf_counter(), arm.plan()
     packed = _wait_for_packed(arm.packed_dir(out), len(arm.sources))
@@ -307,7 +319,7 @@ def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> 
         restart_positions=config.document_mask,
     )
     told = Told(out / METRICS_FILE, planned, arm.digest(), config.keep_checkpoints, all_peak_flops(config), progress)
-    model = build_model(arm.model_config(), config.seed, like_lingua=not Path(config.model).exists())
+    model = build_model(arm.model_config(), config.seed, like_lingua=config.model in SHAPES)
     tokenizer = as_transformers(arm.tokenizer_name, arm.tokenizer.facts)
     trainer = trainer_of(model, arguments(config, planned, out), sequences, tokenizer, told)
     train(trainer, out, told)
@@ -326,6 +338,7 @@ def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> 
     if is_first_process():
         replace_folder(temporary, out / MODEL)
         write_text(out / FACTS_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return PretrainResult(out, out / MODEL, out / METRICS_FILE, facts)
 
 

@@ -33,7 +33,7 @@ def pretrain(
     from fineinstructions.training.plan import forecast_lines
 
     overrides = list(set_ or ())
-    if pack_only:
+    if pack_only and not dry_run:
         with reporter(as_json) as progress:
             packed = pretraining.pack_arm(recipe, out, overrides=overrides, progress=progress)
         print(printable(f"{packed.num_rows:,} rows, {packed.num_tokens:,} tokens in {packed.folder}"))

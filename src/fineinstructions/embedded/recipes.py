@@ -170,16 +170,17 @@ def make_answers(data: TrainingData, out: Path, say: Say) -> None:
     rarity = counted(_passages([text for _, text in texts.values()]), MIN_RARITY_PASSAGES)
     stories = story_examples(data.supervised / "fairytaleqa.parquet", "train", held_out)
     health = health_examples(data.supervised / "medquad.parquet", texts)
-    pages = _page_examples(data, out)
+    bank = out / "bank.parquet" if (out / "bank.parquet").is_file() else DATA_DIR / "bank.parquet"
+    say(f"answers: templates of {bank if bank.parent == out else 'the bank that ships with the package'}")
+    pages = _page_examples(data, bank)
     counts = f"{len(stories):,} questions on stories, {len(health):,} on health pages, {len(pages):,} on other pages"
     say(f"answers: {counts}")
     learn_answers([*stories, *health, *pages], rarity, say).save(out)
 
 
-def _page_examples(data: TrainingData, out: Path) -> list[Example]:
-    """Templates of the new bank, or of the shipped one, filled from pages of all sorts but those on health."""
-    bank = out / "bank.parquet"
-    table = pq.read_table(bank if bank.is_file() else DATA_DIR / "bank.parquet")
+def _page_examples(data: TrainingData, bank: Path) -> list[Example]:
+    """Templates of a bank, filled from pages of all sorts but those on health."""
+    table = pq.read_table(bank)
     by_domain: defaultdict[str, list[Document]] = defaultdict(list)
     for name, domain, title, text in data.documents():
         if domain != "medicine" and len(by_domain[domain]) < MAX_PAGES:

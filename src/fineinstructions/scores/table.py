@@ -141,7 +141,8 @@ def per_size(arms: Sequence[ArmRow], found: Sequence[Figure]) -> list[dict[str, 
     """
     costs = {(row.arm, row.model): row for row in arms}
     told = []
-    for figure in found:
+    once = {(f.arm, f.model, f.set_name, f.form, f.measure): f for f in reversed(found)}
+    for figure in reversed(once.values()):
         row = costs.get((figure.arm, figure.model))
         if row is None or figure.measure == SECONDS:
             continue

@@ -26,7 +26,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.pooling import Pooling
 from fineinstructions.progress import Progress
 from fineinstructions.records import Rejection, rejection
-from fineinstructions.runs.durable import beside
+from fineinstructions.runs.durable import beside, write_text
 from fineinstructions.training.student import (
     FIGURES,
     MODEL,
@@ -39,6 +39,7 @@ from fineinstructions.training.student import (
     teller,
     trainer_arguments,
     wait_for_all,
+    world_size,
 )
 
 STAGE = "contrastive"
@@ -197,7 +198,7 @@ def train_embedder_round(
     rows, held_rows = (_data_set(found, kind, ranking) for found in (pairs, held_out))
     if rows is None:
         raise ConfigError("data: no document has both a compatible description and a negative one; set loss: cosine")
-    micro = config.pairs_per_step if ranking else config.micro_batch
+    micro = max(1, config.pairs_per_step // world_size()) if ranking else config.micro_batch
     arguments = SentenceTransformerTrainingArguments(
         **trainer_arguments(config, work, Batch(config.pairs_per_step, micro), len(rows)),
         batch_sampler="no_duplicates" if ranking else "batch_sampler",
@@ -214,7 +215,7 @@ def train_embedder_round(
     if is_main():
         _save(trainer.accelerator.unwrap_model(trainer.model), config, work / MODEL)
         plain = {slot: getattr(figures, slot) for slot in RoundFigures.__slots__}
-        (work / FIGURES).write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        write_text(work / FIGURES, json.dumps(plain) + "\n")
     wait_for_all()
     return figures
 

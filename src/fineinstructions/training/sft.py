@@ -25,7 +25,7 @@ from fineinstructions.config import Config
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.progress import Progress
 from fineinstructions.records import Rejection, rejection
-from fineinstructions.runs.durable import beside
+from fineinstructions.runs.durable import beside, write_text
 from fineinstructions.training.student import (
     FIGURES,
     MODEL,
@@ -228,7 +228,7 @@ def train_round(
     if is_main():
         _save(model, trained.merge_and_unload() if config.lora else trained, state, config, work / MODEL)
         plain = {slot: getattr(figures, slot) for slot in RoundFigures.__slots__}
-        (work / FIGURES).write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        write_text(work / FIGURES, json.dumps(plain) + "\n")
     wait_for_all()
     return figures
 
