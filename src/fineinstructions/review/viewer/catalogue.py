@@ -65,8 +65,15 @@ class _List:
             rows = listed[begin : begin + count].tolist()
             return Page(list(range(begin, begin + len(rows))), rows, len(listed), begin + len(rows))
         hits, looked = self.rows.search(listed[begin:], self.texts, wanted.q, count, MAX_SEARCHED_GROUPS)
-        places = np.searchsorted(listed, hits).tolist() if hits else []
-        return Page(places, hits, len(listed), begin + looked)
+        return Page(_places_of(listed, hits, is_sorted=not wanted.sample), hits, len(listed), begin + looked)
+
+
+def _places_of(listed: Positions, rows: list[int], *, is_sorted: bool) -> list[int]:
+    """Places of rows in a list; a drawn sample stands in the order of the draw."""
+    if is_sorted:
+        return list(np.searchsorted(listed, rows).tolist()) if rows else []
+    place_of = {row: place for place, row in enumerate(listed.tolist())}
+    return [place_of[row] for row in rows]
 
 
 def _plain(wanted: Wanted, order: str) -> Wanted:
