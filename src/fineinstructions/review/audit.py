@@ -107,6 +107,11 @@ def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[s
         sample.append(of_run(pair, lookup.document(pair.document_id, (place + 0.5) / len(rows))))
     direct = drawn(direct_rows(asked.direct), asked.count, asked.seed)
     known = {row.pair_id for row in (*sample, *direct)}
+    own = run.root / AUDIT_DIR / SHEET_FILE
+    if own.exists():  # marks made in place come first: the sheet is written anew below
+        in_place = read_sheet(own, lambda _: True)
+        before = read_labels(run.root)
+        add_labels(run.root, [label for label in in_place if label.pair_id not in before])
     for path in asked.sheets:
         add_labels(run.root, read_sheet(path, known.__contains__))
     labels = read_labels(run.root)
