@@ -80,12 +80,14 @@ def read_labels(run_dir: Path) -> dict[str, Label]:
     found: dict[str, Label] = {}
     if not path.exists():
         return found
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
         try:
             row = json.loads(line)
         except ValueError:
             continue
         try:
+            if not isinstance(row["pair_id"], str):
+                raise TypeError
             label = checked(row["pair_id"], row["faults"], row.get("note", ""))
         except (ConfigError, KeyError, TypeError, AttributeError):
             raise DataError(f"{path}, line {number}: no label; take the line out") from None

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, FineInstructionsError
 from fineinstructions.plots import Mark, histogram
 from fineinstructions.records import GLOBAL_CHUNK, Pair, from_table, schema_of
 from fineinstructions.review.labels import FAULTS, add_labels, checked, read_labels
@@ -126,6 +126,8 @@ def make_app(shop: Shop, access: Access) -> Any:
                 return HTMLResponse(shop.draw("trouble.html", {"line": str(error)}), 400)
             except _NothingThereError as error:
                 return HTMLResponse(shop.draw("trouble.html", {"line": str(error)}), 404)
+            except FineInstructionsError as error:
+                return HTMLResponse(shop.draw("trouble.html", {"line": shown(str(error))}), 500)
 
         return answer
 
