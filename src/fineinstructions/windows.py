@@ -14,7 +14,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.parquet import open_parquet
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Rejection
-from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, audit
+from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, audit, read_audit
 from fineinstructions.review.report import write_report
 from fineinstructions.review.samples import draw_pairs
 from fineinstructions.review.viewer.guard import Access
@@ -52,7 +52,9 @@ def open_viewer(place: str | Path, access: Access, work: str | Path | None = Non
     from fineinstructions.review.viewer.app import make_app, open_shop
 
     run = open_run(place, work)
-    drawn = [pair.pair_id for pair in draw_pairs(run.root, AUDIT_PAIRS, AUDIT_SEED)]
+    made = read_audit(run.root).get("quality", {})
+    count, seed = made.get("num_pairs", AUDIT_PAIRS), made.get("seed", AUDIT_SEED)
+    drawn = [pair.pair_id for pair in draw_pairs(run.root, count, seed)]
     shop = open_shop(run, reader_of(run.root), drawn)
     shop.pairs.warm()
     shop.rejections.warm()
