@@ -71,7 +71,8 @@ def read_wanted(parameters: Mapping[str, str]) -> Wanted:
         if not text.strip():
             continue
         kind = str(field.type)
-        found[field.name] = text[:MAX_TEXT_CHARS] if kind == "str" or "str" in kind else _number(field.name, text, kind)
+        cut = text[:MAX_TEXT_CHARS] if field.name == "q" else text
+        found[field.name] = cut if "str" in kind else _number(field.name, text, kind)
     wanted = Wanted(**found)  # type: ignore[arg-type]
     if wanted.sort not in ORDERS:
         raise BadAddressError(f"sort={wanted.sort}: no such order; known are {', '.join(ORDERS)}")
