@@ -14,7 +14,7 @@ FREE_FORM = {
           "target": ["7"], "benchmark_name": "GSM8k"},
 }  # fmt: skip
 MULTIPLE_CHOICE = {
-    "0": {"problem_type": "multiple-choice", "context": None, "prompt": "Which is a bird?",
+    "0": {"problem_type": "multiple-choice", "context": "none", "prompt": "Which is a bird?",
           "options": ["trout", "heron", "otter", "newt"], "target": [1], "benchmark_name": "MMLU"},
     "1": {"problem_type": "multiple-choice", "context": "The bridge was built of stone.",
           "prompt": "is the bridge made of wood", "options": ["Yes", "No"], "target": [1], "benchmark_name": "BoolQ"},

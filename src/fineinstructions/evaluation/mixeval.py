@@ -43,6 +43,7 @@ from fineinstructions.evaluation.items import (
     text_of,
 )
 from fineinstructions.evaluation.short_answer import (
+    context_of,
     chosen_letter,
     exact_match,
     holds_target,
@@ -173,7 +174,7 @@ class MixEval:
             raise ConfigError(f"{where}: 'target' is no list of texts; is it MixEval's free-form.json?")
         if kind == MULTIPLE_CHOICE and not _is_choice(target, options):
             raise ConfigError(f"{where}: 'target' is not the number of one of 2 to {MAX_OPTIONS} 'options'")
-        context = _context(row)
+        context = context_of(row)
         if options:
             lines = [f"{question}\n{_listed(options)}\n{self._config.choice_line}"]
             asked = "\n".join([context, *lines] if context else lines)
@@ -186,7 +187,7 @@ class MixEval:
     def questions(self, item: EvalItem, answer: Answer) -> Iterator[Question]:
         """The one question about an answer."""
         row = item.record
-        context = _context(row) if self._config.judge_sees_context else ""
+        context = context_of(row) if self._config.judge_sees_context else ""
         if self._protocol != "marks":
             yield self._grade(item, answer, context)
         elif item.part == FREE_FORM:
@@ -268,12 +269,6 @@ def _is_choice(target: Any, options: Any) -> bool:
     ):
         return False
     return isinstance(target, list) and len(target) == 1 and target[0] in range(len(options))
-
-
-def _context(row: Mapping[str, Any]) -> str:
-    """The text that a question is about; what the files write for none counts as none."""
-    context = row.get("context")
-    return context if isinstance(context, str) and context.strip().lower() not in ("", "none", "null") else ""
 
 
 def _listed(options: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fineinstructions.backends.prompt import Message
 from fineinstructions.evaluation.items import EvalItem
-from fineinstructions.evaluation.short_answer import letters
+from fineinstructions.evaluation.short_answer import context_of, letters
 
 Continue = Callable[[Sequence[Message], Sequence[str]], Sequence[float]]
 """From messages and the beginnings of replies to the natural logarithm of each one's probability."""
@@ -35,7 +35,7 @@ def option_facts(item: EvalItem, probability_of: Continue) -> dict[str, Any]:
     row: Mapping[str, Any] = item.record
     options, right = row["options"], row["target"][0]
     by_letter = list(probability_of(item.messages, list(letters(len(options)))))
-    bare = "\n".join(text for text in (row.get("context"), row["prompt"]) if text)
+    bare = "\n".join(text for text in (context_of(row), row["prompt"]) if text)
     by_text = list(probability_of((("user", bare),), [option or " " for option in options]))
     per_char = [value / max(1, len(option)) for value, option in zip(by_text, options, strict=True)]
     return {

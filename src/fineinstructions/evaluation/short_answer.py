@@ -8,7 +8,8 @@ a bare answer and a judge that reads the sentence give different scores for the 
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _SAID = re.compile(
     r"(?:answer|option|choice|solution)s?\s*(?:is|are|would be|was)?\s*[:=]?\s*(?:option\s*)?[\"'*(\[]*\s*",
@@ -128,3 +129,9 @@ def word_overlap(answer: str, targets: Sequence[str]) -> float:
         if shared:
             best = max(best, 2 * shared / (said.total() + wanted.total()))
     return best
+
+
+def context_of(row: Mapping[str, Any]) -> str:
+    """The text that a question is about; what the files write for none counts as none."""
+    context = row.get("context")
+    return context if isinstance(context, str) and context.strip().lower() not in ("", "none", "null") else ""
