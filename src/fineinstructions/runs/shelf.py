@@ -167,9 +167,9 @@ class Shelf:
 
     def _has_changed(self) -> bool:
         """Look again whether somebody has packed units since; every pack is written once, so this ends."""
-        before = self.packs, self.loose
+        before = self.packs
         self._list()
-        return before != (self.packs, self.loose)
+        return before != self.packs
 
     def _fill(self, found: Stretch) -> bool:
         """False if a unit has gone from its folder and is in no pack, or a pack has gone."""
