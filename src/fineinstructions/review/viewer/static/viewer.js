@@ -55,7 +55,8 @@ function nextQuotation() {
   light(mark.dataset.q.split(" "), true);
 }
 
-async function label(name) {
+let pending = Promise.resolve();
+function label(name) {
   const form = one("#labels");
   if (!form) return;
   const buttons = [...form.querySelectorAll("[data-label]")];
@@ -70,11 +71,18 @@ async function label(name) {
   if (!faults.length) buttons[0].setAttribute("aria-pressed", "true");
   const state = one("#label-state");
   state.textContent = "saving";
+  const body = JSON.stringify({ pair_id: form.dataset.pair, row: Number(form.dataset.row), faults });
+  pending = pending.then(() => send(body, state));
+}
+
+// One after the other, so that the last label that was given is the last one kept.
+async function send(body, state) {
   try {
     const answer = await fetch("/labels", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ pair_id: form.dataset.pair, row: Number(form.dataset.row), faults }),
+      body,
+      keepalive: true,
     });
     const told = await answer.json();
     state.textContent = answer.ok ? "saved" : `not saved: ${told.trouble}`;
