@@ -165,12 +165,16 @@ def _efficiency(found: dict[str, Any]) -> Iterator[Any]:
         ("records asked of a language model per kept pair", _number(found["asked_per_pair"])),
     ]
     if found["money"] is not None:
-        facts += [("money for workers", f"{found['money']:,.4f}"), ("per kept pair", f"{found['money_per_pair']:.6f}")]
+        facts += [("money for workers", f"{found['money']:,.4f}"), ("per kept pair", _money(found["money_per_pair"]))]
     yield Grid(("figure", "value"), facts)
     timed = [(s["phase"], s["seconds"]) for s in found["stages"] if s["seconds"]]
     if timed:
         plot = bars([name for name, _ in timed], {"seconds": [s for _, s in timed]}, title="Worker seconds by phase")
         yield Plots([("Worker seconds by phase", plot)])
+
+
+def _money(amount: float | None) -> str:
+    return "-" if amount is None else f"{amount:.6f}"
 
 
 def _per(seconds: float | None, found: dict[str, Any]) -> str:

@@ -43,6 +43,8 @@ def bound(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(64)
+    except (socket.gaierror, UnicodeError):
+        raise ConfigError(f"--host {host}: no such name; choose another") from None
     except OSError as error:
         raise ConfigError(f"--port {port}: cannot listen on {host} ({error.strerror}); choose another") from None
     return listening
