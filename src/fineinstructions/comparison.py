@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fineinstructions.errors import ConfigError
-from fineinstructions.evaluate import ITEMS_FILE, NAMES, SCORES_FILE
+from fineinstructions.evaluate import ITEMS_FILE, NAMES, SCORES_FILE, SETTINGS_FILE
 from fineinstructions.evaluation.compare import Comparison, compare
 from fineinstructions.evaluation.comparison_page import page, plot
 from fineinstructions.evaluation.scoring import read_scores
@@ -85,11 +85,23 @@ def _compare(name: str, a: _Evaluation, b: _Evaluation, names: tuple[str, str], 
             raise ConfigError(
                 f"compare: {a.folder} and {b.folder} were measured differently ({mine} and {other}); evaluate one again"
             )
+    mine, other = _judged_by(a.folder), _judged_by(b.folder)
+    if mine != other:
+        raise ConfigError(f"compare: {a.folder} and {b.folder} were judged with other settings; evaluate one again")
     try:
         found = compare(name, read_scores(a.folder / ITEMS_FILE), read_scores(b.folder / ITEMS_FILE), names, seed)
     except ValueError:
         raise ConfigError(f"compare: {a.folder} and {b.folder} have no item in common; score the same ones") from None
     return replace(found, is_plumbing=bool(a.facts["is_plumbing"] or b.facts["is_plumbing"]))
+
+
+def _judged_by(folder: Path) -> dict[str, Any]:
+    """What decided the judgements; which items there were may differ."""
+    try:
+        found = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["judgements"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / SETTINGS_FILE}: cannot be read ({error}); evaluate again") from None
+    return {name: value for name, value in found.items() if name != "records"}
 
 
 def _of_the_measure(facts: Any) -> Any:

@@ -185,7 +185,7 @@ def _stale(folder: Path, mark: Mapping[str, Any], redo: bool) -> str:
     """
     path = folder / SETTINGS_FILE
     if not path.exists():
-        return ""
+        return _without_settings(folder, redo)
     changed = differences(_plain(path), json.loads(json.dumps(mark)))
     if not changed:
         return ""
@@ -196,6 +196,14 @@ def _stale(folder: Path, mark: Mapping[str, Any], redo: bool) -> str:
             f"{folder}: was made with {name} = {before!r}, not {now!r}{more}; choose another --out, or say --redo"
         )
     return "answers" if any(name.startswith("answers") for name, _, _ in changed) else "judgements"
+
+
+def _without_settings(folder: Path, redo: bool) -> str:
+    if not (folder / LEDGER_FILE).exists():
+        return ""
+    if not redo:
+        raise ConfigError(f"{folder}: nobody knows how it was made; choose another --out, or say --redo")
+    return "answers"
 
 
 @contextmanager
