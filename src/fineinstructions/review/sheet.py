@@ -22,6 +22,7 @@ COLUMNS = ("pair_id", "instruction", "answer", "document", "judged", *FAULTS, "n
 MAX_DOCUMENT_CHARS = 4000
 CONTEXT_CHARS = 1500
 _TRUE = {"1", "x", "yes", "y", "true"}
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 _FALSE = {"", "0", "no", "n", "false"}
 _MAX_FIELD_CHARS = 1 << 24
 
@@ -99,7 +100,12 @@ def sheet_text(rows: Sequence[Audited], labels: dict[str, Label], seed: int) -> 
 def _cell(text: str) -> str:
     """A cell that a spreadsheet does not take for a formula."""
     clean = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{clean}" if clean[:1] in ("=", "+", "-", "@", "\t") else clean
+    return f"'{clean}" if clean[:1] in _FORMULA_STARTS else clean
+
+
+def _bare(cell: str) -> str:
+    """The text of a cell, without what `_cell` puts before it."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA_STARTS and cell[1:] else cell
 
 
 def read_sheet(path: Path, knows: Callable[[str], bool]) -> list[Label]:
@@ -124,10 +130,13 @@ def read_sheet(path: Path, knows: Callable[[str], bool]) -> list[Label]:
     labels = []
     for number, row in enumerate(rows, start=2):
         if not knows(row["pair_id"] or ""):
-            raise ConfigError(f"{path}, row {number}: pair {row['pair_id']!r} is not in this audit; take the row out")
+            raise ConfigError(
+                f"{path}, row {number}: pair {row['pair_id']!r} is not in this audit; "
+                "hand a sheet back with the --against, --seed and --pairs it was made with"
+            )
         faults = [fault for fault in FAULTS if _is_marked(row[fault], path, number, fault)]
         if faults or _is_marked(row.get("judged", ""), path, number, "judged"):
-            labels.append(checked(row["pair_id"], faults, row.get("note") or ""))
+            labels.append(checked(row["pair_id"], faults, _bare(row.get("note") or "")))
     return labels
 
 
