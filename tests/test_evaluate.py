@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ def test_killed_again_and_again_it_ends_with_the_same_files_and_no_item_twice(da
                 command(*arguments(server, data, broken, "all")), stderr=subprocess.DEVNULL
             ) as process:
                 while process.poll() is None and _size(broken / ledger) == before:
-                    pass
+                    time.sleep(0.005)
                 process.send_signal(signal.SIGKILL)
         code, _, errors = in_process(*arguments(server, data, broken, "all"))
         assert code == 0, errors

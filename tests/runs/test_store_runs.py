@@ -216,8 +216,11 @@ def test_files_that_grow_while_they_are_sent_are_sent_as_they_were(toy: Toy, url
 
     def grow() -> None:
         with (cache / "replies.jsonl").open("ab", buffering=0) as file:
-            while not over.is_set():
+            for _ in range(100_000):
+                if over.is_set():
+                    return
                 file.write(b"y" * 100)
+                time.sleep(0.001)
 
     thread = threading.Thread(target=grow)
     thread.start()
