@@ -43,8 +43,8 @@ from fineinstructions.evaluation.items import (
     text_of,
 )
 from fineinstructions.evaluation.short_answer import (
-    context_of,
     chosen_letter,
+    context_of,
     exact_match,
     holds_target,
     letters,
