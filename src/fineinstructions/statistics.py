@@ -113,6 +113,17 @@ def auc(scores: Sequence[float] | NDArray[np.float64], is_positive: Sequence[boo
     return above / (num_positive * num_negative)
 
 
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean; NaN where there is none.
+
+    Example:
+        >>> mean([1, 2, 6]), math.isnan(mean([]))
+        (3.0, True)
+    """
+    found = list(values)
+    return sum(found) / len(found) if found else math.nan
+
+
 def numbered(groups: Iterable[str]) -> NDArray[np.int64]:
     """Number of every row's group, from 0 in the order of the groups' names.
 

@@ -12,7 +12,7 @@ Source: https://github.com/tatsu-lab/alpaca_eval (commit cd543a1, arXiv:2404.044
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from fineinstructions.evaluation.grading import ROOM, Protocol, grade_messages, 
 from fineinstructions.evaluation.items import Answer, EvalItem, ItemScore, Judgement, Question, Reading, take
 from fineinstructions.evaluation.length_control import style_win_rate
 from fineinstructions.evaluation.pair_files import read_difficulty, read_pairs
+from fineinstructions.statistics import mean
 
 PLACES = ("instruction", "first", "second")
 FIRST, SECOND = "m", "M"
@@ -176,16 +177,16 @@ class AlpacaEval:
         preferences = [s.score for s in scores]
         first = [float(s.facts["first_preferred"]) for s in scores if "first_preferred" in s.facts]
         return {
-            "win_rate": _mean(preferences),
+            "win_rate": mean(preferences),
             "discrete_win_rate": discrete_win_rate(preferences),
             "length_controlled_style": style_win_rate(
                 preferences, lengths[0], lengths[1], known if known and len(known) == len(scores) else None
             ),
-            "parsed_only": _mean(s.score for s in scores if s.is_parsed),
-            "first_preferred": _mean(first),
-            "position_bias": _mean(first) - 0.5,
-            "model_chars": _mean(lengths[0]),
-            "baseline_chars": _mean(lengths[1]),
+            "parsed_only": mean(s.score for s in scores if s.is_parsed),
+            "first_preferred": mean(first),
+            "position_bias": mean(first) - 0.5,
+            "model_chars": mean(lengths[0]),
+            "baseline_chars": mean(lengths[1]),
         }
 
 
@@ -270,8 +271,3 @@ def _read_second(reply: ChatReply) -> Reading:
 def _read_first(reply: ChatReply) -> Reading:
     """The model's answer stands first."""
     return {"value": 1 - second_preferred(reply.text, reply.logprobs)}
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else math.nan

@@ -9,9 +9,8 @@ Source: https://github.com/Psycoy/MixEval (commit 7c52b41), whose prompts are no
 prompt files to the original's to compare with its published figures.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +50,7 @@ from fineinstructions.evaluation.short_answer import (
     short_answer,
     word_overlap,
 )
+from fineinstructions.statistics import mean
 
 FREE_FORM, MULTIPLE_CHOICE = "free-form", "multiple-choice"
 FREE_FORM_PLACES = ("question", "targets", "answer", "context")
@@ -242,11 +242,11 @@ class MixEval:
     def figures(scores: Sequence[ItemScore]) -> dict[str, float]:
         """Means over items, which weighs both kinds by their number as the original does."""
         return {
-            "score": _mean(s.score for s in scores),
-            "score_at_chance": _mean(s.chance for s in scores),
-            "free_form": _mean(s.score for s in scores if s.part == FREE_FORM),
-            "multiple_choice": _mean(s.score for s in scores if s.part == MULTIPLE_CHOICE),
-            "multiple_choice_at_chance": _mean(s.chance for s in scores if s.part == MULTIPLE_CHOICE),
+            "score": mean(s.score for s in scores),
+            "score_at_chance": mean(s.chance for s in scores),
+            "free_form": mean(s.score for s in scores if s.part == FREE_FORM),
+            "multiple_choice": mean(s.score for s in scores if s.part == MULTIPLE_CHOICE),
+            "multiple_choice_at_chance": mean(s.chance for s in scores if s.part == MULTIPLE_CHOICE),
             **dict(_fact_means(scores)),
         }
 
@@ -256,7 +256,7 @@ def by_source(scores: Sequence[ItemScore]) -> dict[str, tuple[float, int]]:
     found: dict[str, list[float]] = {}
     for score in scores:
         found.setdefault(str(score.facts["source"]), []).append(score.score)
-    return {name: (_mean(values), len(values)) for name, values in sorted(found.items())}
+    return {name: (mean(values), len(values)) for name, values in sorted(found.items())}
 
 
 def _prompt(chosen: str | None, shipped: Path, places: Sequence[str]) -> Prompt:
@@ -317,9 +317,4 @@ def _fact_means(scores: Sequence[ItemScore]) -> Iterator[tuple[str, float]]:
     for name in _FACTS:
         values = [float(s.facts[name]) for s in scores if s.facts.get(name) is not None]
         if values:
-            yield name, _mean(values)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else math.nan
+            yield name, mean(values)

@@ -9,7 +9,6 @@ Source: https://github.com/mtbench101/mt-bench-101 (commit bc18b3e, arXiv:2402.1
 rubrics are in our own words; ``prompt`` and ``rubrics`` name other files.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -34,6 +33,7 @@ from fineinstructions.evaluation.items import (
     take,
     text_of,
 )
+from fineinstructions.statistics import mean
 
 TASKS = ("CM", "AR", "SI", "TS", "CC", "CR", "FR", "SC", "SA", "MR", "GR", "IC", "PI")
 FIRST_TURN_GIVEN = frozenset({"FR", "CR", "AR", "SA", "SC", "CM"})
@@ -177,10 +177,10 @@ class MtBench101:
         tasks = {task: found for task in TASKS if (found := [s for s in scores if s.part == task])}
         least_read = [[s.facts["least_read"] for s in found] for found in tasks.values()]
         return {
-            "score": _mean(_mean(s.score for s in found) for found in tasks.values()),
+            "score": mean(mean(s.score for s in found) for found in tasks.values()),
             "parsed_only": _mean_of_means([s.score for s in found if s.is_parsed] for found in tasks.values()),
             "as_original": _mean_of_means([least for least in found if least is not None] for found in least_read),
-            **{f"task_{task}": _mean(s.score for s in found) for task, found in tasks.items()},
+            **{f"task_{task}": mean(s.score for s in found) for task, found in tasks.items()},
         }
 
 
@@ -207,12 +207,7 @@ def dialogues(scores: Sequence[ItemScore]) -> list[ItemScore]:
 
 
 def _mean_of_means(values: Iterable[Sequence[float]]) -> float:
-    return _mean(_mean(part) for part in values if part)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else math.nan
+    return mean(mean(part) for part in values if part)
 
 
 def _written(messages: Sequence[Message]) -> str:

@@ -5,8 +5,6 @@ by how rare they are in the language or among the document's own sentences, here
 sentence of the document; so a score means the same in a long and in a short text.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -137,8 +135,3 @@ def _rank(values_s: NDArray[np.float64]) -> NDArray[np.float64]:
     ranks = np.empty(len(order))
     ranks[order] = np.minimum(np.arange(len(order)), 20)
     return ranks
-
-
-def stacked(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Rows of several documents as one array."""
-    return np.concatenate([r for r in rows if r.size])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fineinstructions import statistics
 from fineinstructions.embedded.answers.associations import Associations, learn_associations
 from fineinstructions.embedded.answers.boosting import Boosting, fit_trees
 from fineinstructions.embedded.answers.evidence import answer_features, document_features
@@ -315,8 +316,5 @@ def auc(right: NDArray[np.float32], wrong: NDArray[np.float32]) -> float:
         >>> auc(np.array([2.0, 3.0], np.float32), np.array([1.0, 2.0], np.float32))
         0.875
     """
-    if not len(right) or not len(wrong):
-        return float("nan")
-    ordered = np.sort(wrong)
-    below = np.searchsorted(ordered, right, "left") + np.searchsorted(ordered, right, "right")
-    return float(below.mean() / 2.0 / len(wrong))
+    both = np.concatenate([right, wrong]).astype(np.float64)
+    return statistics.auc(both, np.arange(len(both)) < len(right))
