@@ -14,13 +14,13 @@ import hmac
 import json
 import os
 import secrets
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from fineinstructions.backends.allotments import Allotment, Allotments, Report
+from fineinstructions.backends.event_loop import LoopThread
 
 MAX_LINE_BYTES = 256 << 10
 HELLO_SECONDS = 20.0
@@ -90,19 +90,15 @@ class Desk:
         return DeskAddress(self._host or "127.0.0.1", self._port, os.uname().nodename, self._token, max(1, num_workers))
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="allotment-desk", daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(timeout=30)
+        self._thread = LoopThread("allotment-desk")
+        self._thread.run(self._open())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=30)
-        self._loop.close()
+        self._thread.run(self._shut())
+        self._thread.stop()
 
     async def _open(self) -> None:
         address = "0.0.0.0" if self._host else "127.0.0.1"
@@ -144,7 +140,7 @@ class Desk:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def tell(allotment: Allotment) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(send, as_line([allotment]))
+                self._thread.loop.call_soon_threadsafe(send, as_line([allotment]))
 
         def send(line: bytes) -> None:
             if writer.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.backends.completion import ChatError, encodable
 from fineinstructions.backends.encoder import EncoderConfig, PooledDocument
+from fineinstructions.backends.event_loop import LoopThread, cancel_others
 from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.backends.servers import Servers
 from fineinstructions.backends.windows import pieces
@@ -71,7 +72,7 @@ class EndpointEncoder:
         self._llm.addresses  # noqa: B018 -- a wrong one is told before any work is done
         self._window_chars = (config.window_tokens or WINDOW_TOKENS) * CHARS_PER_TOKEN
         self._lock = threading.Lock()
-        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread, Servers] | None = None
+        self._running: tuple[LoopThread, Servers] | None = None
 
     @property
     def _where(self) -> str:
@@ -103,11 +104,9 @@ class EndpointEncoder:
         with self._lock:
             running, self._running = self._running, None
         if running is not None:
-            loop, thread, servers = running
-            asyncio.run_coroutine_threadsafe(_shut_down(servers), loop).result(timeout=30)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(timeout=30)
-            loop.close()
+            thread, servers = running
+            thread.run(_shut_down(servers))
+            thread.stop()
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of shape (B, D); a blank text gives a zero row.
@@ -164,14 +163,9 @@ class EndpointEncoder:
         body = {"model": self._llm.model, **self._llm.extra_body}
         with self._lock:
             if self._running is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="endpoint-encoder", daemon=True)
-                thread.start()
-                self._running = loop, thread, Servers()
-            loop, _, servers = self._running
-            answers = asyncio.run_coroutine_threadsafe(
-                _all_of(partial(servers.embed, llm=self._llm), batches, body), loop
-            )
+                self._running = LoopThread("endpoint-encoder"), Servers()
+            thread, servers = self._running
+            answers = thread.start(_all_of(partial(servers.embed, llm=self._llm), batches, body))
         try:
             return answers.result()
         finally:
@@ -186,10 +180,7 @@ Embed = Callable[[Mapping[str, object]], Awaitable[list[list[float]]]]
 
 async def _shut_down(servers: Servers) -> None:
     """Cancel what is under way and close the connections."""
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel_others()
     await servers.close()
 
 

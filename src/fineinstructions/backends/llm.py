@@ -40,6 +40,7 @@ from fineinstructions.backends.chat import (
     precision,
 )
 from fineinstructions.backends.completion import ChatError, Completion
+from fineinstructions.backends.event_loop import LoopThread, cancel_others
 from fineinstructions.backends.llm_config import LlmConfig, LlmOverrides, Structured, key_of, with_overrides
 from fineinstructions.backends.logprobs import REQUEST_FIELDS
 from fineinstructions.backends.prompt import Message
@@ -102,7 +103,7 @@ class ChatClient:
         self._fatal: BackendError | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+        self._running: LoopThread | None = None
 
     def submit(self, request: ChatRequest) -> "Future[ChatReply]":
         """Send a request; the future gives the reply, `ChatError` or `BackendError`."""
@@ -160,11 +161,8 @@ class ChatClient:
                 return
             self._closed = True
         if self._running is not None:
-            loop, thread = self._running
-            asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result(timeout=30)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(timeout=30)
-            loop.close()
+            self._running.run(self._shut_down())
+            self._running.stop()
         if self._cache is not None:
             self._cache.close()
 
@@ -182,17 +180,11 @@ class ChatClient:
                 work.close()
                 raise BackendError("the chat client is closed")
             if self._running is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="chat-client", daemon=True)
-                thread.start()
-                self._running = loop, thread
-            return asyncio.run_coroutine_threadsafe(work, self._running[0])
+                self._running = LoopThread("chat-client")
+            return self._running.start(work)
 
     async def _shut_down(self) -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_others()
         for engine in self._engines.values():
             await engine.close()
 

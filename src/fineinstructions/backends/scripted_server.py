@@ -15,12 +15,12 @@ import json
 import math
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
+from fineinstructions.backends.event_loop import LoopThread
 from fineinstructions.backends.scripted_brain import echo, embeddings, moderations, slipping
 from fineinstructions.backends.scripted_load import Load
 from fineinstructions.backends.scripted_replies import (
@@ -161,19 +161,15 @@ class ScriptedServer:
         return f"http://{self._host}:{self._port}/v1"
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-server", daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.start(), self._loop).result(timeout=30)
+        self._thread = LoopThread("scripted-server")
+        self._thread.run(self.start())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self.stop(), self._loop).result(timeout=30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=30)
-        self._loop.close()
+        self._thread.run(self.stop())
+        self._thread.stop()
 
     async def start(self) -> None:
         """Start listening on the running event loop."""
