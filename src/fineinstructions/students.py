@@ -223,10 +223,11 @@ def _sft(
     config: SftConfig, items: Sequence[Any], rounds: dict[str, list[Example]], work: Path, told: Progress
 ) -> _Made:
     """Train a genericizer or an instantiator, and examine it."""
-    from fineinstructions.training.sft import load_student, tokenised, train_round
+    from fineinstructions.training.sft import load_student, read_chat_template, tokenised, train_round
     from fineinstructions.training.student import is_main, uses_cpu
 
-    model = load_student(ModelFolder.of(config.model, config.revision, "recipe"), config.max_length)
+    template = read_chat_template(config.chat_template) if config.chat_template else None
+    model = load_student(ModelFolder.of(config.model, config.revision, "recipe"), config.max_length, template)
     set_aside = [item for item in items if isinstance(item, Rejection)]
     facts: dict[str, Any] = {"rounds": [], "rows_read": len(items)}
     held_out: dict[str, Example] = {}

@@ -23,6 +23,7 @@ from fineinstructions.training.sft import (  # noqa: E402
     Tokens,
     load_student,
     make_trainer,
+    read_chat_template,
     tokenised,
     train_round,
 )
@@ -120,3 +121,25 @@ def test_a_saved_student_says_what_the_trained_one_says(
 def test_a_model_that_reads_less_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"max_length: 5000, but .* reads at most 4096 tokens"):
         load_student(ModelFolder(str(folder), section="recipe"), 5000)
+
+
+def test_a_base_model_is_given_a_chat_template_which_the_student_keeps(tmp_path: Path) -> None:
+    base = ModelFolder(str(save_llama(tmp_path / "base", chat_template=None)), section="recipe")
+    with pytest.raises(ConfigError, match=r"recipe\.model: .* has no chat template.* chat_template: FILE"):
+        load_student(base, 256)
+    given = "{% for turn in messages %}{{ turn['content'] }}<|end|>{% endfor %}"
+    model = load_student(base, 256, given)
+    assert model.tokenizer.decode(model.prompt_ids([{"role": "user", "content": "q"}], {})) == "q<|end|>"
+    train_round("round", tokens_of(model), (), model, settings(tmp_path, epochs=1), tmp_path, SILENT)
+    student = ModelFolder(str(tmp_path / "model"))
+    assert load_student(student, 256).tokenizer.chat_template == given
+    with pytest.raises(ConfigError, match=r"chat_template: .* has one of its own"):
+        load_student(student, 256, "{{ messages[0]['content'] }}")
+
+
+def test_a_chat_template_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"chat_template: .*none\.jinja: cannot be read"):
+        read_chat_template(str(tmp_path / "none.jinja"))
+    (tmp_path / "empty.jinja").write_text("\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"chat_template: .*empty\.jinja: is empty"):
+        read_chat_template(str(tmp_path / "empty.jinja"))

@@ -60,6 +60,8 @@ class LoraConfig(Config):
 class SftConfig(StudentConfig):
     """How a genericizer or an instantiator is trained and examined."""
 
+    chat_template: str | None = None
+    """File with a chat template (Jinja) for a model that has none, such as a base model. The student keeps it."""
     max_length: int = Field(default=4096, ge=16)
     """Tokens of a pack, and of the longest row. Ours."""
     packing: bool = True
@@ -116,17 +118,42 @@ class Tokens:
         return len(self.prompt) + len(self.reply)
 
 
-def load_student(folder: ModelFolder, max_length: int) -> CausalModel:
-    """Load the model that a training begins with, in full precision, its chat template freed from today's date.
+def read_chat_template(path: str) -> str:
+    """The text of a file with a chat template.
 
     Raises:
-        ConfigError: If it cannot be used, or reads less than `max_length` tokens.
+        ConfigError: If it cannot be read, or holds nothing.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"chat_template: {path}: cannot be read ({error}); name a text file") from None
+    if not text.strip():
+        raise ConfigError(f"chat_template: {path}: is empty; put the Jinja template of a conversation into it")
+    return text
+
+
+def load_student(folder: ModelFolder, max_length: int, chat_template: str | None = None) -> CausalModel:
+    """Load the model that a training begins with, in full precision, its chat template freed from today's date.
+
+    Args:
+        folder: The model.
+        max_length: Tokens of the longest row.
+        chat_template: For a model that has none.
+
+    Raises:
+        ConfigError: If it cannot be used, has a chat template of its own besides one that is given, or reads less than
+            `max_length` tokens.
     """
     model = load_causal_model(folder, "cpu", "float32")
+    own = model.tokenizer.chat_template
+    if own and chat_template and own != chat_template:
+        raise ConfigError(f"chat_template: {folder.name} has one of its own, which it knows; leave the setting out")
+    model.tokenizer.chat_template = own or chat_template
     if not model.tokenizer.chat_template:
         raise ConfigError(
             f"{folder.section}.model: {folder.name} has no chat template, so nobody knows how it is asked; give an "
-            "instruct model, or put the template into its chat_template.jinja"
+            "instruct model, or name a file with one: chat_template: FILE"
         )
     if model.context_tokens is not None and max_length > model.context_tokens:
         raise ConfigError(f"max_length: {max_length}, but {folder.name} reads at most {model.context_tokens} tokens")
