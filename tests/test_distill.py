@@ -122,6 +122,9 @@ def test_a_dry_run_counts_what_the_judge_would_be_asked_at_most(tmp_path: Path) 
     assert calls["num_calls"] == 8 * 6 * 2 + figures["num_matches"]
     assert not (tmp_path / "run").exists()
     assert json.loads(in_process("run", recipe, "--out", tmp_path / "run", "--dry-run", *asks)[1])["calls"] == []
+    asks += ("--set", "compatibility.screen=true")
+    (calls,) = json.loads(in_process("run", recipe, "--out", tmp_path / "run", "--dry-run", *asks)[1])["calls"]
+    assert (calls["stage"], calls["num_calls"]) == ("compatibility", figures["num_matches"])
 
 
 def check_another_draw(recipe: Path, run: Path) -> None:

@@ -189,8 +189,19 @@ def test_the_judge_of_a_run_is_measured_into_its_report(tmp_path: Path, pairs: P
     code, out, errors = in_process("judge", "calibrate", pairs, "--run", tmp_path / "run", "--json")
     assert code == 0, errors
     assert json.loads(out)["sets"][0]["num_judged"] == 24
-    assert (tmp_path / "run" / "report" / "judge-calibration.md").exists()
+    report = tmp_path / "run" / "report"
+    assert (report / "judge-calibration.md").exists()
     assert in_process("verify", tmp_path / "run")[0] == 0
+    code, _, errors = in_process("report", tmp_path / "run")
+    assert code == 0, errors
+    page = (report / "report.md").read_text(encoding="utf-8")
+    section = page.split("## The judge beside labelled answers")[1].split("\n## ")[0]
+    for figure in json.loads(out)["sets"][0]["figures"]:
+        assert f"| {figure['name']} | {figure['value']:.3f} |" in section
+    assert "The judge beside labelled answers" in (report / "index.html").read_text(encoding="utf-8")
+    (report / "judge-calibration.json").write_text("[]", encoding="utf-8")
+    code, _, errors = in_process("report", tmp_path / "run")
+    assert (code, "no calibration" in errors) == (1, True)
 
 
 def test_another_judge_leaves_the_run_as_it_is(pairs: Path, tmp_path: Path) -> None:

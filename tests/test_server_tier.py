@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -173,6 +174,35 @@ def test_a_moved_threshold_asks_nobody(recipe: Path, finished: tuple[Path, Scrip
     assert start(recipe, run, server, "--redo", *HERE).returncode == 0
     assert tables(run) == before
     assert server.requests.total() == asked
+
+
+@pytest.mark.slow
+def test_a_screened_run_fills_only_what_the_judge_calls_compatible(
+    tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
+) -> None:
+    """Of the same matches, the pairs are those of the run without a screen, less what it turned away."""
+    without, server = finished
+    run = shutil.copytree(without, tmp_path / "run")
+    screened = ("--set", f"compatibility={{model: openai, screen: true, llm: {{model: {MODELS['judge']}}}}}")
+    assert "stale: pairs, assemble;" in " ".join(start(recipe, run, server, *screened, *HERE).stderr.split())
+    asked = server.requests[CHAT]
+    done = start(recipe, run, server, *screened, "--redo", *HERE)
+    assert done.returncode == 0, done.stderr
+    assert fineinstructions.verify(run) == []
+    funnel = {row["stage"]: row for row in output_json(look("status", run, "--json"))["funnel"]}
+    matches = sum(row["sampled"] for row in rows(run, "matches"))
+    assert matches == funnel["screen"]["in"] > funnel["screen"]["out"] == funnel["instantiate"]["in"] > 0
+    assert 0 <= server.requests[CHAT] - asked - matches <= MAX_PROBES
+    away = {row["record_id"] for row in rows(run, "rejected") if row["stage"] == "screen"}
+    expected, pairs = {pair["pair_id"] for pair in rows(without, "pairs")}, rows(run, "pairs")
+    assert away & expected
+    assert {pair["pair_id"] for pair in pairs} == expected - away
+    assert {json.loads(pair["models"])["compatibility"]["model"] for pair in pairs} == {MODELS["judge"]}
+    assert "| compatibility |" in (run / "README.md").read_text(encoding="utf-8")
+    (figures,) = output_json(look("yields", run, "--by", "model", "--json"))["model"]
+    assert figures["reasons"]["screen: incompatible"] == len(away)
+    assert start(recipe, run, server, "--redo", *HERE).returncode == 0
+    assert tables(run) == tables(without)
 
 
 @pytest.mark.slow

@@ -106,9 +106,9 @@ def made_with(
     Args:
         config: The recipe.
         served_as: What servers call the models of stages, by stage.
-        with_compatibility: Whether the compatibility judge is asked.
+        with_compatibility: Whether the compatibility judge is asked, besides where a run screens its matches.
     """
-    unused = "" if with_compatibility else "compatibility"
+    unused = "" if with_compatibility or config.compatibility.screen else "compatibility"
     used = (a for a in artefacts(config) if a.is_used and a.role != unused)
     told_as = served_as or {}
     return [

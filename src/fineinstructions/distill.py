@@ -12,7 +12,7 @@ whole run with its judge; there is no second pipeline for silver data, only anot
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
 from fineinstructions.matches.retrieve import RetrieveConfig, retrieve
 from fineinstructions.pairs import instantiate as instantiating
-from fineinstructions.pairs.compatibility import CompatibilityJudge, PromptedCompatibilityJudge, compatibility
+from fineinstructions.pairs.compatibility import compatibility
 from fineinstructions.pairs.judge import too_low, too_low_score
 from fineinstructions.pairs.window import document_window
 from fineinstructions.phases import DocumentChunks, Models
@@ -106,7 +106,7 @@ def silver_phases(config: RunConfig, models: Models) -> list[Phase]:
     made, documents = to_plain(config.distill), to_plain(config.documents) if config.documents else {}
     mining = {name: made.pop(name) for name in ("candidates_per_vector", "min_cosine")}
     read = {name: value for name, value in documents.items() if name not in UNITS_TELL}
-    judge = (without(config.compatibility, "llm"), _teacher(config, models).model)
+    judge = (without(config.compatibility, "llm", "screen"), models.compatibility.model)
     prompts = [genericizing.published_messages(""), instantiating.published_messages("", "")]
     thresholds = (config.judge.min_score, config.judge.min_expected_score)
     student = (thresholds, config.instantiate.max_document_chars, prompts)
@@ -126,32 +126,15 @@ def silver_phases(config: RunConfig, models: Models) -> list[Phase]:
     ]
 
 
-class Teachers(Models):
-    """The models of a run, and the compatibility judge."""
-
-    @cached_property
-    def compatibility(self) -> CompatibilityJudge:
-        """Model that says whether documents can answer templates."""
-        return _teacher(self._config, self)
-
-
-def _teacher(config: RunConfig, models: Models) -> CompatibilityJudge:
-    if config.compatibility.model == "openai":
-        return PromptedCompatibilityJudge(models.client, config.compatibility)
-    from fineinstructions.embedded.compatibility import EmbeddedCompatibilityJudge
-
-    return EmbeddedCompatibilityJudge()
-
-
-def build_teachers(setup: Setup) -> Teachers:
+def build_teachers(setup: Setup) -> Models:
     """The models of one worker process, built before there are threads."""
-    models = Teachers(setup)
+    models = Models(setup)
     models.compatibility  # noqa: B018 -- two clients would be two request windows
     models.encoder  # noqa: B018
     return models
 
 
-def judge_near_misses(unit: Unit, models: Teachers, setup: Setup) -> None:
+def judge_near_misses(unit: Unit, models: Models, setup: Setup) -> None:
     """compatibility: documents -> the templates nearest to their vectors, and their matches -> verdicts.
 
     No gate and a low threshold: the encoder is to learn from what it places wrongly. The matches are what a student
@@ -186,7 +169,7 @@ def _under(stage: str, items: Iterable[Candidates | Rejection]) -> Iterator[Cand
 def _requests(
     unit: Unit,
     mined: Iterable[Candidates],
-    models: Teachers,
+    models: Models,
     documents: dict[str, tuple[Document, tuple[tuple[int, int], ...]]],
 ) -> Iterator[instantiating.Request]:
     """What the judge is asked: every template once per document, by the vector that found it best.
@@ -226,7 +209,7 @@ def _with_those_passed_over(
     yield from ((name, None) for name in tuple(documents))
 
 
-def make_silver(unit: Unit, models: Teachers, setup: Setup) -> None:
+def make_silver(unit: Unit, models: Models, setup: Setup) -> None:
     """silver: what all units made -> the rows that are drawn, in training and validation."""
     _make_genericizer(unit, models, setup)
     _make_instantiator(unit, models, setup)
@@ -244,7 +227,7 @@ def _write(unit: Unit, name: str, rows: Iterable[Any]) -> None:
         unit.count(f"{name}_{split}", counts[split])
 
 
-def _make_genericizer(unit: Unit, models: Teachers, setup: Setup) -> None:
+def _make_genericizer(unit: Unit, models: Models, setup: Setup) -> None:
     config, seed = setup.config.distill, setup.config.seed
     specs: Sequence[UnitSpec] = () if setup.config.templates.is_ready_made else unit.layout.planned("genericize") or ()
     teacher = models.genericizer.model if specs else ""
@@ -264,7 +247,7 @@ def _make_genericizer(unit: Unit, models: Teachers, setup: Setup) -> None:
     _write(unit, "genericizer", rows)
 
 
-def _make_instantiator(unit: Unit, models: Teachers, setup: Setup) -> None:
+def _make_instantiator(unit: Unit, models: Models, setup: Setup) -> None:
     config, seed = setup.config.distill, setup.config.seed
     window = partial(_window, max_chars=setup.config.instantiate.max_document_chars)
     student = instantiator.Student(
@@ -324,7 +307,7 @@ def _refusal_ids(unit: Unit, specs: Sequence[UnitSpec], setup: Setup) -> Iterato
                 yield instantiator.refusal_id(verdict)
 
 
-def _instantiator_items(unit: Unit, spec: UnitSpec, models: Teachers, setup: Setup) -> Iterator[instantiator.Item]:
+def _instantiator_items(unit: Unit, spec: UnitSpec, models: Models, setup: Setup) -> Iterator[instantiator.Item]:
     """Pairs and refusals of one unit, with their documents and templates."""
     documents = {d.document_id: d for d in documents_of(spec, setup) if not isinstance(d, Rejection)}
     spans: dict[str, tuple[tuple[int, int], ...]] = {}
@@ -342,7 +325,7 @@ def _instantiator_items(unit: Unit, spec: UnitSpec, models: Teachers, setup: Set
         yield instantiator.Refused(verdict, template, document, focus, contradicted)
 
 
-def _make_embedder(unit: Unit, models: Teachers, setup: Setup) -> None:
+def _make_embedder(unit: Unit, models: Models, setup: Setup) -> None:
     config, seed = setup.config.distill, setup.config.seed
     specs: Sequence[UnitSpec] = unit.layout.planned("compatibility") or ()
     verdicts = (v for spec in specs for v in unit.layout.unit_records("compatibility", spec, Compatibility))

@@ -31,7 +31,15 @@ ASKING = {
     "pairs": ("instantiate", "judge"),
     "compatibility": ("compatibility",),
 }
-"""Phases that may ask a model, and the stages that do."""
+"""Phases that may ask a model, and the stages that always do."""
+RUN_PHASES = ("genericize", "pairs")
+"""Those that `run` has."""
+
+
+def asking(config: RunConfig, phase: str) -> tuple[str, ...]:
+    """Stages that ask somebody in a phase: a model that ships with the package, or another one."""
+    screens = phase == "pairs" and config.compatibility.screen
+    return ("compatibility",) * screens + ASKING.get(phase, ())
 
 
 def asked_models(config: RunConfig, *phases: str) -> dict[str, LlmConfig]:
@@ -41,7 +49,7 @@ def asked_models(config: RunConfig, *phases: str) -> dict[str, LlmConfig]:
         config: The recipe.
         phases: Only the stages of these phases; all where none is named.
     """
-    stages = [stage for phase in phases or ASKING for stage in ASKING.get(phase, ())]
+    stages = [stage for phase in phases or ASKING for stage in asking(config, phase)]
     sections = {stage: getattr(config, stage) for stage in stages}
     return {stage: with_overrides(config.llm, s.llm) for stage, s in sections.items() if s.model == "openai"}
 

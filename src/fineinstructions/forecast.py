@@ -159,7 +159,7 @@ def forecast(
         calls=(
             *_encoder_calls(config, num_embedded, num_documents, documents),
             *_calls(config, num_queries, num_asked, num_judged, documents, pairs),
-            *(_verdict_calls(config, num_documents, num_asked, documents) if distilling else ()),
+            *_verdict_calls(config, num_documents, num_asked, documents, distilling),
         ),
     )
 
@@ -176,6 +176,7 @@ def _sample_config(config: RunConfig, documents: Path, folder: Path) -> RunConfi
         name: getattr(config, name).model_copy(update={"model": "embedded"})
         for name in ("genericize", "instantiate", "judge")
     }
+    sections["compatibility"] = config.compatibility.model_copy(update={"screen": False})
     if config.queries is not None:
         limit = min(config.queries.limit or SAMPLE_QUERIES, SAMPLE_QUERIES)
         sections["queries"] = config.queries.model_copy(update={"limit": limit})
@@ -285,13 +286,14 @@ def _calls(
 
 
 def _verdict_calls(
-    config: RunConfig, num_documents: int, num_matches: int, documents: Sequence[Document]
+    config: RunConfig, num_documents: int, num_matches: int, documents: Sequence[Document], distilling: bool
 ) -> Iterator[Calls]:
-    """Calls of the compatibility judge, at most: every vector's nearest templates, all different, and the matches."""
+    """Calls of the compatibility judge, at most: the matches, and for `distill` every vector's nearest templates."""
     section = config.compatibility
-    if section.model == "openai":
+    if section.model == "openai" and (distilling or section.screen):
         vectors = 1 if config.encoder.engine == "endpoint" else config.chunk.coverage_chunks + 1
-        number = num_documents * vectors * config.distill.candidates_per_vector + num_matches
+        near = num_documents * vectors * config.distill.candidates_per_vector if distilling else 0
+        number = near + num_matches
         chars = min(_mean([len(d.text) for d in documents]), section.max_document_chars)
         prompt_tokens = PROMPT_OVERHEAD_TOKENS + chars / CHARS_PER_TOKEN
         model = with_overrides(config.llm, section.llm).model

@@ -19,7 +19,7 @@ import numpy as np
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
 from fineinstructions.embedded import names
-from fineinstructions.endpoints import known_models, note_other_models
+from fineinstructions.endpoints import RUN_PHASES, asked_models, known_models, note_other_models
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
@@ -33,6 +33,7 @@ from fineinstructions.matches.popularity import (
 )
 from fineinstructions.matches.retrieve import Gate, RetrieveConfig, retrieve, threshold
 from fineinstructions.matches.sample import Popularity, Sampler, sample, uses_popularity
+from fineinstructions.pairs.compatibility import SCREEN, CompatibilityJudge, PromptedCompatibilityJudge, screen
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
 from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, surplus_pairs, too_low_score
@@ -169,6 +170,15 @@ class Models:
         return EmbeddedInstantiator()
 
     @cached_property
+    def compatibility(self) -> CompatibilityJudge:
+        """Model that says whether documents can answer templates."""
+        if self._config.compatibility.model == "openai":
+            return PromptedCompatibilityJudge(self.client, self._config.compatibility)
+        from fineinstructions.embedded.compatibility import EmbeddedCompatibilityJudge
+
+        return EmbeddedCompatibilityJudge()
+
+    @cached_property
     def judge(self) -> Judge:
         """Model that scores pairs."""
         if self._config.judge.model == "openai":
@@ -211,14 +221,15 @@ class Models:
     def lineage(self) -> dict[str, str]:
         """Models behind every pair that neither its draft nor its verdict names."""
         made_here = {} if self._config.templates.is_ready_made else {"genericizer": self.genericizer_name}
-        return made_here | {"encoder": self.index.encoder_id}
+        screened = {"compatibility": self.compatibility.model} if self._config.compatibility.screen else {}
+        return made_here | {"encoder": self.index.encoder_id} | screened
 
 
 def build_models(setup: Setup) -> Models:
     """The models of one worker process."""
     models = Models(setup)
     config = setup.config
-    if "openai" in (config.genericize.model, config.instantiate.model, config.judge.model):
+    if asked_models(config, *RUN_PHASES):
         models.client  # noqa: B018 -- built before there are threads: two clients would be two request windows
     return models
 
@@ -331,7 +342,7 @@ def find_matches(unit: Unit, models: Models, setup: Setup) -> None:
 
 
 def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
-    """pairs: sampled matches -> drafts -> expanded drafts -> judged pairs, whatever their score."""
+    """pairs: sampled matches (-> screened ones) -> drafts -> expanded drafts -> judged pairs, whatever their score."""
     config = setup.config
     documents = {d.document_id: d for d in documents_of(unit.spec, setup) if not isinstance(d, Rejection)}
     spans = {c.document_id: c.spans for c in unit.read(DocumentChunks, phase="candidates", name="chunks")}
@@ -360,7 +371,10 @@ def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
             unit.count("answer_tokens", estimated_tokens(item.answer))
             yield item
 
-    drafts = unit.through("instantiate", requests(), lambda r: instantiate(r, models.instantiator))
+    asked: Iterable[Request] = requests()
+    if config.compatibility.screen:
+        asked = unit.through(SCREEN, asked, lambda r: screen(r, models.compatibility))
+    drafts = unit.through("instantiate", asked, lambda r: instantiate(r, models.instantiator))
     expanded = unit.through("excerpts", with_document(drafts), lambda d: expand(d, config.excerpts, focus_of))
     judged = unit.through(
         "judge",

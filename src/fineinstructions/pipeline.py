@@ -22,7 +22,7 @@ from fineinstructions.artefacts import made_with
 from fineinstructions.config import to_plain
 from fineinstructions.diagnostics import write_diagnostics
 from fineinstructions.documents import REPEATED_FILE, document_units, documents_reader
-from fineinstructions.endpoints import ASKING, asked_models, batch_round, record_endpoints, runs_here, served_names
+from fineinstructions.endpoints import asked_models, asking, batch_round, record_endpoints, runs_here, served_names
 from fineinstructions.engines.engine import open_engine
 from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
@@ -55,25 +55,12 @@ from fineinstructions.sense import check_sense
 from fineinstructions.serving import prepare_serving, require_engines, serving
 from fineinstructions.setup import Setup, open_setup
 from fineinstructions.silver import rows as silver
-from fineinstructions.staleness import bank_phases, pair_phases
+from fineinstructions.staleness import bank_phases, links_between, pair_phases
 
 __all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verify"]
 
 Work = Callable[[Unit, Any, Setup], None]
 Build = Callable[[Setup], Models]
-
-LINKS = (
-    ("queries", "genericize"),
-    ("genericize", "merge"),
-    ("documents", "chunk"),
-    ("chunk", "retrieve"),
-    ("retrieve", "sample"),
-    ("sampled", "instantiate"),
-    ("instantiate", "excerpts"),
-    ("excerpts", "judge"),
-    ("judge", "select"),
-)
-"""What leaves the first figure enters the second: the completeness contract between stages."""
 
 PUBLISHED = {"templates": "merge", "matches": "matches", "pairs": "select"}
 """Figure that equals the number of rows of every published table."""
@@ -195,10 +182,9 @@ def verify(path: str | Path, work: str | Path | None = None) -> list[Finding]:
 def _verify(folder: RunFolder) -> list[Finding]:
     has_pairs = any(phase.name == "pairs" for phase in folder.phases)
     names = {phase.name for phase in folder.phases}
-    links = [link for link in LINKS if has_pairs or link[1] in ("genericize", "merge")]
+    links = links_between(folder.phases)
     published = {n: f for n, f in PUBLISHED.items() if has_pairs or n == "templates"}
     if "genericize" not in names:
-        links = [link for link in links if link[1] not in ("genericize", "merge")]
         published["templates"] = "banked"
     documents = _reader(folder) if has_pairs else None
     has_silver = names.issuperset(silver.PHASES)
@@ -351,7 +337,7 @@ class Driver:
             self._progress.advance(phase, state.num_rows_done - told)
             told = state.num_rows_done
 
-        note, stages = self._progress.note, ASKING.get(phase, ()) if todo else ()
+        note, stages = self._progress.note, asking(self._config, phase) if todo else ()
         with serving(self.setup, phase, stages, note, publish=True) as setup:
             record_endpoints(setup, stages, note)
             with batch_round(setup, phase, note, retry_failed=self._retry_failed):

@@ -20,7 +20,7 @@ from fineinstructions.backends.llm_config import LlmConfig
 from fineinstructions.backends.serve_config import KEY_VARIABLE, ServeConfig, find_engine, require_model
 from fineinstructions.backends.served import ServedModel
 from fineinstructions.config import to_plain
-from fineinstructions.endpoints import ASKING, asked_models
+from fineinstructions.endpoints import asked_models, asking
 from fineinstructions.engines.resources import visible_gpus
 from fineinstructions.errors import ConfigError
 from fineinstructions.recipe import RunConfig
@@ -109,7 +109,7 @@ def require_engines(config: RunConfig, phases: Sequence[str], first: str) -> Non
         ConfigError: If an engine or a model is missing, or there are not enough GPUs.
     """
     for phase in phases[phases.index(first) :]:
-        asked = {stage: llm for stage, llm in served_models(config).items() if stage in ASKING.get(phase, ())}
+        asked = {stage: llm for stage, llm in served_models(config).items() if stage in asking(config, phase)}
         for llm in asked.values():
             assert llm.serve is not None
             find_engine(llm.serve)

@@ -5,6 +5,7 @@ that are applied late belong to `assemble`, so moving one of them redoes nothing
 a phase before matches, so that another way of sampling encodes and searches nothing again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fineinstructions.embedded.names import gate_digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.matches.sample import uses_popularity
+from fineinstructions.pairs.compatibility import SCREEN
 from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs import Phase
@@ -21,6 +23,10 @@ from fineinstructions.templates.bank import bank_files
 from fineinstructions.templates.index import index_fingerprint
 from fineinstructions.templates.queries import QueriesConfig
 
+BANK_LINKS = (("queries", "genericize"), ("genericize", "merge"))
+MATCH_LINKS = (("documents", "chunk"), ("chunk", "retrieve"), ("retrieve", "sample"))
+PAIR_LINKS = (("instantiate", "excerpts"), ("excerpts", "judge"), ("judge", "select"))
+"""What leaves the first figure enters the second: the completeness contract between stages."""
 UNITS_TELL = ("path", "limit")
 """Settings of the documents that decide which units there are; a unit's id tells which rows of which file it holds."""
 
@@ -62,6 +68,16 @@ def bank_phases(config: RunConfig, models: Models) -> list[Phase]:
     ]
 
 
+def links_between(phases: Sequence[Phase]) -> list[tuple[str, str]]:
+    """What leaves the first figure enters the second, for the phases of a run up to its pairs."""
+    entries = {phase.name: phase.entry for phase in phases}
+    links = list(BANK_LINKS) if "genericize" in entries else []
+    if "pairs" not in entries:
+        return links
+    screened = [(SCREEN, "instantiate")] if entries["pairs"] == SCREEN else []
+    return [*links, *MATCH_LINKS, ("sampled", entries["pairs"]), *screened, *PAIR_LINKS]
+
+
 def _query_inputs(config: QueriesConfig) -> list[str]:
     """Contents of all files that decide which queries are kept."""
     files = list_inputs(config.path, "queries")
@@ -96,6 +112,7 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
     """Phases from documents to pairs, each with what decides its bytes."""
     late = ("min_score", "min_expected_score", "max_template_share", "template_cap_floor")
     decides_replies = [models.instantiator_name, models.judge_name]
+    screened = [without(config.compatibility, "llm"), models.compatibility.model] if config.compatibility.screen else []
     return [
         Phase(
             "candidates",
@@ -124,9 +141,10 @@ def pair_phases(config: RunConfig, models: Models) -> list[Phase]:
                 config.excerpts,
                 without(config.judge, "llm", *late),
                 decides_replies,
+                *screened,
             ),
             upstream=("candidates", "matches"),
-            entry="instantiate",
+            entry=SCREEN if config.compatibility.screen else "instantiate",
             entry_figure="sampled",
         ),
         Phase("assemble", _decides({n: getattr(config.judge, n) for n in late}, config.seed), upstream=("pairs",)),

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fineinstructions.endpoints import require_answers_now
+from fineinstructions.endpoints import asking, require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk
 from fineinstructions.matches.retrieve import retrieve
 from fineinstructions.matches.sample import Sampler, sample
+from fineinstructions.pairs.compatibility import SCREEN, screen
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
@@ -108,7 +109,7 @@ def try_document(
     if query is not None or bank is not None:
         config = config.model_copy(update={"templates": config.templates.model_copy(update={"index": None})})
     trial = Trial(Document(content_id("d", text), text, title=title))
-    stages = (*(("genericize",) if query is not None else ()), "instantiate", "judge")
+    stages = (*(("genericize",) if query is not None else ()), *asking(config, "pairs"))
     with ExitStack() as stack:
         setup = Setup(config, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fineinstructions-"))))
         setup = stack.enter_context(serving(setup, "try", stages, Silent().note))
@@ -183,10 +184,14 @@ def _request(match: Match, index: TemplateIndex, chunked: ChunkedDocument) -> Re
 
 
 def _answered(trial: Trial, requests: list[Request], models: Models, config: RunConfig) -> None:
-    """The last three stages and the threshold."""
+    """The last stages and the threshold."""
     document = trial.document
     templates = {r.template.template_id: r.template for r in requests}
     spans = {r.match.template_id: r.focus for r in requests if r.match.chunk != GLOBAL_CHUNK}
+    if config.compatibility.screen:
+        screened = list(screen(requests, models.compatibility))
+        trial.take(SCREEN, [item.match if isinstance(item, Request) else item for item in screened])
+        requests = [item for item in screened if isinstance(item, Request)]
     drafts = trial.take("instantiate", instantiate(requests, models.instantiator))
     pairs = ((draft, document) for draft in drafts)
     expanded = trial.take("excerpts", expand(pairs, config.excerpts, lambda d, _: spans.get(d.template_id)))

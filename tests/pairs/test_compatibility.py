@@ -13,6 +13,7 @@ from fineinstructions.pairs.compatibility import (
     PromptedCompatibilityJudge,
     compatibility,
     parse_compatibility,
+    screen,
 )
 from fineinstructions.pairs.instantiate import Request
 from fineinstructions.records import Compatibility, Document, Match, Rejection, Template
@@ -30,12 +31,12 @@ def request_for(document_id="d-1", text=TEXT, template=TEMPLATE):
     return Request(match, template, Document(document_id, text), (0, len(text)))
 
 
-def judged(brain, requests, config=None, faults=None, **llm):
+def judged(brain, requests, config=None, faults=None, operator=compatibility, **llm):
     config = config or CompatibilityConfig()
     with ScriptedServer(brain, faults=faults, latency_seconds=0.005, keep_bodies=True) as server:
         settings = {"base_url": server.base_url, "model": "m", "backoff_seconds": 0.002, "structured": "none", **llm}
         with ChatClient(LlmConfig(**settings)) as client:
-            return list(compatibility(requests, PromptedCompatibilityJudge(client, config))), server
+            return list(operator(requests, PromptedCompatibilityJudge(client, config))), server
 
 
 def only(reply):
@@ -91,6 +92,27 @@ def test_verdicts_stay_with_their_requests_and_a_failed_one_is_a_failure():
     ]
     assert [getattr(o, "compatible", None) for o in outcomes] == [None if n == 9 else n % 3 == 0 for n in range(30)]
     assert outcomes[9].failed
+
+
+def test_a_screen_lets_through_what_is_compatible_and_files_the_rest():
+    requests = [request_for(f"d-{n}", f"Document {n}. {TEXT}") for n in range(12)]
+    replies = {0: YES, 1: YES | {"compatible": False, "reason": "It is about looms."}, 2: "neither"}
+
+    def brain(body):
+        number = int(json.loads(body["messages"][1]["content"])["document"].split(".")[0].removeprefix("Document "))
+        reply = replies[number % 3]
+        return reply if isinstance(reply, str) else json.dumps(reply)
+
+    outcomes, _ = judged(brain, requests, operator=screen, max_reasks=0)
+    for number, (request, outcome) in enumerate(zip(requests, outcomes, strict=True)):
+        if number % 3 == 0:
+            assert outcome is request
+            continue
+        assert (outcome.stage, outcome.record_id, outcome.failed) == ("screen", request.record_id, False)
+        assert outcome.reason == ("incompatible" if number % 3 == 1 else "unparseable")
+        said = json.loads(outcome.record)
+        assert (said["document_id"], said["template_id"]) == (request.document.document_id, "t-1")
+        assert said["reason"] == "It is about looms." if number % 3 == 1 else said["raw"] == "neither"
 
 
 def test_a_judge_that_swaps_records_stops_the_run():

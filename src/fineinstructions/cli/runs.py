@@ -62,6 +62,7 @@ UNITS = {
     "chunk": "documents",
     "retrieve": "documents",
     "sample": "documents",
+    "screen": "matches",
     "instantiate": "drafts",
     "excerpts": "drafts",
     "judge": "pairs",

@@ -2,12 +2,13 @@
 
 In: requests, each a match with its template and its document. Out: per request one verdict, yes or no, or a rejection.
 The decision a reader would question: a "no" is a result and not a rejection, because the near misses of an index are
-what an embedder learns from and what an instantiator learns to refuse.
+what an embedder learns from and what an instantiator learns to refuse. Only `screen`, which stands before an
+instantiator, turns it into one.
 """
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
@@ -30,15 +31,17 @@ from fineinstructions.config import Config
 from fineinstructions.pairs.instantiate import Request
 from fineinstructions.pairs.locate import SourceText
 from fineinstructions.pairs.window import document_window
-from fineinstructions.records import Compatibility, Rejection, as_dict
+from fineinstructions.records import Compatibility, Rejection, as_dict, rejection
 
 PROMPT = Path(__file__).with_name("compatibility.prompt.txt")
+SCREEN = "screen"
+"""Stage that turns matches away before their templates are filled."""
 PLACES = ("input", "instruction_template", "compatible_document_description", "document")
 """What a compatibility prompt can be filled with: all texts inside a JSON object, or bare."""
 
 
 class CompatibilityConfig(Config):
-    """Who says whether a document can answer a template; asked by `distill` only."""
+    """Who says whether a document can answer a template; asked by `distill`, and by `run` where `screen` says so."""
 
     model: Literal["embedded", "openai"] = "embedded"
     """Tier: the rules that ship with the package, or a server."""
@@ -49,6 +52,10 @@ class CompatibilityConfig(Config):
     `{{compatible_document_description}}`, `{{document}}`."""
     max_document_chars: int = Field(default=24_000, ge=200)
     """Longest part of a document that a server is shown, in characters, around the chunk that was found. Ours."""
+    screen: bool = False
+    """Whether every match is asked about before its template is filled, and not filled where the answer is no. Ours:
+    not, because it costs one more request with the document for every match; an instantiator can refuse by itself, and
+    in the paper (section 3.2) the encoder has learned what is compatible."""
 
 
 class CompatibilityJudge(Protocol):
@@ -80,6 +87,32 @@ def compatibility(requests: Iterable[Request], judge: CompatibilityJudge) -> Ite
     """
     for _, outcome in one_to_one(requests, judge.judge, _belongs, "compatibility judge"):
         yield outcome
+
+
+def screen(requests: Iterable[Request], judge: CompatibilityJudge) -> Iterator[Request | Rejection]:
+    """Let through what the judge calls compatible.
+
+    Args:
+        requests: Matches with their templates and documents.
+        judge: The model.
+
+    Yields:
+        The request, or a rejection, for each in order; reasons: ``incompatible``, with what the judge says in its
+        record, and those of a judge that said neither yes nor no.
+
+    Raises:
+        BackendError: If the model as a whole gave up, or did not keep to the order.
+
+    Source:
+        Ours.
+    """
+    for request, outcome in one_to_one(requests, judge.judge, _belongs, "compatibility judge"):
+        if isinstance(outcome, Rejection):
+            yield replace(outcome, stage=SCREEN)
+        elif outcome.compatible:
+            yield request
+        else:
+            yield rejection(SCREEN, "incompatible", request.record_id, outcome)
 
 
 def _belongs(request: Request, outcome: Compatibility | Rejection) -> bool:

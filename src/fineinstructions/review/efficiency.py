@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from fineinstructions.runs import RunFolder, funnel
 
-_STAGE_OF = {"instantiate": "instantiate", "genericize": "genericize", "judge": "judge"}
+_SECTIONS = {"screen": "compatibility", **{name: name for name in ("genericize", "instantiate", "judge")}}
+"""Stages that may ask a language model, and the section of the recipe that says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def efficiency(run: RunFolder, hour_price: float | None = None) -> Efficiency:
 
 
 def _asks(run: RunFolder, stage: str) -> bool:
-    return (run.config.get(_STAGE_OF.get(stage, "")) or {}).get("model") == "openai"
+    return (run.config.get(_SECTIONS.get(stage, "")) or {}).get("model") == "openai"
 
 
 def _seconds(run: RunFolder) -> dict[str, float]:

@@ -20,6 +20,7 @@ from fineinstructions.records import GLOBAL_CHUNK, Pair
 from fineinstructions.review.audit import pairs_at, read_audit
 from fineinstructions.review.audit_page import audit_sections
 from fineinstructions.review.blocks import Block, Example, Grid, Heads, Plots, Section, Words, to_html, to_markdown
+from fineinstructions.review.calibration_page import calibration_sections
 from fineinstructions.review.diagnostics import read_diagnostics
 from fineinstructions.review.rows import Rows
 from fineinstructions.review.samples import draw_pairs, parts
@@ -43,7 +44,7 @@ def write_report(run: RunFolder) -> Path:
 
     Raises:
         ConfigError: If the run has no pairs yet.
-        DataError: If a file of curves is none.
+        DataError: If a file of curves or of a judge's calibration is none.
     """
     sections = report_sections(run)
     title = "Report of a run"
@@ -66,6 +67,7 @@ def report_sections(run: RunFolder) -> list[Section]:
         Section("From stage to stage", list(_funnel(run))),
         Section("Scores and quotations", list(_scores(run, pairs, rejected))),
         Section("Where pairs come from", list(_origins(run, pairs))),
+        *calibration_sections(run.root),
         *audit_sections(read_audit(run.root)),
         *_curves(run.root),
         Section("Pairs drawn at random", [_example(pair) for pair in draw_pairs(run.root, NUM_SAMPLED, SEED)]),
