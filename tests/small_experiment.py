@@ -15,7 +15,7 @@ MODEL = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 1024,
     "tie_word_embeddings": False,
 }
 

@@ -14,7 +14,7 @@ from fineinstructions.backends.model_folder import CALIBRATION_FILE
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.forecast import forecast
-from fineinstructions.phases import Models
+from fineinstructions.models import Models
 from fineinstructions.pipeline import _asks_a_server, verify
 from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.review.diagnostics import DIAGNOSTICS_FILE

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from benchmark_files import write_benchmarks
 from pipeline_inputs import EXAMPLES, command, in_process
 from small_experiment import table_of, write_experiment, write_held_out, write_model
 
+from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.experiment import as_experiment_config, experiment
+from fineinstructions.progress import Silent
 from fineinstructions.scores.forms import FORMS
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +26,7 @@ RECIPES = [path for path in sorted((ROOT / "recipes" / "experiments").glob("*.ya
 @pytest.mark.extra
 @pytest.mark.slow
 def test_a_killed_experiment_goes_on_and_tells_the_same(tmp_path: Path) -> None:
-    """Killed in the middle of the second training; the finished arm is left as it is."""
+    """Killed in the middle of the second training; the finished arm is left as it is. Then seeds and benchmarks."""
     recipe = write_experiment(tmp_path)
     code, out, errors = in_process("experiment", recipe, "--out", tmp_path / "whole")
     assert code == 0, errors
@@ -44,6 +47,7 @@ def test_a_killed_experiment_goes_on_and_tells_the_same(tmp_path: Path) -> None:
     assert (killed / "loss.svg").read_text(encoding="utf-8").startswith("<svg")
     _check_table(killed)
     _add_a_seed(recipe, killed, expected)
+    _add_benchmarks(recipe, killed, write_benchmarks(tmp_path / "data"))
 
 
 def _check_table(out: Path) -> None:
@@ -67,14 +71,63 @@ def _check_table(out: Path) -> None:
         )
 
 
+class Looks(Silent):
+    """Keeps the table as it is when the first training of a call begins."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.seen: dict[str, Any] = {}
+
+    def note(self, line: str) -> None:
+        """Look at the table once the first training of another seed is in it."""
+        if "train fineinstructions.tiny.2" in line:
+            self.seen = table_of(self._out)
+
+
 def _add_a_seed(recipe: Path, out: Path, before: dict[str, Any]) -> None:
-    """Another seed goes on in the same folder; another number of tokens does not."""
-    result = experiment(recipe, out, overrides=["seeds=[1, 2]"])
+    """Another seed, which comes first now, goes on in the same folder; another number of tokens does not."""
+    looks = Looks(out)
+    result = experiment(recipe, out, overrides=["seeds=[2, 1]"], progress=looks)
     assert result.missing == []
-    assert [row["seeds"] for row in table_of(out)["arms"]] == [[1, 2], [1, 2]]
+    assert [row["seeds"] for row in looks.seen["arms"]] == [[2, 1], [1]], "what lies done is shown before it is reached"
+    assert looks.seen["missing"] == ["fineinstructions.tiny.2"]
+    assert [row["seeds"] for row in table_of(out)["arms"]] == [[2, 1], [2, 1]]
     assert [row["seeds"] for row in before["arms"]] == [[1], [1]]
     with pytest.raises(ConfigError, match=r"other settings \(tokens\)"):
         experiment(recipe, out, overrides=["tokens=320", "seeds=[1, 2]"])
+
+
+def _add_benchmarks(recipe: Path, out: Path, data: Path) -> None:
+    """All three benchmarks over HTTP in one command; a scripted judge's figures are plumbing wherever they stand."""
+    few = {f"{name}.answer_tokens": 4 for name in ("mixeval", "mt_bench_101", "alpaca_eval")}
+    with ScriptedServer() as judge:  # it calls itself "scripted", whatever it is asked for
+        section = {"data": str(data), "judge": {"model": "judge", "base_url": judge.base_url}, "model.device": "cpu"}
+        sets = ["seeds=[1, 2]", *(f"benchmarks.{key}={json.dumps(value)}" for key, value in (section | few).items())]
+        words = [word for one in sets for word in ("--set", one)]
+        code, printed, errors = in_process("experiment", recipe, "--out", out, *words)
+        assert code == 0, errors
+        asked = judge.requests.total()
+        assert in_process("experiment", recipe, "--out", out, *words)[0] == 0
+        assert judge.requests.total() == asked, "what is known asks nobody"
+    plain = table_of(out)
+    assert plain["missing"] == []
+    found = {(f["arm"], f["set_name"]): f for f in plain["figures"] if f["measure"] == "benchmark_score"}
+    titles = [f"{name} [PLUMBING]" for name in ("MixEval", "MT-Bench-101", "AlpacaEval 2")]
+    assert set(found) == {(arm, title) for arm in ("standard", "fineinstructions") for title in titles}
+    for arm in ("standard", "fineinstructions"):
+        scores = [
+            json.loads((out / "benchmarks" / f"{arm}.tiny.{seed}" / "mt_bench_101" / "scores.json").read_text("utf-8"))
+            for seed in (1, 2)
+        ]
+        assert scores[0]["model"] == f"{arm}.tiny.1"
+        assert scores[0]["counts"]["judgements"] > 0
+        mean = sum(of_seed["figures"]["score"]["value"] for of_seed in scores) / 2
+        assert found[arm, titles[1]]["value"] == pytest.approx(mean)
+    assert (found["standard", titles[0]]["num_items"], found["standard", titles[0]]["num_seeds"]) == (5, 2)
+    for name in ("table.md", "table.csv", "benchmarks/comparison.md", "benchmarks/comparison.svg"):
+        assert "[PLUMBING]" in (out / name).read_text(encoding="utf-8"), name
+    assert "the judge follows a script" in printed
+    assert "fineinstructions.tiny.2" in (out / "benchmarks" / "comparison.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.extra
@@ -132,6 +185,10 @@ def test_an_arm_may_have_a_run_of_its_own_and_fewer_tokens(tmp_path: Path) -> No
         ({"pretrain": {"sequence": 5}}, "sequence"),
         ({"seeds": [1, 1]}, "called the same"),
         ({"scores": {}}, "at least one set"),
+        ({"benchmarks": {"names": ["mmlu"]}}, r"benchmarks: .*mmlu"),
+        ({"benchmarks": {"limit": 5}}, "benchmarks: judge: no model"),
+        ({"benchmarks": {"model": {"model": "x"}}}, r"benchmarks\.model\.model"),
+        ({"benchmarks": {"judge": {"model": "m", "colour": "red"}}}, "colour"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

@@ -151,6 +151,12 @@ def test_one_question_is_asked_once(finished: tuple[Path, ScriptedServer]) -> No
     assert WINDOW * 0.75 <= server.max_in_flight <= WINDOW
 
 
+def asked(run: Path) -> dict[str, dict[str, Any]]:
+    """What `status` says that each stage has asked, without what a clock measured."""
+    found = output_json(look("status", run, "--json"))["asked"]
+    return {stage: {k: v for k, v in of.items() if k != "seconds"} for stage, of in found.items()}
+
+
 def test_faults_and_a_second_server_change_no_byte(
     tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
@@ -242,6 +248,7 @@ def test_driver_killed_in_the_middle_of_its_calls(
         repeated = server.requests[CHAT] - finished_calls(whole)
     assert repeated <= (WINDOW + 3) * len(kills) + MAX_PROBES
     assert tables(run) == tables(whole)
+    assert asked(run) == asked(whole), "what was done again counts once"
     assert fineinstructions.verify(run) == []
 
 

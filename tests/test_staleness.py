@@ -6,7 +6,7 @@ import pytest
 
 from fineinstructions.config import from_mapping
 from fineinstructions.errors import ConfigError
-from fineinstructions.phases import Models
+from fineinstructions.models import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases

@@ -15,7 +15,7 @@ from fineinstructions.config import from_mapping
 from fineinstructions.documents import documents_reader
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.calibrate import CalibrateConfig, Calibration, LabelledPair, ScoredPair, calibrate, score
-from fineinstructions.phases import Models
+from fineinstructions.models import Models
 from fineinstructions.readers import SourceConfig, read_rows
 from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import Document, Pair, Template

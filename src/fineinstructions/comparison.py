@@ -50,12 +50,17 @@ def compare_evaluations(folders: Sequence[str | Path], *, out: Path | None = Non
         both = names[0], names[place]
         found += [_compare(name, known[0][name], known[place][name], both, seed) for name in common]
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        plain = [as_dict(comparison) for comparison in found]
-        write_text(out / "comparison.json", json.dumps(plain, ensure_ascii=False, indent=1) + "\n")
-        write_text(out / "comparison.md", page(found))
-        write_text(out / "comparison.svg", plot(found))
+        write_comparisons(found, out)
     return found
+
+
+def write_comparisons(found: Sequence[Comparison], out: Path) -> None:
+    """Write comparisons as a table, a plot, and JSON."""
+    out.mkdir(parents=True, exist_ok=True)
+    plain = [as_dict(comparison) for comparison in found]
+    write_text(out / "comparison.json", json.dumps(plain, ensure_ascii=False, indent=1) + "\n")
+    write_text(out / "comparison.md", page(found))
+    write_text(out / "comparison.svg", plot(found))
 
 
 def _evaluations(folder: Path) -> dict[str, _Evaluation]:

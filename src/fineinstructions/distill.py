@@ -25,11 +25,12 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
 from fineinstructions.matches.retrieve import RetrieveConfig, retrieve
+from fineinstructions.models import Models, metered
 from fineinstructions.pairs import instantiate as instantiating
 from fineinstructions.pairs.compatibility import compatibility
 from fineinstructions.pairs.judge import too_low, too_low_score
 from fineinstructions.pairs.window import document_window
-from fineinstructions.phases import DocumentChunks, Models
+from fineinstructions.phases import DocumentChunks
 from fineinstructions.pipeline import Driver, RunResult
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig, as_config
@@ -156,7 +157,9 @@ def judge_near_misses(unit: Unit, models: Models, setup: Setup) -> None:
     chunked = unit.through("chunk", read, lambda d: chunk(d, models.encoder, config.chunk))
     mined = unit.through("mine", noted(chunked), lambda c: _under("mine", retrieve(c, models.index, None, wanted)))
     requests = _requests(unit, mined, models, documents)
-    verdicts = unit.through("compatibility", requests, lambda r: compatibility(r, models.compatibility))
+    verdicts = unit.through(
+        "compatibility", requests, lambda r: compatibility(r, metered(models.compatibility, unit, "compatibility"))
+    )
     unit.write(verdicts, Compatibility)
 
 

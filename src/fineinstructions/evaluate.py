@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from fineinstructions.backends.cache import ResponseCache
-from fineinstructions.backends.capabilities import Capabilities
 from fineinstructions.backends.chat import ChatReply, ChatRequest, model_name
 from fineinstructions.backends.completion import ChatError
 from fineinstructions.backends.llm import ChatClient
@@ -46,6 +45,8 @@ REPORT_FILE = "report.md"
 ENGINE_TROUBLE = frozenset({"transport", "request", "pending"})
 """Kinds of trouble that say nothing about the item: it is asked again."""
 _UNPARSED = {"format": "unparsed"}
+MODEL_FOLDER = "model"
+"""What trainings call the folder of the model that they made."""
 SCRIPTED = "scripted"
 """What the scripted server calls its model."""
 
@@ -98,20 +99,23 @@ def evaluate(
     if "://" in str(out):
         raise ConfigError(f"{out}: an evaluation lies in a folder of this machine; choose another --out")
     for section in ("model", "judge"):
-        _require_engine(section, getattr(config, section))
-    benchmarks = [open_benchmark(name, config) for name in _chosen(names)]
+        require_engine(section, getattr(config, section))
+    benchmarks = [open_benchmark(name, config) for name in chosen_names(names)]
     for benchmark in benchmarks:
         benchmark.items  # noqa: B018 -- a file that is wrong is told before any model is asked
     root.mkdir(parents=True, exist_ok=True)
     with watch_disk(root), hold_lease(root / ".lock"):
         found = [_evaluate_one(benchmark, config, root, redo, told) for benchmark in benchmarks]
-        write_text(
-            root / REPORT_FILE, page([_plain(root / name / SCORES_FILE) for name in NAMES if _is_done(root, name)])
-        )
+        write_text(root / REPORT_FILE, page([read_evaluation(root / name) for name in NAMES if _is_done(root, name)]))
     return found
 
 
-def _chosen(names: Sequence[str]) -> list[str]:
+def chosen_names(names: Sequence[str]) -> list[str]:
+    """The benchmarks of these names, each once; ``all`` for every one.
+
+    Raises:
+        ConfigError: If one is unknown.
+    """
     wanted = [part for name in names for part in (NAMES if name == "all" else (name.replace("-", "_"),))]
     unknown = [name for name in wanted if name not in NAMES]
     if unknown or not wanted:
@@ -132,7 +136,12 @@ def open_benchmark(name: str, config: EvaluationConfig) -> Benchmark:
     return MixEval(config.mixeval, name == "mixeval_hard", config.protocol, config.limit)
 
 
-def _require_engine(section: str, llm: LlmConfig) -> None:
+def require_engine(section: str, llm: LlmConfig) -> None:
+    """Refuse a model that an evaluation cannot ask.
+
+    Raises:
+        ConfigError: If nothing names one, or the engine works inside runs only.
+    """
     if not llm.model:
         raise ConfigError(f"{section}: no model; say --{section} FOLDER, or --{section} NAME@http://HOST:PORT/v1")
     if llm.engine == "batch" or llm.serve is not None:
@@ -274,7 +283,7 @@ def _judge(benchmark: Benchmark, client: ChatClient, ledger: Ledger, told: Progr
 
 
 def _is_plumbing(judge: LlmConfig, root: Path, folder: Path) -> bool:
-    """Whether the judge only follows a script, by all the names that it has; a folder that is done asks no server."""
+    """Whether the judge only follows a script; a folder that is done asks no server."""
     if judge.engine != "server" or SCRIPTED in judge.model.lower():
         return SCRIPTED in judge.model.lower()
     kept = folder / "judge.json"
@@ -282,10 +291,17 @@ def _is_plumbing(judge: LlmConfig, root: Path, folder: Path) -> bool:
     if kept.exists() and (known := _plain(kept)).get("asked") == asked:
         return bool(known["is_scripted"])
     with _client(judge, root) as client:
-        found: Capabilities = client.capabilities(judge).result()
-    is_scripted = SCRIPTED in f"{found.served_as} {found.answers_as}".lower()
-    write_text(kept, json.dumps({"asked": asked, **as_dict(found), "is_scripted": is_scripted}, indent=1) + "\n")
-    return is_scripted
+        found = is_scripted(judge, client)
+    write_text(kept, json.dumps({"asked": asked, "is_scripted": found}, indent=1) + "\n")
+    return found
+
+
+def is_scripted(llm: LlmConfig, client: ChatClient) -> bool:
+    """Whether a model only follows a script, by all the names that it has."""
+    if llm.engine != "server" or SCRIPTED in llm.model.lower():
+        return SCRIPTED in llm.model.lower()
+    found = client.capabilities(llm).result()
+    return SCRIPTED in f"{found.served_as} {found.answers_as}".lower()
 
 
 def _conclude(
@@ -299,8 +315,8 @@ def _conclude(
     scores = [_score(benchmark, item, ledger) for item in known if item.group not in waiting]
     found = Evaluated(
         benchmark.name,
-        _shown(config.model),
-        _shown(config.judge),
+        shown_name(config.model),
+        shown_name(config.judge),
         is_plumbing,
         figures_of(benchmark.name, scores, config.seed) if scores else {},
         count(ledger.answers, ledger.judgements, scores),
@@ -319,9 +335,12 @@ def _conclude(
     return found
 
 
-def _shown(llm: LlmConfig) -> str:
-    """What a reader calls a model: a folder by its own name, not by where it lies."""
-    return Path(llm.model).resolve().name if llm.engine == "transformers" and Path(llm.model).is_dir() else llm.model
+def shown_name(llm: LlmConfig) -> str:
+    """What a reader calls a model: a folder by its own name, not by where it lies; ``model`` in it by that of both."""
+    if llm.engine != "transformers" or not Path(llm.model).is_dir():
+        return llm.model
+    folder = Path(llm.model).resolve()
+    return folder.parent.name if folder.name == MODEL_FOLDER and folder.parent.name else folder.name
 
 
 def _is_whole(benchmark: Benchmark, item: EvalItem, ledger: Ledger) -> bool:
@@ -350,6 +369,15 @@ def _files(
 def plain(found: Evaluated) -> dict[str, Any]:
     """What came out, as plain JSON values."""
     return {**as_dict(replace(found, figures={})), "figures": plain_figures(found.figures)}
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """What came out of a benchmark, as `plain` gave it and its folder keeps it.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+    """
+    return _plain(folder / SCORES_FILE)
 
 
 def _is_done(root: Path, name: str) -> bool:

@@ -1,6 +1,7 @@
 """Hallway 2: a run to corpora, one model per arm and seed, scores, and one table.
 
     run -> tokenizer -> corpora -> for every seed, model and arm: train -> score -> table
+                                -> for every one of them: benchmarks -> table
 
 In: a recipe. Out: a folder with all of it. Every step can be continued and is passed over when it is done, so a killed
 experiment goes on where it was. The decision a reader would question: seeds are the outer loop and the table is written
@@ -18,6 +19,7 @@ from fineinstructions import pipeline
 from fineinstructions.config import differences, from_mapping, load, parse_yaml, to_plain, to_yaml
 from fineinstructions.corpora import export
 from fineinstructions.errors import ConfigError
+from fineinstructions.experiment_benchmarks import TrainedModels, check_benchmarks
 from fineinstructions.experiment_recipe import (
     BASE,
     ExperimentConfig,
@@ -26,7 +28,7 @@ from fineinstructions.experiment_recipe import (
     model_name,
     plain_for_comparison,
 )
-from fineinstructions.pretraining import PretrainResult, as_pretrain_config, pretrain
+from fineinstructions.pretraining import PretrainResult, as_pretrain_config, pretrain, read_training
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.readers import DocumentsConfig
 from fineinstructions.recipe import RunConfig, as_config
@@ -34,13 +36,14 @@ from fineinstructions.runs.durable import watch_disk, write_text
 from fineinstructions.runs.lease import hold_lease
 from fineinstructions.scores.ledger import WRITTEN, read_ledger
 from fineinstructions.scores.results import Trained, figures
-from fineinstructions.scores.score import read_held_out, score
+from fineinstructions.scores.score import is_scored, read_held_out, score
 from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
 from fineinstructions.setup import open_setup
 from fineinstructions.tokenizer_training import train_tokenizer
 from fineinstructions.training.sequences import num_sequences
 
 RECIPE_FILE = "experiment.yaml"
+Trainings = dict[Trained, PretrainResult]
 TABLE_FILES = ("table.md", "table.csv", "table.json", "loss.svg")
 
 
@@ -94,6 +97,7 @@ def experiment(
     """
     config = as_experiment_config(recipe, overrides)
     config.check_sections()
+    check_benchmarks(config)
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     with watch_disk(root), hold_lease(root / "lease"):
@@ -113,7 +117,9 @@ class Experiment:
         self._config, self._root, self._progress = config, root, progress
         self._held_out = read_held_out(config.scores)
         self._remember()
+        self._models = TrainedModels(config, root)
         self._done: dict[Trained, PretrainResult] = {}
+        self._lying = {t: found for t in self._trainings() if (found := self._finished(t))}
         self._learned: Path | None = None
         self._step = 0
 
@@ -126,7 +132,8 @@ class Experiment:
             self._train(trained, corpus_of[trained.arm], tokens[trained.arm])
             self._score(trained)
             self._write_table()
-        return ExperimentResult(self._root, self._missing())
+        self._benchmark()
+        return ExperimentResult(self._root, self._missing(self._done))
 
     def _trainings(self) -> Iterator[Trained]:
         config = self._config
@@ -135,7 +142,7 @@ class Experiment:
     def _say(self, what: str) -> None:
         self._step += 1
         num_trainings = len(list(self._trainings()))
-        total = 2 * len(self._config.variants) + 2 * num_trainings
+        total = 2 * len(self._config.variants) + (3 if self._models.names else 2) * num_trainings
         total += isinstance(self._config.tokenizer, TokenizerConfig)
         self._progress.note(f"[{self._step}/{total}] {what}")
 
@@ -258,24 +265,49 @@ class Experiment:
         self._say(f"score {self._name(trained)}")
         score(self._done[trained].model, self._held_out, self._ledger(trained))
 
-    def _missing(self) -> list[str]:
-        return [self._name(trained) for trained in self._trainings() if trained not in self._done]
+    def _finished(self, trained: Trained) -> PretrainResult | None:
+        """A training that lies there, trained and scored by an earlier call."""
+        found = read_training(self._root / "trainings" / self._name(trained))
+        return found if found and is_scored(self._held_out, self._ledger(trained)) else None
+
+    def _benchmark(self) -> None:
+        """Have every trained model answer the benchmarks, and compare arms by them."""
+        if not self._models.names:
+            return
+        for trained, done in self._done.items():
+            name = self._name(trained)
+            self._say(f"benchmarks {name}: {', '.join(self._models.names)}")
+            self._models.evaluate(name, done.model, self._progress)
+            self._write_table()
+        self._models.compare({t: self._name(t) for t in self._done if self._models.known(self._name(t))})
+
+    def _missing(self, shown: Iterable[Trained]) -> list[str]:
+        """What the tables lack."""
+        there = set(shown)
+        missing = [self._name(t) for t in self._trainings() if t not in there]
+        if self._models.names:
+            names = [self._name(t) for t in self._trainings() if t in there]
+            missing += [f"benchmarks of {name}" for name in names if not self._models.known(name)]
+        return missing
 
     def _write_table(self) -> None:
-        """Write the tables of what is done so far."""
-        scores = {trained: read_ledger(self._ledger(trained))[1] for trained in self._done}
-        found = list(figures(scores, self._pairs(), self._config.resamples))
-        arms = [self._arm_row(arm, model, scores) for arm, model in dict.fromkeys((t.arm, t.model) for t in self._done)]
-        title, missing = self._root.name, self._missing()
+        """Write the tables of what is done, by this call or an earlier one."""
+        there = self._lying | self._done
+        done = {trained: there[trained] for trained in self._trainings() if trained in there}
+        scores = {trained: read_ledger(self._ledger(trained))[1] for trained in done}
+        benchmarks = {trained: self._models.known(self._name(trained)) for trained in done}
+        found = list(figures(scores, self._pairs(done), self._config.resamples, more=benchmarks))
+        arms = [_arm_row(arm, model, done, scores) for arm, model in dict.fromkeys((t.arm, t.model) for t in done)]
+        title, missing = self._root.name, self._missing(done)
         write_text(self._root / "table.md", markdown(title, arms, found, missing) + "\n")
         write_text(self._root / "table.csv", csv_text(found))
         write_text(self._root / "table.json", json_text(title, arms, found, missing))
-        write_text(self._root / "loss.svg", plot(title, self._curves()))
+        write_text(self._root / "loss.svg", plot(title, self._curves(done)))
 
-    def _pairs(self) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
+    def _pairs(self, done: Trainings) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
         """What is compared with what: every arm with the baseline of its size, and with that of the next size."""
         config = self._config
-        sizes = {t.model: int(done.facts["num_parameters"]) for t, done in self._done.items()}
+        sizes = {t.model: int(result.facts["num_parameters"]) for t, result in done.items()}
         models = sorted(sizes, key=lambda model: (sizes[model], model))
         for arm in config.arms:
             for place, model in enumerate(models):
@@ -284,32 +316,10 @@ class Experiment:
                 if not is_baseline and place + 1 < len(models):
                     yield (arm, model), (config.baseline, models[place + 1])
 
-    def _arm_row(self, arm: str, model: str, scores: dict[Trained, Any]) -> ArmRow:
-        done = {t.seed: result for t, result in self._done.items() if (t.arm, t.model) == (arm, model)}
-        first = next(iter(done.values()))
-        seconds = [
-            row.seconds
-            for trained, rows in scores.items()
-            if (trained.arm, trained.model) == (arm, model)
-            for row in rows
-            if row.kind == WRITTEN
-        ]
-        return ArmRow(
-            arm=arm,
-            model=model,
-            seeds=tuple(done),
-            tokens=first.tokens,
-            unique_tokens=first.unique_tokens,
-            epochs=first.epochs,
-            parameters=int(first.facts["num_parameters"]),
-            flops=float(first.facts["flops"]),
-            seconds_per_answer=sum(seconds) / len(seconds) if seconds else None,
-        )
-
-    def _curves(self) -> dict[str, list[tuple[float, float]]]:
+    def _curves(self, done: Trainings) -> dict[str, list[tuple[float, float]]]:
         """Mean loss of an arm's trainings over tokens."""
         points: dict[str, dict[int, list[float]]] = {}
-        for trained, result in self._done.items():
+        for trained, result in done.items():
             name = trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"
             for text in result.metrics.read_text(encoding="utf-8").splitlines():
                 step = json.loads(text)
@@ -318,6 +328,29 @@ class Experiment:
             name: [(tokens, sum(losses) / len(losses)) for tokens, losses in sorted(curve.items())]
             for name, curve in points.items()
         }
+
+
+def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, Any]) -> ArmRow:
+    done = {t.seed: result for t, result in trainings.items() if (t.arm, t.model) == (arm, model)}
+    first = next(iter(done.values()))
+    seconds = [
+        row.seconds
+        for trained, rows in scores.items()
+        if (trained.arm, trained.model) == (arm, model)
+        for row in rows
+        if row.kind == WRITTEN
+    ]
+    return ArmRow(
+        arm=arm,
+        model=model,
+        seeds=tuple(done),
+        tokens=first.tokens,
+        unique_tokens=first.unique_tokens,
+        epochs=first.epochs,
+        parameters=int(first.facts["num_parameters"]),
+        flops=float(first.facts["flops"]),
+        seconds_per_answer=sum(seconds) / len(seconds) if seconds else None,
+    )
 
 
 def _corpus_facts(folder: Path) -> dict[str, Any]:

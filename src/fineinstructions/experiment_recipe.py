@@ -8,12 +8,15 @@ from pydantic import Field, field_validator, model_validator
 from fineinstructions.config import Config, from_mapping, to_plain
 from fineinstructions.corpus.export import PRESETS, ExportConfig
 from fineinstructions.errors import ConfigError
+from fineinstructions.evaluation_recipe import EvaluationConfig
 from fineinstructions.llama_shapes import SHAPES
 from fineinstructions.scores.config import ScoresConfig
 from fineinstructions.training.recipe import PretrainConfig
 
 BASE = "base"
 """Name of the run and the corpora of arms without settings of their own; no arm may have it."""
+BENCHMARKS = ("mixeval", "mt_bench_101", "alpaca_eval")
+"""Those of the paper, where the recipe names none."""
 DECIDED = {
     "export": ("arms", "tokenizer", "format", "view", "shuffle"),
     "pretrain": ("corpora", "arm", "tokenizer", "packed_dir", "model", "tokens", "steps", "epochs", "seed"),
@@ -71,6 +74,9 @@ class ExperimentConfig(Config):
     repetitions."""
     scores: ScoresConfig
     """What the trained models are scored on."""
+    benchmarks: dict[str, Any] = Field(default_factory=dict)
+    """Benchmarks that the trained models answer and a judge scores: ``names``, and the settings of an evaluation
+    (``judge``, ``data``, ``limit``, ...). May be added to a finished experiment."""
     resamples: int = Field(default=1000, ge=1)
     """Of the bootstrap. Ours."""
 
@@ -111,6 +117,21 @@ class ExperimentConfig(Config):
             self.export_config(variant, "bytes")
         for model in self.models:
             from_mapping({**self.pretrain, "corpora": "-", "model": model}, PretrainConfig, where="pretrain")
+        self.evaluation()
+
+    def evaluation(self) -> tuple[list[str], EvaluationConfig]:
+        """Names of the benchmarks, none where the section is empty, and how models are evaluated on them.
+
+        Raises:
+            ConfigError: If a key is wrong.
+        """
+        plain = dict(self.benchmarks)
+        names = plain.pop("names", list(BENCHMARKS) if plain else [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError("benchmarks.names: must be a list of names, such as [mixeval, mt_bench_101, alpaca_eval]")
+        if wrong := {"engine", "model"} & set(plain.get("model") or ()):
+            raise ConfigError(f"benchmarks.model.{min(wrong)}: the experiment decides it; leave it out")
+        return names, from_mapping(plain, EvaluationConfig, where="benchmarks")
 
     def mixture_of(self, arm: str) -> dict[str, float]:
         """Weights of the sources of an arm.
@@ -164,9 +185,9 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_for_comparison(config: ExperimentConfig) -> dict[str, Any]:
-    """What must not change in an experiment that is under way. Seeds may be added."""
+    """What must not change in an experiment that is under way. Seeds and benchmarks may be added."""
     plain = to_plain(config)
-    return {key: value for key, value in plain.items() if key not in ("seeds", "resamples")}
+    return {key: value for key, value in plain.items() if key not in ("seeds", "resamples", "benchmarks")}
 
 
 def model_name(model: str) -> str:

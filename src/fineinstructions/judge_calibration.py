@@ -17,10 +17,10 @@ from typing import Any
 from fineinstructions.endpoints import record_endpoints, require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
+from fineinstructions.models import Models
 from fineinstructions.pairs.calibrate import Agreement, JudgedRow, judge_rows, measure
 from fineinstructions.pairs.calibration_page import page
 from fineinstructions.pairs.labelled import LabelledSet, read_labelled
-from fineinstructions.phases import Models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, Rejection, as_dict, to_json, to_table

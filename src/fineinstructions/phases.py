@@ -10,16 +10,12 @@ pass encodes and searches; the second chooses, with what the first has counted o
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
-from fineinstructions.embedded import names
-from fineinstructions.endpoints import RUN_PHASES, asked_models, known_models, note_other_models
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import DocumentCandidates, candidate_table, match_table, read_candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk, chunk_span
@@ -27,16 +23,16 @@ from fineinstructions.matches.popularity import (
     add_documents,
     find_chances,
     log_damping,
-    open_popularity,
     pilot,
     save_popularity,
 )
-from fineinstructions.matches.retrieve import Gate, RetrieveConfig, retrieve, threshold
-from fineinstructions.matches.sample import Popularity, Sampler, sample, uses_popularity
-from fineinstructions.pairs.compatibility import SCREEN, CompatibilityJudge, PromptedCompatibilityJudge, screen
+from fineinstructions.matches.retrieve import retrieve
+from fineinstructions.matches.sample import Popularity, sample
+from fineinstructions.models import Models, metered
+from fineinstructions.pairs.compatibility import SCREEN, screen
 from fineinstructions.pairs.excerpts import expand
-from fineinstructions.pairs.instantiate import Instantiator, PromptedInstantiator, Request, instantiate
-from fineinstructions.pairs.judge import Judge, PromptedJudge, judge, select, surplus_pairs, too_low_score
+from fineinstructions.pairs.instantiate import Request, instantiate
+from fineinstructions.pairs.judge import judge, select, surplus_pairs, too_low_score
 from fineinstructions.records import (
     Document,
     Draft,
@@ -52,14 +48,10 @@ from fineinstructions.records import (
 from fineinstructions.runs import Unit
 from fineinstructions.setup import Setup
 from fineinstructions.templates.bank import read_bank
-from fineinstructions.templates.genericize import Genericizer, PromptedGenericizer, genericize
-from fineinstructions.templates.index import TemplateIndex, build_index, open_index
+from fineinstructions.templates.genericize import genericize
+from fineinstructions.templates.index import build_index, open_index
 from fineinstructions.templates.merge import SERVER_MIN_QUERIES, merge
 from fineinstructions.templates.queries import clean, read_queries
-
-if TYPE_CHECKING:
-    from fineinstructions.backends.encoder import Encoder
-    from fineinstructions.backends.llm import ChatClient
 
 GROUP_DOCUMENTS = 512
 """Documents whose candidates are written together."""
@@ -77,161 +69,6 @@ class DocumentChunks:
     def spans(self) -> tuple[tuple[int, int], ...]:
         """Half-open character span of every chunk."""
         return tuple(zip(self.starts, self.ends, strict=True))
-
-
-class Models:
-    """The models of one process, each built when it is first asked for."""
-
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._config = setup.config
-
-    @cached_property
-    def client(self) -> "ChatClient":
-        """The language models that stages ask, with the run's response cache."""
-        from fineinstructions.backends.cache import ResponseCache
-        from fineinstructions.backends.llm import ChatClient
-
-        return ChatClient(
-            self._config.llm,
-            ResponseCache(self._setup.cache_dir),
-            known=known_models(self._setup),
-            batches_dir=self._setup.batches_dir,
-        )
-
-    @cached_property
-    def encoder(self) -> "Encoder":
-        """Encoder of descriptions and documents; loads nothing large before it encodes."""
-        from fineinstructions.backends.encoders import open_encoder
-
-        return open_encoder(self._config.encoder, self._config.llm)
-
-    @cached_property
-    def retrieve(self) -> RetrieveConfig:
-        """Settings of retrieval with the threshold that holds.
-
-        The encoder is asked, not the run's index, so that an encoder can be calibrated without embedding a bank again.
-        An index that was made before has its own, which may be calibrated too.
-
-        Raises:
-            ConfigError: If neither the recipe, nor the gate, nor the encoder or the ready index has a threshold.
-        """
-        config = self._config.retrieve
-        if config.min_cosine is not None or self._has_gate:
-            return config
-        calibrated = self.index.min_cosine if self._config.templates.index else self.encoder.min_cosine
-        return config.model_copy(update={"min_cosine": threshold(config, None, calibrated)})
-
-    @cached_property
-    def genericizer(self) -> Genericizer:
-        """Model of the first stage."""
-        if self._config.genericize.model == "openai":
-            return PromptedGenericizer(self.client, self._config.genericize)
-        from fineinstructions.embedded.genericizer import EmbeddedGenericizer
-
-        return EmbeddedGenericizer()
-
-    @cached_property
-    def index(self) -> TemplateIndex:
-        """The run's template index.
-
-        What makes the index stale holds it to the encoder (`staleness`), so that whoever only looks templates up needs
-        none.
-        """
-        return open_index(self._setup.index_dir, verify=False, config=self._config.index)
-
-    @property
-    def _has_gate(self) -> bool:
-        return self._config.instantiate.model != "openai"
-
-    @cached_property
-    def sampler(self) -> Sampler:
-        """Chooses the templates of documents."""
-        config = self._config.sample
-        popularity = open_popularity(self._setup.popularity_dir) if uses_popularity(config) else None
-        return Sampler(self.index, config, self._config.seed, popularity)
-
-    @cached_property
-    def gate(self) -> Gate | None:
-        """Compatibility test of the embedded tier, whatever the encoder; language models can refuse by themselves."""
-        if not self._has_gate:
-            return None
-        from fineinstructions.embedded.relations import RelationGate
-
-        return RelationGate(list(self.index.live_templates()), self._config.seed, self.index.live_rows)
-
-    @cached_property
-    def instantiator(self) -> Instantiator:
-        """Model that fills templates."""
-        if self._config.instantiate.model == "openai":
-            return PromptedInstantiator(self.client, self._config.instantiate, self._config.excerpts)
-        from fineinstructions.embedded.instantiator import EmbeddedInstantiator
-
-        return EmbeddedInstantiator()
-
-    @cached_property
-    def compatibility(self) -> CompatibilityJudge:
-        """Model that says whether documents can answer templates."""
-        if self._config.compatibility.model == "openai":
-            return PromptedCompatibilityJudge(self.client, self._config.compatibility)
-        from fineinstructions.embedded.compatibility import EmbeddedCompatibilityJudge
-
-        return EmbeddedCompatibilityJudge()
-
-    @cached_property
-    def judge(self) -> Judge:
-        """Model that scores pairs."""
-        if self._config.judge.model == "openai":
-            return PromptedJudge(self.client, self._config.judge)
-        from fineinstructions.embedded.judge import EmbeddedJudge
-
-        return EmbeddedJudge()
-
-    @cached_property
-    def genericizer_name(self) -> str:
-        """What the model of the first stage is called; asking loads none of the embedded tier, nor do the next two."""
-        asks = self._config.genericize.model == "openai"
-        return self.genericizer.model if asks else names.genericizer_name()
-
-    @cached_property
-    def instantiator_name(self) -> str:
-        """What the model that fills templates is called."""
-        asks = self._config.instantiate.model == "openai"
-        return self.instantiator.model if asks else names.instantiator_name()
-
-    @cached_property
-    def judge_name(self) -> str:
-        """What the model that scores pairs is called."""
-        return self.judge.model if self._config.judge.model == "openai" else names.judge_name()
-
-    def look_again(self) -> None:
-        """Find the replies of models that other processes have stored since."""
-        if "client" in vars(self):
-            self.client.look_again()
-
-    def close(self) -> None:
-        """Close the connections to model servers, if any were made."""
-        if "client" in vars(self):
-            self.client.close()
-            note_other_models(self._setup, self.client.other_models)
-        close = getattr(vars(self).get("encoder"), "close", None)
-        if close is not None:
-            close()
-
-    def lineage(self) -> dict[str, str]:
-        """Models behind every pair that neither its draft nor its verdict names."""
-        made_here = {} if self._config.templates.is_ready_made else {"genericizer": self.genericizer_name}
-        screened = {"compatibility": self.compatibility.model} if self._config.compatibility.screen else {}
-        return made_here | {"encoder": self.index.encoder_id} | screened
-
-
-def build_models(setup: Setup) -> Models:
-    """The models of one worker process."""
-    models = Models(setup)
-    config = setup.config
-    if asked_models(config, *RUN_PHASES):
-        models.client  # noqa: B018 -- built before there are threads: two clients would be two request windows
-    return models
 
 
 def read_and_clean(unit: Unit, models: Models, setup: Setup) -> None:
@@ -257,7 +94,9 @@ def read_and_clean(unit: Unit, models: Models, setup: Setup) -> None:
 def make_templates(unit: Unit, models: Models, setup: Setup) -> None:
     """genericize: queries -> template drafts."""
     config = setup.config.genericize
-    drafts = unit.through("genericize", unit.rows(Query), lambda q: genericize(q, models.genericizer, config))
+    drafts = unit.through(
+        "genericize", unit.rows(Query), lambda q: genericize(q, metered(models.genericizer, unit, "genericize"), config)
+    )
     unit.write(drafts, TemplateDraft)
 
 
@@ -373,13 +212,15 @@ def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
 
     asked: Iterable[Request] = requests()
     if config.compatibility.screen:
-        asked = unit.through(SCREEN, asked, lambda r: screen(r, models.compatibility))
-    drafts = unit.through("instantiate", asked, lambda r: instantiate(r, models.instantiator))
+        compatibility = metered(models.compatibility, unit, SCREEN)
+        asked = unit.through(SCREEN, asked, lambda r: screen(r, compatibility))
+    instantiator = metered(models.instantiator, unit, "instantiate")
+    drafts = unit.through("instantiate", asked, lambda r: instantiate(r, instantiator))
     expanded = unit.through("excerpts", with_document(drafts), lambda d: expand(d, config.excerpts, focus_of))
     judged = unit.through(
         "judge",
         ((e, templates[e.template_id], documents[e.document_id]) for e in counted(expanded)),
-        lambda e: judge(e, models.judge, models.lineage()),
+        lambda e: judge(e, metered(models.judge, unit, "judge"), models.lineage()),
     )
     unit.write(judged, Pair)
 

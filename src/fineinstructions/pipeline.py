@@ -28,7 +28,7 @@ from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
 from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
-from fineinstructions.phases import Models, build_models
+from fineinstructions.models import Models, build_models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import Match, Pair, Rejection, Template

@@ -112,7 +112,7 @@ def pretrain(
     arm = _Arm(settings)
     progress, target = progress or Silent(), Path(out)
     if not is_first_process():
-        return _complete(target) or _train(settings, arm, target, progress)
+        return read_training(target) or _train(settings, arm, target, progress)
     found = _found(target, settings, arm.digest())
     if found is not None:
         return found
@@ -265,13 +265,14 @@ def _found(out: Path, config: PretrainConfig, made_of: str) -> PretrainResult | 
     ]
     if changed:
         raise ConfigError(f"{out}: a training with another recipe ({'; '.join(changed)}); choose another --out")
-    found = _complete(out)
+    found = read_training(out)
     if found is not None and found.facts["made_of"] != made_of:
         raise ConfigError(f"{out}: a training on another corpus or of another config.json; choose another --out")
     return found
 
 
-def _complete(out: Path) -> PretrainResult | None:
+def read_training(out: Path) -> PretrainResult | None:
+    """A training that is complete; ``None`` where it has yet to begin or to end."""
     if not (out / FACTS_FILE).is_file():
         return None
     facts = json.loads((out / FACTS_FILE).read_text(encoding="utf-8"))

@@ -28,11 +28,11 @@ from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
 from fineinstructions.given_rows import STAGE, GivenRow, find_columns, lone_template, read_given_rows
 from fineinstructions.markup import slot_names
+from fineinstructions.models import Models, build_models
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
 from fineinstructions.parquet import open_parquet
-from fineinstructions.phases import Models, build_models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import (

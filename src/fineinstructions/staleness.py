@@ -15,8 +15,8 @@ from fineinstructions.embedded.names import gate_digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.matches.sample import uses_popularity
+from fineinstructions.models import Models
 from fineinstructions.pairs.compatibility import SCREEN
-from fineinstructions.phases import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.runs import Phase
 from fineinstructions.templates.bank import bank_files

@@ -18,11 +18,11 @@ from fineinstructions.matches.candidates import Candidates
 from fineinstructions.matches.chunk import ChunkedDocument, chunk
 from fineinstructions.matches.retrieve import retrieve
 from fineinstructions.matches.sample import Sampler, sample
+from fineinstructions.models import Models
 from fineinstructions.pairs.compatibility import SCREEN, screen
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
 from fineinstructions.pairs.judge import judge, select
-from fineinstructions.phases import Models
 from fineinstructions.progress import Silent
 from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.records import (

@@ -4,19 +4,25 @@ In: a run folder or URL. Out: what serves its pages, or files beside its pairs. 
 here it is given a reader of the documents, as the run's own recipe says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.config import from_mapping
 from fineinstructions.documents import documents_reader
 from fineinstructions.errors import ConfigError
+from fineinstructions.evaluate import is_scripted, require_engine, shown_name
+from fineinstructions.evaluation.report import PLUMBING_MARK
+from fineinstructions.evaluation_recipe import named_model
 from fineinstructions.parquet import open_parquet
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Rejection
-from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, audit, read_audit
+from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, SheetJudge, audit, read_audit
 from fineinstructions.review.report import write_report
 from fineinstructions.review.samples import draw_pairs
+from fineinstructions.review.sheet_judge import sheet_prompt
 from fineinstructions.review.viewer.guard import Access
 from fineinstructions.runs.places import open_run
 from fineinstructions.runs.verify import DocumentReader
@@ -82,6 +88,8 @@ def audit_run(
     columns: dict[str, str] | None = None,
     sheets: Sequence[Path] = (),
     hour_price: float | None = None,
+    judge: str | None = None,
+    prompt: str | None = None,
     work: str | Path | None = None,
 ) -> dict[str, Any]:
     """Audit a run.
@@ -94,6 +102,8 @@ def audit_run(
         columns: Its columns by role (``instruction``, ``answer``, ``document``), where they are named otherwise.
         sheets: Filled sheets, whose labels are taken over.
         hour_price: What one worker costs for an hour.
+        judge: Language model that fills in the sheet: a folder, or ``NAME@URL``; else as the recipe's ``llm``.
+        prompt: Its prompt file, in place of ours.
         work: Folder of working folders of runs on a store.
 
     Returns:
@@ -105,8 +115,27 @@ def audit_run(
     run = open_run(place, work)
     config = from_mapping(run.config, RunConfig, where=str(run.recipe_file))
     pairs = _direct_pairs(direct, columns or {}) if direct else []
-    asked = Asked(count, seed, pairs, tuple(sheets), hour_price)
-    return audit(run, reader_of(run.root), asked, config.sample.target)
+    with _sheet_judge(judge, prompt, config.llm) as of_sheet:
+        asked = Asked(count, seed, pairs, tuple(sheets), of_sheet, hour_price)
+        return audit(run, reader_of(run.root), asked, config.sample.target)
+
+
+@contextmanager
+def _sheet_judge(named: str | None, prompt: str | None, shared: LlmConfig) -> Iterator[SheetJudge | None]:
+    """The judge of the sheet, if one is named; one that follows a script is called so."""
+    if named is None:
+        if prompt is not None:
+            raise ConfigError("--prompt: is for --judge, which is missing")
+        yield None
+        return
+    from fineinstructions.backends.llm import ChatClient
+
+    asked_with = sheet_prompt(prompt)
+    llm = with_overrides(shared.model_copy(update={"serve": None}), named_model(named))
+    require_engine("judge", llm)
+    with ChatClient(llm) as client:
+        mark = f" {PLUMBING_MARK}" if is_scripted(llm, client) else ""
+        yield SheetJudge(client, f"{shown_name(llm)}{mark}", asked_with)
 
 
 def _direct_pairs(path: Path, columns: dict[str, str]) -> list[tuple[str, str, str]]:

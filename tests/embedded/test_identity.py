@@ -76,7 +76,7 @@ def test_names_are_those_of_the_models() -> None:
 def test_whoever_asks_for_names_loads_no_model() -> None:
     code = """
 import sys
-from fineinstructions.phases import Models
+from fineinstructions.models import Models
 from fineinstructions.recipe import RunConfig
 from fineinstructions.setup import Setup
 from fineinstructions.staleness import bank_phases, pair_phases

@@ -7,13 +7,14 @@ implements it; which engine it has underneath is one key of a recipe, ``llm.engi
 import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from fineinstructions.backends.capabilities import ModelFacts
 from fineinstructions.backends.completion import ChatError, Completion
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.backends.logprobs import TokenLogprob
+from fineinstructions.backends.meter import Meter
 from fineinstructions.backends.model_folder import ModelFolder
 from fineinstructions.backends.prompt import Message, Prompt
 from fineinstructions.config import to_plain
@@ -36,6 +37,8 @@ class ChatRequest:
     """Whether to ask for the log-probabilities of the reply's tokens; a server without them replies all the same."""
     may_be_cut: bool = False
     """Whether a reply that ends at ``max_tokens`` is a reply, and not the trouble ``length``."""
+    meter: Meter | None = field(default=None, compare=False)
+    """Counts the replies, where somebody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)

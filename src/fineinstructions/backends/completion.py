@@ -7,7 +7,7 @@ for every engine, so that the client above them is one and a run can change its 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fineinstructions.backends.logprobs import TokenLogprob, from_plain_logprobs, read_logprobs, to_plain_logprobs
@@ -66,10 +66,13 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None
     model: str = ""
     """Name of the model that answered, as the reply gives it."""
+    seconds: float = field(default=0.0, compare=False)
+    """From the request to the reply, where a server gave it."""
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain JSON values, for the cache; those of a completion without log-probabilities do not name them."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("logprobs", "model")}
+        """Plain JSON values, for the cache; what a completion does not have is not named."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("logprobs", "model", "seconds")}
+        plain |= {"seconds": self.seconds} if self.seconds else {}
         return plain if self.logprobs is None else {**plain, "logprobs": to_plain_logprobs(self.logprobs)}
 
     @classmethod

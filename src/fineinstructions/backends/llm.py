@@ -199,6 +199,8 @@ class ChatClient:
                 trouble = str(error)
             if reask < llm.max_reasks:
                 self._usage = replace(self._usage, reasks=self._usage.reasks + 1)
+                if request.meter is not None:
+                    request.meter.reasks += 1
                 repair = f"That reply could not be read: {trouble}. Reply again, in exactly the format asked for."
                 messages = (*messages, ("assistant", reply.text), ("user", repair))
         raise ChatError("format", trouble, raw=reply.text)
@@ -213,6 +215,8 @@ class ChatClient:
             if request.logprobs and await self._logprobs(llm):
                 body |= REQUEST_FIELDS
             completion, cached = await self._complete(body, llm)
+            if request.meter is not None:
+                request.meter.add(completion)
         except ChatError:
             raise
         except BackendError as error:

@@ -93,6 +93,11 @@ class LlmConfig(Config):
     max_failures_in_a_row: int = Field(default=20, ge=1)
     """After this many failed requests without one success in between a server is given up, and the run stops where no
     other is left. Ours."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """What a million prompt tokens of the model cost, in whatever currency. Like `completion_price` it decides nothing:
+    `status`, `audit` and `report` turn tokens into money. There is no list of prices."""
+    completion_price: float | None = Field(default=None, ge=0)
+    """What a million generated tokens cost."""
     structured: Literal["auto"] | Structured = "auto"
     """Ask the server to hold replies to a JSON schema: by ``response_format`` (``schema``), by a field of vLLM
     (``structured_outputs``, ``guided_json``) or of llama.cpp (``grammar``); to any JSON object (``object``), or to
@@ -206,7 +211,7 @@ def key_of(variable: str) -> str:
     return key
 
 
-_OF_THE_MODEL = ("revision", "context_tokens", "tokenizer")
+_OF_THE_MODEL = ("revision", "context_tokens", "tokenizer", "prompt_price", "completion_price")
 """Keys that belong to one model, so that a stage with another one does not take them over."""
 _PLACES = ("serve", "base_url", "engine")
 """Keys that say what runs a model; a stage that sets one of them does not ask the shared server."""
@@ -215,7 +220,7 @@ _PLACES = ("serve", "base_url", "engine")
 def with_overrides(shared: LlmConfig, overrides: Mapping[str, Any]) -> LlmConfig:
     """The shared ``llm:`` section with one stage's own keys laid over it.
 
-    What belongs to the shared model (revision, context, tokenizer) does not go to a stage that names another.
+    What belongs to the shared model (revision, context, tokenizer, prices) does not go to a stage that names another.
 
     Raises:
         ConfigError: If an override is unknown or has a wrong value.

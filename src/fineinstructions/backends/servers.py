@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fineinstructions.backends.capabilities import ModelFacts, listed_facts
@@ -86,8 +86,8 @@ class Pool:
 
     async def retried(
         self, path: str, body: Mapping[str, Any], read: Read[R], llm: LlmConfig, *, retries: int, counts: bool = True
-    ) -> R:
-        """Make a request, again where that may help.
+    ) -> tuple[R, float]:
+        """Make a request, again where that may help; gives the reply, and seconds from the last request to it.
 
         Args:
             path: Path of the API.
@@ -105,10 +105,11 @@ class Pool:
         for attempt in range(retries + 1):
             endpoint = await self._turn(failed_at[-1] if failed_at else None)
             endpoint.calls += 1
+            began = time.monotonic()
             try:
                 reply = await self._attempt_once_reachable(endpoint, path, body, read, llm)
                 self._refusals.pop(endpoint, None)
-                return reply
+                return reply, time.monotonic() - began
             except RetryableError as trouble:
                 self._tell_of(endpoint)
                 failed_at.append(endpoint)
@@ -287,7 +288,9 @@ class Servers:
             BackendError: If no request to these servers will be.
         """
         pool = self._pool(llm.addresses, llm)
-        return await pool.retried(CHAT, body, read_completion, llm, retries=llm.max_retries, counts=bool(key))
+        retries, counts = llm.max_retries, bool(key)
+        reply, seconds = await pool.retried(CHAT, body, read_completion, llm, retries=retries, counts=counts)
+        return replace(reply, seconds=round(seconds, 3))
 
     async def embed(self, body: Mapping[str, Any], llm: LlmConfig) -> list[list[float]]:
         """Send one embeddings request, with retries; a vector for each text of ``input``, in order.
@@ -296,7 +299,8 @@ class Servers:
         """
         pool = self._pool(llm.addresses, llm)
         body = {**body, "encoding_format": "float"}
-        return await pool.retried(EMBEDDINGS, body, read_embeddings, llm, retries=llm.max_retries)
+        vectors, _ = await pool.retried(EMBEDDINGS, body, read_embeddings, llm, retries=llm.max_retries)
+        return vectors
 
     async def facts(self, llm: LlmConfig) -> ModelFacts:
         """What the servers' lists of models say of one: the shortest context, and the first name.
@@ -319,7 +323,7 @@ class Servers:
         if len(llm.addresses) > 1:  # the others can say it as well
             llm = llm.model_copy(update={"unreachable_seconds": 0.0})
         try:
-            listed = await pool.retried(MODELS, {}, read_models, llm, retries=retries, counts=False)
+            listed, _ = await pool.retried(MODELS, {}, read_models, llm, retries=retries, counts=False)
         except ChatError as error:
             if error.kind == "transport" and "HTTP" not in str(error):
                 raise

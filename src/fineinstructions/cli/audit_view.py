@@ -1,25 +1,30 @@
 """What an audit has found, as a person reads it on a terminal: the figures that decide; the rest is in the report."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fineinstructions.cli.show import flowing
+from fineinstructions.errors import printable
+from fineinstructions.review.audit_page import ASKED_HEAD, asked_rows
 
 
 def audit_view(found: dict[str, Any]) -> Group:
     """The main figures of all audits."""
     quality, diversity, cost = found["quality"], found["diversity"], found["efficiency"]
     rates = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("pairs", "fault", "found", "judged", "share", "95 %"):
-        rates.add_column(name, justify="left" if name in ("pairs", "fault") else "right")
-    for arm, of_arm in quality["rates"].items():
-        for rate in of_arm:
-            share = "" if rate["share"] is None else f"{rate['share']:.1%}"
-            interval = "" if rate["share"] is None else f"{rate['low']:.1%} to {rate['high']:.1%}"
-            rates.add_row(arm, rate["name"], str(rate["num_wrong"]), str(rate["num_judged"]), share, interval)
+    for name in ("pairs", "by", "fault", "found", "judged", "share", "95 %"):
+        rates.add_column(name, justify="left" if name in ("pairs", "by", "fault") else "right", overflow="fold")
+    for by, said in {"people": quality, **quality["judges"]}.items():
+        for arm, of_arm in said["rates"].items():
+            for rate in of_arm:
+                share = "" if rate["share"] is None else f"{rate['share']:.1%}"
+                interval = "" if rate["share"] is None else f"{rate['low']:.1%} to {rate['high']:.1%}"
+                numbers = str(rate["num_wrong"]), str(rate["num_judged"]), share, interval
+                rates.add_row(arm, Text(printable(by)), rate["name"].replace("_", " "), *numbers)
     gaps = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("beside real queries, by", "Jensen-Shannon", "under-represented"):
         gaps.add_column(name, justify="right" if name == "Jensen-Shannon" else "left", overflow="fold")
@@ -32,6 +37,21 @@ def audit_view(found: dict[str, Any]) -> Group:
         f"near duplicates {diversity['generated']['near_duplicate_share']:.1%}; "
         f"self-BLEU {diversity['generated']['self_bleu']:.2f}",
     ]
-    if cost["seconds_per_pair"] is not None:
-        lines.append(f"{cost['seconds_per_pair']:.3f} worker seconds for a kept pair")
-    return Group(rates, Text(""), gaps, Text(""), *(Text(line) for line in lines))
+    if cost["per_pair"]["worker_seconds"] is not None:
+        lines.append(f"{cost['per_pair']['worker_seconds']:.3f} worker seconds for a kept pair")
+    asked = asked_table(cost["stages"], cost["num_pairs"])
+    shown: list[RenderableType] = [rates, Text(""), gaps, Text(""), *(Text(line) for line in lines)]
+    return Group(*shown, *((Text(""), asked) if asked else ()))
+
+
+def asked_table(stages: Sequence[dict[str, Any]], num_pairs: int = 0) -> Table | None:
+    """What each stage has asked of its model, for each of so many pairs in brackets; ``None`` where none asked one."""
+    rows = asked_rows(stages, num_pairs)
+    if not rows:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ASKED_HEAD:
+        table.add_column(name, justify="left" if name in ("stage", "model") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

@@ -1,6 +1,7 @@
 """Verbs of experiments: experiment, score."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +17,10 @@ def experiment(
     set_: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Compare arms by training on them: corpora, models, scores, one table; run again to continue.
+    """Compare arms by training on them: corpora, models, scores, benchmarks, one table; run again to continue.
 
     The table (table.md, table.csv, table.json) and a plot of the trainings (loss.svg) are written anew after every
-    scoring. Seeds may be added to the recipe of a finished experiment.
+    scoring. Seeds and benchmarks may be added to the recipe of a finished experiment.
     """
     from fineinstructions.cli.reporters import reporter
     from fineinstructions.experiment import experiment as run_experiment
@@ -28,9 +29,12 @@ def experiment(
         result = run_experiment(recipe, out, overrides=set_ or (), progress=progress)
     if as_json:
         print(result.table.with_suffix(".json").read_text(encoding="utf-8"))
-        return
+        raise typer.Exit(bool(result.missing))
     print(result.table.read_text(encoding="utf-8"))
     print(printable(str(result.table)))
+    if result.missing:
+        print(f"not all is done ({result.missing[0]}); run the same command again", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def score(

@@ -241,7 +241,7 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextmanager
 def _encoder(config: "RunConfig") -> Iterator["Encoder"]:
     """The recipe's encoder; what it holds open is closed in the end."""
-    from fineinstructions.phases import Models
+    from fineinstructions.models import Models
     from fineinstructions.setup import Setup
 
     with closing(Models(Setup(config, Path()))) as models:

@@ -209,7 +209,7 @@ def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:
 def _index_check(config: "RunConfig") -> tuple[str, bool, str]:
     """Whether the ready index is whole and the recipe's encoder made it; reads all of its files once."""
     from fineinstructions.errors import FineInstructionsError
-    from fineinstructions.phases import Models
+    from fineinstructions.models import Models
     from fineinstructions.setup import Setup
     from fineinstructions.templates.index import open_index
 
@@ -231,7 +231,7 @@ def _index_check(config: "RunConfig") -> tuple[str, bool, str]:
 def _encoder_check(config: "RunConfig") -> tuple[str, bool, str]:
     """Whether the recipe's encoder can be opened and has a threshold; no weights are loaded and no server is asked."""
     from fineinstructions.errors import FineInstructionsError
-    from fineinstructions.phases import Models
+    from fineinstructions.models import Models
     from fineinstructions.setup import Setup
 
     try:

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fineinstructions.cli.runs import Columns, Folder, Json, Work, columns_of
+from fineinstructions.errors import counted
 
 DEFAULT_PORT = 8377
 
@@ -67,12 +69,18 @@ def audit(
     hour_price: Annotated[
         float | None, typer.Option(min=0, help="What one worker costs for an hour.", metavar="PRICE")
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", "-j", help="Language model that fills in the sheet: a folder, or NAME@URL."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Its prompt, in place of ours.", metavar="FILE")] = None,
     work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Audit a run: error rates by a sheet, distribution beside real queries, diversity, cost.
 
-    Writes RUN/audit: sheet.csv to fill in (or label in the viewer), and JSON files that `report` shows.
+    Writes RUN/audit: sheet.csv to fill in (or label in the viewer, or let a --judge do it), sheet.html to read beside
+    it, and all that was found as index.html, audit.md and JSON.
     """
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.windows import audit_run
@@ -86,13 +94,19 @@ def audit(
             columns=columns_of(column),
             sheets=sheet or (),
             hour_price=hour_price,
+            judge=judge,
+            prompt=prompt,
             work=work,
         )
     if as_json:
         print(json.dumps(found, indent=1))
-        return
-    from rich.console import Console
+    else:
+        from rich.console import Console
 
-    from fineinstructions.cli.audit_view import audit_view
+        from fineinstructions.cli.audit_view import audit_view
 
-    Console().print(audit_view(found))
+        Console().print(audit_view(found))
+    if found["quality"]["num_failed"]:
+        failed = counted(found["quality"]["num_failed"], "row")
+        print(f"{failed} without an answer of the judge; run the same command again to ask again", file=sys.stderr)
+        raise typer.Exit(1)

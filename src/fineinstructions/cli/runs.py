@@ -234,25 +234,29 @@ def funnel_rows(figures: "list[StageFigures]") -> list[dict[str, Any]]:
 
 
 def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
-    """Units, rates, time left and the funnel so far, and how matching went; safe while the run is going on."""
+    """Units, rates, time left, the funnel so far, what models were asked, how matching went; safe during the run."""
     import dataclasses
 
     from fineinstructions.backends.batch_files import waiting_requests
     from fineinstructions.review.diagnostics import read_diagnostics
+    from fineinstructions.review.efficiency import efficiency
     from fineinstructions.runs import status as read_status
     from fineinstructions.runs.places import open_run
 
     run = open_run(folder, work)
     state, figures = read_status(run), read_diagnostics(run)
+    cost = efficiency(run)
+    asked = [dataclasses.asdict(stage) for stage in cost.stages if stage.asked]
     num_waiting, num_files = waiting_requests(run.root / "batches")
     if as_json:
         phases = [dataclasses.asdict(phase) for phase in state.phases]
         facts = {"holder": state.holder, "phases": phases, "rows": state.published, "waiting_requests": num_waiting}
-        funnel = {"funnel": funnel_rows(list(state.funnel))}
+        funnel = {"funnel": funnel_rows(list(state.funnel)), "asked": {s["stage"]: s["asked"] for s in asked}}
         print(json.dumps(facts | funnel | {"diagnostics": figures}, indent=1))
         return
     from rich.console import Console
 
+    from fineinstructions.cli.audit_view import asked_table
     from fineinstructions.cli.show import diagnostics_view, funnel_table, status_table
 
     console = Console()
@@ -262,6 +266,9 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
         print(printable(f"batch files: {files} without an answer, see {run.root}/batches/requests"))
     console.print()
     console.print(funnel_table(funnel_rows(list(state.funnel))))
+    if (table := asked_table(asked)) is not None:
+        console.print()
+        console.print(table)
     if figures is not None:
         console.print()
         console.print(diagnostics_view(figures))

@@ -37,7 +37,7 @@ class JournalWriter:
         """Say what became of a unit, or of the task where the report is about none."""
         self._add(
             {"event": "report", "unit": report.ordinal, "kind": report.kind, "message": report.message,
-             "seconds": report.seconds, "note": report.note}
+             "seconds": report.seconds, "note": report.note, "model_seconds": dict(report.model_seconds)}
         )  # fmt: skip
 
     def left(self, why: str) -> None:
@@ -93,4 +93,11 @@ class JournalReader:
         else:
             self.num_reports += 1
             self.open.discard(event["unit"])
-            yield Report(event["unit"], event["kind"], event["message"], event["seconds"], event.get("note", ""))
+            yield Report(
+                event["unit"],
+                event["kind"],
+                event["message"],
+                event["seconds"],
+                event.get("note", ""),
+                event.get("model_seconds", {}),
+            )

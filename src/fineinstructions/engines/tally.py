@@ -110,7 +110,8 @@ class Tally:
         log_progress(
             self._run,
             [{"event": "unit", "phase": self._phase, "unit": spec.folder_name, "rows": spec.num_rows,
-              "kind": report.kind, "seconds": round(report.seconds, 3)}],
+              "kind": report.kind, "seconds": round(report.seconds, 3),
+              **({"model_seconds": dict(report.model_seconds)} if report.model_seconds else {})}],
         )  # fmt: skip
         if self._on_progress:
             self._on_progress(

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -96,6 +96,8 @@ class Report:
     seconds: float = 0.0
     note: str = ""
     """What the user should be told once, whatever became of the unit."""
+    model_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that model servers took for the unit, by stage."""
 
 
 def serve(pipe: Connection, driver: int) -> None:
@@ -210,11 +212,13 @@ def execute(job: Job[M, C], models: M, spec: UnitSpec, again: bool = False) -> R
             job.work(unit, models, job.config)
             require_lease(job)
             unit.commit()
+            model_seconds = unit.model_seconds
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the process boundary: its trouble must not end other units.
         return _report(job, spec, error, crash_log(job.run, job.phase, spec))
-    return Report(spec.ordinal, "done", seconds=time.monotonic() - began, note=office_trouble())
+    seconds = time.monotonic() - began
+    return Report(spec.ordinal, "done", seconds=seconds, note=office_trouble(), model_seconds=model_seconds)
 
 
 def require_lease(job: Job[Any, Any]) -> None:

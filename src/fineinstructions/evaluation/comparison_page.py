@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fineinstructions.evaluation.compare import Comparison
-from fineinstructions.evaluation.report import PLUMBING, shown
+from fineinstructions.evaluation.report import PLUMBING, PLUMBING_MARK, shown
 from fineinstructions.evaluation.scoring import TITLES, is_share
 from fineinstructions.statistics import holm
 from fineinstructions.svg import cut, dot, rule, svg, text, whisker
@@ -26,7 +26,7 @@ def _cells(found: Comparison, adjusted: float) -> tuple[str, ...]:
     if found.win_rate_interval is not None:
         rate += " ({} to {})".format(*(shown("alpaca_eval", "win_rate", end) for end in found.win_rate_interval))
     return (
-        TITLES[found.benchmark] + (" [PLUMBING]" if found.is_plumbing else ""),
+        TITLES[found.benchmark] + (f" {PLUMBING_MARK}" if found.is_plumbing else ""),
         found.first,
         found.second,
         shown(*scale, found.first_value),

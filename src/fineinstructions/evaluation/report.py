@@ -10,6 +10,8 @@ from typing import Any
 from fineinstructions.evaluation.scoring import TITLES, is_share
 
 PLUMBING = "PLUMBING: the judge follows a script; these figures say nothing about the model"
+PLUMBING_MARK = "[PLUMBING]"
+"""The same, beside a name in a table or a plot."""
 _MEANINGS = {
     "score": "unread judgements and missing answers count 0",
     "score_at_chance": "unread multiple-choice judgements count as a guess",

@@ -24,6 +24,7 @@ from fineinstructions.backends.llm import (
     model_json,
     with_overrides,
 )
+from fineinstructions.backends.metered import AsksModel
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
@@ -121,7 +122,7 @@ def _belongs(request: Request, outcome: Compatibility | Rejection) -> bool:
     return (outcome.document_id, outcome.template_id) == (request.document.document_id, request.template.template_id)
 
 
-class PromptedCompatibilityJudge:
+class PromptedCompatibilityJudge(AsksModel):
     """Compatibility judge that asks an instruction-following model.
 
     Args:

@@ -25,6 +25,7 @@ from fineinstructions.backends.llm import (
     model_json,
     with_overrides,
 )
+from fineinstructions.backends.metered import AsksModel
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import PUBLISHED, Message, Prompt, as_input, find_prompt, read_prompt
 from fineinstructions.backends.tokens import estimated_tokens, token_counter
@@ -153,7 +154,7 @@ def _objection(request: Request, draft: Draft) -> str:
     return ""
 
 
-class PromptedInstantiator:
+class PromptedInstantiator(AsksModel):
     """Instantiator that asks an instruction-following model.
 
     A request that turns out too long for the model is made again with half of the document, and once more with half of

@@ -29,6 +29,7 @@ from fineinstructions.backends.llm import (
     model_json,
     with_overrides,
 )
+from fineinstructions.backends.metered import AsksModel
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import as_input, read_prompt
 from fineinstructions.config import Config
@@ -287,7 +288,7 @@ def template_cap(counts: Sequence[int], max_share: float) -> int | None:
     return None
 
 
-class PromptedJudge:
+class PromptedJudge(AsksModel):
     """Judge that asks a model, by prompt and reply format of a protocol.
 
     Args:

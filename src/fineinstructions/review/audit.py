@@ -1,12 +1,13 @@
 """The audits of a run: quality by a sheet, distribution, diversity, cost; each a JSON file and a part of one page.
 
 In: a finished run and what stands behind it. Out: files of ``RUN/audit``: ``quality.json``, ``distribution.json``,
-``diversity.json``, ``efficiency.json`` and ``sheet.csv``, the same bytes from the same run, labels and settings.
+``diversity.json``, ``efficiency.json``, ``sheet.csv`` with a page to read beside it, and all figures as one page; the
+same bytes from the same run, labels and settings.
 """
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fineinstructions.backends.chat import ChatModel
+from fineinstructions.backends.prompt import Prompt
 from fineinstructions.records import Pair, Query, Template, as_dict, from_table, schema_of
+from fineinstructions.review.audit_page import audit_sections, sheet_page
+from fineinstructions.review.blocks import storable, to_html, to_markdown
 from fineinstructions.review.distribution import Tally, as_plain, comparisons, proposed_target
 from fineinstructions.review.diversity import growth, place_figures, wording_figures
-from fineinstructions.review.efficiency import efficiency
-from fineinstructions.review.labels import AUDIT_DIR, add_labels, read_labels
+from fineinstructions.review.efficiency import MODEL_AMOUNTS, efficiency
+from fineinstructions.review.labels import AUDIT_DIR, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
 from fineinstructions.review.samples import draw_pairs, parts
 from fineinstructions.review.sheet import (
@@ -28,10 +33,19 @@ from fineinstructions.review.sheet import (
     difference_interval,
     direct_rows,
     drawn,
+    in_sheet_order,
     of_run,
     rates,
     read_sheet,
     sheet_text,
+)
+from fineinstructions.review.sheet_judge import (
+    SheetVerdict,
+    add_verdict,
+    judge_sheet,
+    labels_of,
+    num_unparsed,
+    read_verdicts,
 )
 from fineinstructions.review.viewer.lookup import Lookup
 from fineinstructions.runs import RunFolder
@@ -43,6 +57,17 @@ MAX_TEXTS = 50_000
 MAX_PLACED = 2_000
 """Pairs whose place in the document is looked up. Ours."""
 AUDIT_PAIRS, AUDIT_SEED = 100, 0
+SHEET_PAGE = "sheet.html"
+
+
+@dataclass(frozen=True)
+class SheetJudge:
+    """A language model as a judge of the sheet."""
+
+    model: ChatModel
+    name: str
+    """What reports call it."""
+    prompt: Prompt
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,8 @@ class Asked:
     """Pairs that were prompted for directly: instruction, answer, document."""
     sheets: Sequence[Path] = ()
     """Filled sheets."""
+    judge: SheetJudge | None = None
+    """A language model that is to fill in the sheet."""
     hour_price: float | None = None
 
 
@@ -83,7 +110,10 @@ def audit(run: RunFolder, read_unit: DocumentReader, asked: Asked, target: Seque
     }
     for name, figures in found.items():
         text = json.dumps(_finite(figures), ensure_ascii=False, indent=1)
-        write_text(run.root / AUDIT_DIR / f"{name}.json", text.encode("utf-8", "replace").decode() + "\n")
+        write_text(run.root / AUDIT_DIR / f"{name}.json", storable(text) + "\n")
+    sections = audit_sections(read_audit(run.root))
+    write_text(run.root / AUDIT_DIR / "audit.md", storable(to_markdown("Audit of a run", sections)))
+    write_text(run.root / AUDIT_DIR / "index.html", storable(to_html("Audit of a run", sections)))
     return found
 
 
@@ -100,33 +130,74 @@ def read_audit(run_dir: Path) -> dict[str, Any]:
 
 
 def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[str, Any]:
-    """The sheet, and what labels say so far."""
+    """The sheet, and what people and judges have said of it so far."""
     sample: list[Audited] = []
     for pair in draw_pairs(run.root, asked.count, asked.seed):
         place = rows.find("pair_id", pair.pair_id) or 0
         sample.append(of_run(pair, lookup.document(pair.document_id, (place + 0.5) / len(rows))))
     direct = drawn(direct_rows(asked.direct), asked.count, asked.seed)
-    known = {row.pair_id for row in (*sample, *direct)}
-    own = run.root / AUDIT_DIR / SHEET_FILE
-    if own.exists():  # marks made in place come first: the sheet is written anew below
-        in_place = read_sheet(own, lambda _: True)
-        before = read_labels(run.root)
-        add_labels(run.root, [label for label in in_place if label.pair_id not in before])
-    for path in asked.sheets:
-        add_labels(run.root, read_sheet(path, known.__contains__))
-    labels = read_labels(run.root)
-    write_text(run.root / AUDIT_DIR / SHEET_FILE, sheet_text([*sample, *direct], labels, asked.seed))
-    arms = {"run": rates(sample, labels, "run")} | ({"direct": rates(direct, labels, "direct")} if direct else {})
-    found: dict[str, Any] = {
+    sheet = [*sample, *direct]
+    _take_sheets(run.root, {row.pair_id for row in sheet}, asked.sheets)
+    num_failed = _ask_judge(run.root, sheet, asked.judge) if asked.judge else 0
+    labels, verdicts = read_labels(run.root), read_verdicts(run.root)
+    judge = asked.judge.name if asked.judge else next(reversed(verdicts), "")
+    marks = labels_of(verdicts.get(judge, {}))
+    write_text(run.root / AUDIT_DIR / SHEET_FILE, sheet_text(sheet, labels, asked.seed, judge, marks))
+    write_text(run.root / AUDIT_DIR / SHEET_PAGE, storable(sheet_page(in_sheet_order(sheet, asked.seed))))
+    judges = {
+        name: {**_rates(sample, direct, labels_of(said)), "num_unparsed": num_unparsed(said, sheet)}
+        | _agreement(labels, labels_of(said), sheet)
+        for name, said in verdicts.items()
+        if any(row.pair_id in said for row in sheet)
+    }
+    return {
         "seed": asked.seed,
         "num_pairs": len(sample),
         "num_direct": len(direct),
-        "rates": {arm: [_rate(rate) for rate in of_arm] for arm, of_arm in arms.items()},
+        **_rates(sample, direct, labels),
+        "judges": judges,
+        "num_failed": num_failed,
     }
+
+
+def _take_sheets(root: Path, known: Collection[str], sheets: Sequence[Path]) -> None:
+    """Add the labels of filled sheets; those that were made in the audit's own, which is written anew, come first."""
+    own = root / AUDIT_DIR / SHEET_FILE
+    if own.exists():
+        before = read_labels(root)
+        add_labels(root, [label for label in read_sheet(own, lambda _: True) if label.pair_id not in before])
+    for path in sheets:
+        add_labels(root, read_sheet(path, known.__contains__))
+
+
+def _ask_judge(root: Path, sheet: Sequence[Audited], judge: SheetJudge) -> int:
+    """Have a judge look at the rows that it has not seen; gives how many an engine failed on."""
+    seen = read_verdicts(root).get(judge.name, {})
+    new = [row for row in sheet if row.pair_id not in seen or seen[row.pair_id].prompt != judge.prompt.digest]
+    num_failed = 0
+    for outcome in judge_sheet(new, judge.model, judge.name, judge.prompt):
+        if isinstance(outcome, SheetVerdict):
+            add_verdict(root, outcome)
+        else:
+            num_failed += 1
+    return num_failed
+
+
+def _rates(sample: Sequence[Audited], direct: Sequence[Audited], labels: Mapping[str, Label]) -> dict[str, Any]:
+    """Error rates of both arms by the labels of somebody, and how they differ."""
+    arms = {"run": rates(sample, labels, "run")} | ({"direct": rates(direct, labels, "direct")} if direct else {})
+    found: dict[str, Any] = {"rates": {arm: [_rate(rate) for rate in of_arm] for arm, of_arm in arms.items()}}
     if direct:
         pairs = zip(arms["run"], arms["direct"], strict=True)
         found["difference"] = {a.name: difference_interval(a, b) for a, b in pairs}
     return found
+
+
+def _agreement(labels: Mapping[str, Label], judged: Mapping[str, Label], sheet: Sequence[Audited]) -> dict[str, int]:
+    """On how many rows of both a judge and people say the same: something is wrong, or nothing is."""
+    both = [row.pair_id for row in sheet if row.pair_id in labels and row.pair_id in judged]
+    same = sum(bool(labels[pair_id].faults) == bool(judged[pair_id].faults) for pair_id in both)
+    return {"num_both": len(both), "num_agreed": same}
 
 
 def _rate(rate: Rate) -> dict[str, Any]:
@@ -217,16 +288,13 @@ def _places(rows: Rows, lookup: Lookup, seed: int) -> dict[str, Any]:
 
 
 def _efficiency(run: RunFolder, hour_price: float | None) -> dict[str, Any]:
+    """What the run cost, and each amount for a kept pair."""
     cost = efficiency(run, hour_price)
-    tokens = sum(stage.generated_tokens for stage in cost.stages)
-    return {
-        **as_dict(cost),
-        "seconds_per_pair": cost.per_pair(cost.worker_seconds),
-        "generated_tokens_per_pair": cost.per_pair(tokens),
-        "asked_per_pair": cost.per_pair(sum(stage.num_asked for stage in cost.stages)),
-        "money": cost.money,
-        "money_per_pair": None if cost.money is None else cost.per_pair(cost.money),
-    }
+    asked = {name: sum(getattr(of_stage, name) for of_stage in cost.asked) for name in MODEL_AMOUNTS}
+    totals = {"worker_seconds": cost.worker_seconds, **asked}
+    money = {"worker_money": cost.worker_money, "model_money": cost.model_money}
+    totals |= {name: amount for name, amount in money.items() if amount is not None}
+    return {**as_dict(cost), **money, "per_pair": {name: cost.per_pair(amount) for name, amount in totals.items()}}
 
 
 def _finite(value: Any) -> Any:

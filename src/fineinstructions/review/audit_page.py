@@ -3,13 +3,15 @@
 In: the audits' JSON. Out: sections of a page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fineinstructions.plots import Mark, Series, bars, histogram, line, percent, told
-from fineinstructions.review.blocks import Grid, Plots, Section, Words
+from fineinstructions.review.blocks import Example, Grid, Passage, Plots, Section, Words, to_html
 from fineinstructions.review.diversity import PAPER_EXPONENT, PAPER_FACTOR, PAPER_TOP_SHARE
 from fineinstructions.review.labels import FAULTS
+from fineinstructions.review.sheet import Audited
+from fineinstructions.review.viewer.marking import Piece, shown
 
 _MAX_CLASSES = 12
 
@@ -32,32 +34,66 @@ def _share(value: float | None) -> str:
 def _quality(found: dict[str, Any]) -> Iterator[Any]:
     judged = found["rates"]["run"][0]["num_judged"]
     yield Words(
-        f"A sample of {found['num_pairs']:,} pairs (seed {found['seed']}), of which {judged:,} have been judged. Fill "
-        "in sheet.csv, or press the keys 0 to 4 in the viewer; intervals are Wilson's, 95 %."
+        f"A sample of {found['num_pairs']:,} pairs (seed {found['seed']}), of which people have judged {judged:,}. "
+        "Fill in sheet.csv, or press the keys 0 to 4 in the viewer; intervals are Wilson's, 95 %."
     )
+    yield from _error_rates(found)
+    for judge, said in found.get("judges", {}).items():
+        yield Words(f"By {judge}, a language model and no person: {_of_judge(said)}.")
+        yield from _error_rates(said, f", by {judge}")
+    yield Words("; ".join(f"{n.replace('_', ' ')}: {meaning}" for n, meaning in FAULTS.items()) + ".", is_quiet=True)
+
+
+def _of_judge(said: dict[str, Any]) -> str:
+    """What a reader of a judge's figures must know."""
+    read = sum(rates[0]["num_judged"] for rates in said["rates"].values())
+    told = f"{read:,} rows judged, {said['num_unparsed']:,} replies that could not be read and left their rows empty"
+    return told + (
+        f"; agrees with people on {said['num_agreed']:,} of {said['num_both']:,}" if said["num_both"] else ""
+    )
+
+
+def _error_rates(found: dict[str, Any], by: str = "") -> Iterator[Any]:
+    """Rates of both arms by somebody's labels, their difference, and a plot."""
     rows = []
     for arm, rates in found["rates"].items():
         name = {"run": "this run", "direct": "prompted directly"}.get(arm, arm)
         for rate in rates:
             interval = f"{_share(rate['low'])} to {_share(rate['high'])}" if rate["num_judged"] else "-"
-            fault = "anything wrong" if rate["name"] == "any" else rate["name"].replace("_", " ")
-            rows.append((name, fault, rate["num_wrong"], rate["num_judged"], _share(rate["share"]), interval))
+            rows.append((name, _fault(rate), rate["num_wrong"], rate["num_judged"], _share(rate["share"]), interval))
     yield Grid(("pairs", "fault", "found", "judged", "share", "interval"), rows)
-    for name, interval in (found.get("difference") or {}).items():
-        if name == "any" and interval:
-            low, high = interval
-            yield Words(f"Error rate of this run minus that of direct prompting: {_share(low)} to {_share(high)}.")
-    if judged:
-        shown = found["rates"]["run"]
+    difference = (found.get("difference") or {}).get("any")
+    if difference:
+        low, high = difference
+        yield Words(f"Error rate of this run minus that of direct prompting{by}: {_share(low)} to {_share(high)}.")
+    shown = found["rates"]["run"]
+    if shown[0]["num_judged"]:
+        title = f"Share of judged pairs with a fault{by}"
         plot = bars(
-            ["anything wrong" if r["name"] == "any" else r["name"].replace("_", " ") for r in shown],
-            {"share": [r["share"] or 0.0 for r in shown]},
-            title="Share of judged pairs with a fault",
+            [_fault(rate) for rate in shown],
+            {"share": [rate["share"] or 0.0 for rate in shown]},
+            title=title,
             tell=percent,
-            intervals={"share": [(r["low"], r["high"]) for r in shown]},
+            intervals={"share": [(rate["low"], rate["high"]) for rate in shown]},
         )
-        yield Plots([("Share of judged pairs with a fault", plot)])
-    yield Words("; ".join(f"{n.replace('_', ' ')}: {meaning}" for n, meaning in FAULTS.items()) + ".", is_quiet=True)
+        yield Plots([(title, plot)])
+
+
+def _fault(rate: dict[str, Any]) -> str:
+    return "anything wrong" if rate["name"] == "any" else str(rate["name"]).replace("_", " ")
+
+
+def sheet_page(rows: Sequence[Audited]) -> str:
+    """The sheet as a page to read beside ``sheet.csv``, in the same order; marks are not in it, nor is the arm."""
+    faults = [Words(f"{name.replace('_', ' ')}: {meaning}") for name, meaning in FAULTS.items()]
+    blocks: list[Any] = [
+        Words("Pairs in the order of sheet.csv, one row each. Put an x under each fault, or under judged alone.")
+    ]
+    pairs: list[Any] = []
+    for number, row in enumerate(rows, start=1):
+        pairs.append(Example(f"{number}. {row.instruction}", [Piece(shown(row.answer))], row.pair_id))
+        pairs += [Passage("document around the quotation", row.document)] if row.document else []
+    return to_html("Audit sheet", [Section("What to look for", [*blocks, *faults]), Section("Pairs", pairs)])
 
 
 def _distribution(found: dict[str, Any]) -> Iterator[Any]:
@@ -152,25 +188,65 @@ def _growth_plot(grown: dict[str, Any]) -> str:
 
 
 def _efficiency(found: dict[str, Any]) -> Iterator[Any]:
-    rows = [
-        (s["stage"], s["num_in"], s["num_out"], s["num_asked"], s["generated_tokens"], _per(s["seconds"], found))
-        for s in found["stages"]
-    ]
-    yield Grid(("stage", "in", "out", "asked of a model", "generated tokens", "seconds per kept pair"), rows)
+    rows = [(s["stage"], s["num_in"], s["num_out"], _per(s["seconds"], found)) for s in found["stages"]]
+    yield Grid(("stage", "in", "out", "worker seconds per kept pair"), rows)
+    asked = asked_rows(found["stages"], found["num_pairs"])
+    if asked:
+        yield Words("What language models were asked, for each kept pair in brackets:")
+        yield Grid(ASKED_HEAD, asked)
+        yield Words(ASKED_NOTE, is_quiet=True)
+    else:
+        yield Words("No language model was asked, or the run is older than the count of its questions.", is_quiet=True)
+    per_pair = found["per_pair"]
     facts = [
         ("kept pairs", f"{found['num_pairs']:,}"),
         ("worker seconds", f"{found['worker_seconds']:,.0f}"),
-        ("worker seconds per kept pair", _number(found["seconds_per_pair"])),
-        ("generated tokens per kept pair", _number(found["generated_tokens_per_pair"])),
-        ("records asked of a language model per kept pair", _number(found["asked_per_pair"])),
+        ("worker seconds per kept pair", _number(per_pair["worker_seconds"])),
     ]
-    if found["money"] is not None:
-        facts += [("money for workers", f"{found['money']:,.4f}"), ("per kept pair", _money(found["money_per_pair"]))]
+    for name, title in (("worker_money", "money for workers"), ("model_money", "money for language models")):
+        if found[name] is not None:
+            facts += [(title, f"{found[name]:,.4f}"), (f"{title} per kept pair", _money(per_pair[name]))]
     yield Grid(("figure", "value"), facts)
     timed = [(s["phase"], s["seconds"]) for s in found["stages"] if s["seconds"]]
     if timed:
         plot = bars([name for name, _ in timed], {"seconds": [s for _, s in timed]}, title="Worker seconds by phase")
         yield Plots([("Worker seconds by phase", plot)])
+
+
+ASKED_HEAD = ("stage", "model", "calls", "prompt tokens", "generated tokens", "server seconds", "money")
+ASKED_NOTE = (
+    "Calls are replies, those sent back for repair included; tokens as the servers count. Seconds run from request to "
+    "reply, and many requests are under way at once. Money: llm.prompt_price and llm.completion_price of the recipe."
+)
+
+
+def asked_rows(stages: Sequence[dict[str, Any]], num_pairs: int) -> list[tuple[str, ...]]:
+    """What each stage has asked of its model, as texts under `ASKED_HEAD`; none where none asked one.
+
+    Args:
+        stages: Stages as `efficiency` tells them, plain.
+        num_pairs: Kept pairs; 0 before there are any.
+    """
+
+    def cell(amount: float | None, decimals: int = 0) -> str:
+        if amount is None:
+            return "-"
+        each = f" ({amount / num_pairs:.{max(1, decimals + 2)}f})" if num_pairs else ""
+        return f"{amount:,.{decimals}f}{each}"
+
+    return [
+        (
+            stage["stage"],
+            asked["model"],
+            cell(asked["calls"]),
+            cell(asked["prompt_tokens"]),
+            cell(asked["completion_tokens"]),
+            cell(asked["seconds"], 1),
+            cell(asked["money"], 4),
+        )
+        for stage in stages
+        if (asked := stage["asked"])
+    ]
 
 
 def _money(amount: float | None) -> str:

@@ -57,7 +57,15 @@ class Example:
     facts: str
 
 
-Block = Words | Heads | Grid | Plots | Example
+@dataclass(frozen=True)
+class Passage:
+    """A long text that is opened by a click."""
+
+    title: str
+    text: str
+
+
+Block = Words | Heads | Grid | Plots | Example | Passage
 
 
 @dataclass
@@ -84,6 +92,11 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
     )
 
 
+def storable(text: str) -> str:
+    """A text that UTF-8 can hold: halves of characters become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _safe(text: str) -> str:
     return escape(shown(text))
 
@@ -101,6 +114,9 @@ def _html(block: Block) -> str:
     if isinstance(block, Plots):
         drawn = (f"<figure><figcaption>{_safe(caption)}</figcaption>{svg}</figure>" for caption, svg in block.drawn)
         return f'<div class="figures">{"".join(drawn)}</div>'
+    if isinstance(block, Passage):
+        text = f'<div class="text" dir="auto">{_safe(block.text)}</div>'
+        return f"<details><summary>{_safe(block.title)}</summary>{text}</details>"
     answer = "".join(f"<mark>{escape(p.text)}</mark>" if p.spans else escape(p.text) for p in block.answer)
     return (
         f'<article><h3 dir="auto">{_safe(block.title)}</h3><div class="text" dir="auto">{answer}</div>'
@@ -146,6 +162,8 @@ def _markdown(block: Block) -> Iterator[str]:
     elif isinstance(block, Grid):
         rows = [[value if isinstance(value, int) else _told(value) for value in row] for row in block.rows]
         yield from (*table([inert(name) for name in block.head], rows), "")
+    elif isinstance(block, Passage):
+        yield from (f"{inert(block.title)}:", "", f"> {inert(block.text)}", "")
     else:
         answer = inert("".join(piece.text for piece in block.answer))
         yield from (f"**{inert(block.title)}**", "", f"> {answer}", "", inert(block.facts), "")

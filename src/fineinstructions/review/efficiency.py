@@ -1,16 +1,44 @@
 """What a kept pair cost: records, tokens, seconds and money by stage.
 
-In: the funnel and the log of a run. Out: one row for each stage. The decision to question: seconds are those of units
-that were committed, on whatever machines; a unit that was done twice is counted twice.
+In: the accounts and the log of a run. Out: one row for each stage. The decision to question: tokens and calls are those
+of the units that stand, whatever was asked for units that a kill has undone, because their replies came out of the
+cache when they were done again; seconds are those that the log has last for each unit, on whatever machines.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from fineinstructions.runs import RunFolder, funnel
+from fineinstructions.backends.llm_config import LlmConfig, with_overrides
+from fineinstructions.config import from_mapping
+from fineinstructions.runs import RunFolder, StageFigures, funnel
 
-_SECTIONS = {"screen": "compatibility", **{name: name for name in ("genericize", "instantiate", "judge")}}
+SECTIONS = {
+    "screen": "compatibility",
+    **{name: name for name in ("genericize", "instantiate", "judge", "compatibility")},
+}
 """Stages that may ask a language model, and the section of the recipe that says which."""
+MODEL_AMOUNTS = ("calls", "prompt_tokens", "completion_tokens", "seconds")
+"""Amounts of `ModelCost` that add up over stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """What a stage has asked of its model."""
+
+    model: str
+    calls: int
+    """Replies, re-asks included."""
+    reasks: int
+    """Replies that did not parse and were sent back."""
+    prompt_tokens: int
+    """As the server counts them; 0 where it does not."""
+    completion_tokens: int
+    seconds: float
+    """From requests to their replies, all added up; many are under way at once."""
+    money: float | None
+    """By the prices in the recipe; ``None`` without prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +49,10 @@ class StageCost:
     stage: str
     num_in: int
     num_out: int
-    num_asked: int
-    """Records about which a language model was asked; 0 for models that ship with the package."""
-    generated_tokens: int
     seconds: float | None
     """Of all workers together, of the whole phase; on its last stage only."""
+    asked: ModelCost | None
+    """``None`` where no language model was asked, or the run was made before its replies were counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +70,20 @@ class Efficiency:
         return amount / self.num_pairs if self.num_pairs else None
 
     @property
-    def money(self) -> float | None:
-        """What all workers cost."""
+    def asked(self) -> list[ModelCost]:
+        """What was asked of language models, by stage."""
+        return [stage.asked for stage in self.stages if stage.asked]
+
+    @property
+    def worker_money(self) -> float | None:
+        """What all workers cost; ``None`` without a price."""
         return None if self.hour_price is None else self.worker_seconds / 3600 * self.hour_price
+
+    @property
+    def model_money(self) -> float | None:
+        """What models cost; ``None`` where one that was asked has no price."""
+        known = [cost.money for cost in self.asked if cost.money is not None]
+        return sum(known) if known and len(known) == len(self.asked) else None
 
 
 def efficiency(run: RunFolder, hour_price: float | None = None) -> Efficiency:
@@ -53,10 +91,10 @@ def efficiency(run: RunFolder, hour_price: float | None = None) -> Efficiency:
 
     Args:
         run: The run.
-        hour_price: What one worker costs for an hour, in any currency; servers of models are not in it.
+        hour_price: What one worker costs for an hour, in any currency.
     """
     figures = funnel(run)
-    seconds = _seconds(run)
+    seconds, model_seconds = _seconds(run)
     last = {figure.phase: figure.stage for figure in figures}
     stages = tuple(
         StageCost(
@@ -64,9 +102,8 @@ def efficiency(run: RunFolder, hour_price: float | None = None) -> Efficiency:
             stage=figure.stage,
             num_in=figure.account.num_in,
             num_out=figure.account.num_out,
-            num_asked=figure.account.num_in if _asks(run, figure.stage) else 0,
-            generated_tokens=figure.counts.get("generated_tokens", 0) if figure.stage == "instantiate" else 0,
             seconds=seconds.get(figure.phase) if last[figure.phase] == figure.stage else None,
+            asked=_asked(run.config, figure, model_seconds.get(figure.stage, 0.0)),
         )
         for figure in figures
     )
@@ -75,19 +112,43 @@ def efficiency(run: RunFolder, hour_price: float | None = None) -> Efficiency:
     return Efficiency(number, stages, sum(seconds.values()), hour_price)
 
 
-def _asks(run: RunFolder, stage: str) -> bool:
-    return (run.config.get(_SECTIONS.get(stage, "")) or {}).get("model") == "openai"
+def _asked(recipe: Mapping[str, Any], figure: StageFigures, seconds: float) -> ModelCost | None:
+    """What a stage has asked, of which model, for how much."""
+    counts = {name: figure.counts.get(f"{figure.stage}.{name}", 0) for name in _COUNTED}
+    if figure.stage not in SECTIONS or f"{figure.stage}.calls" not in figure.counts:
+        return None
+    own = (recipe.get(SECTIONS[figure.stage]) or {}).get("llm") or {}
+    llm = with_overrides(from_mapping(dict(recipe.get("llm") or {}), LlmConfig, where="llm"), own)
+    return ModelCost(model=llm.model, **counts, seconds=seconds, money=_money(llm, counts))
 
 
-def _seconds(run: RunFolder) -> dict[str, float]:
-    """Seconds of units by phase, as the run's log has them; a line that is torn says nothing."""
-    found: dict[str, float] = {}
+_COUNTED = ("calls", "reasks", "prompt_tokens", "completion_tokens")
+
+
+def _money(llm: LlmConfig, counts: Mapping[str, int]) -> float | None:
+    """What tokens cost; a price that is missing beside one that is there counts as 0."""
+    if llm.prompt_price is None and llm.completion_price is None:
+        return None
+    prompt = counts["prompt_tokens"] * (llm.prompt_price or 0)
+    return (prompt + counts["completion_tokens"] * (llm.completion_price or 0)) / 1e6
+
+
+def _seconds(run: RunFolder) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of workers by phase, and of model servers by stage, as the log has them; a torn line says nothing."""
+    units: dict[tuple[str, str], tuple[float, dict[str, float]]] = {}
     path = run.logs / "progress.jsonl"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else ():
         try:
             event = json.loads(line)
             if event["event"] == "unit":
-                found[str(event["phase"])] = found.get(str(event["phase"]), 0.0) + float(event["seconds"])
-        except (ValueError, KeyError, TypeError):
+                of_models = {str(stage): float(s) for stage, s in event.get("model_seconds", {}).items()}
+                units[str(event["phase"]), str(event["unit"])] = float(event["seconds"]), of_models
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return found
+    of_workers: dict[str, float] = {}
+    by_stage: dict[str, float] = {}
+    for (phase, _), (seconds, of_models) in units.items():
+        of_workers[phase] = of_workers.get(phase, 0.0) + seconds
+        for stage, spent in of_models.items():
+            by_stage[stage] = by_stage.get(stage, 0.0) + spent
+    return of_workers, by_stage

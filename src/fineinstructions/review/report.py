@@ -19,7 +19,18 @@ from fineinstructions.plots import Mark, Series, bars, histogram, line
 from fineinstructions.records import GLOBAL_CHUNK, Pair
 from fineinstructions.review.audit import pairs_at, read_audit
 from fineinstructions.review.audit_page import audit_sections
-from fineinstructions.review.blocks import Block, Example, Grid, Heads, Plots, Section, Words, to_html, to_markdown
+from fineinstructions.review.blocks import (
+    Block,
+    Example,
+    Grid,
+    Heads,
+    Plots,
+    Section,
+    Words,
+    storable,
+    to_html,
+    to_markdown,
+)
 from fineinstructions.review.calibration_page import calibration_sections
 from fineinstructions.review.diagnostics import read_diagnostics
 from fineinstructions.review.rows import Rows
@@ -50,13 +61,9 @@ def write_report(run: RunFolder) -> Path:
     title = "Report of a run"
     folder = run.root / REPORT_DIR
     folder.mkdir(exist_ok=True)
-    write_text(folder / "report.md", _storable(to_markdown(title, sections)))
-    write_text(folder / "index.html", _storable(to_html(title, sections)))
+    write_text(folder / "report.md", storable(to_markdown(title, sections)))
+    write_text(folder / "index.html", storable(to_html(title, sections)))
     return folder / "index.html"
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def report_sections(run: RunFolder) -> list[Section]:

@@ -8,9 +8,10 @@ column is filled or a fault is named, so an untouched row is never taken for a g
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Document, Pair, content_id
@@ -18,7 +19,9 @@ from fineinstructions.review.labels import FAULTS, Label, checked
 from fineinstructions.statistics import wilson_interval
 
 SHEET_FILE = "sheet.csv"
-COLUMNS = ("pair_id", "instruction", "answer", "document", "judged", *FAULTS, "note")
+COLUMNS = ("pair_id", "instruction", "answer", "document", "judged", *FAULTS, "note", "by")
+BY_JUDGE = "judge "
+"""How the column ``by`` begins where a language model has filled a row in."""
 MAX_DOCUMENT_CHARS = 4000
 CONTEXT_CHARS = 1500
 _TRUE = {"1", "x", "yes", "y", "true"}
@@ -84,16 +87,36 @@ def _luck(pair_id: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}\0sheet\0{pair_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def sheet_text(rows: Sequence[Audited], labels: dict[str, Label], seed: int) -> str:
-    """The sheet as CSV, rows of all arms mixed; what is labelled already is filled in."""
+def in_sheet_order(rows: Sequence[Audited], seed: int) -> list[Audited]:
+    """Rows of all arms, mixed, in an order that depends on seed and ids alone."""
+    return sorted(rows, key=lambda row: _luck(row.pair_id, seed))
+
+
+def sheet_text(
+    rows: Sequence[Audited],
+    labels: Mapping[str, Label],
+    seed: int,
+    judge: str = "",
+    judged: Mapping[str, Label] = MappingProxyType({}),
+) -> str:
+    """The sheet as CSV; what is labelled already is filled in.
+
+    Args:
+        rows: Rows of all arms.
+        labels: What people said.
+        seed: Decides the order.
+        judge: Name of a judge, whose marks fill rows that nobody else has labelled.
+        judged: What it said.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in sorted(rows, key=lambda row: _luck(row.pair_id, seed)):
-        label = labels.get(row.pair_id)
+    for row in in_sheet_order(rows, seed):
+        by = f"{BY_JUDGE}{judge}" if row.pair_id in judged and row.pair_id not in labels else ""
+        label = labels.get(row.pair_id) or judged.get(row.pair_id)
         marks = ["x" if label and fault in label.faults else "" for fault in FAULTS]
         texts = [_cell(text) for text in (row.pair_id, row.instruction, row.answer, row.document)]
-        writer.writerow([*texts, "x" if label else "", *marks, _cell(label.note) if label else ""])
+        writer.writerow([*texts, "x" if label else "", *marks, _cell(label.note) if label else "", _cell(by)])
     return out.getvalue()
 
 
@@ -109,10 +132,10 @@ def _bare(cell: str) -> str:
 
 
 def read_sheet(path: Path, knows: Callable[[str], bool]) -> list[Label]:
-    """The labels of a filled sheet.
+    """The labels that people have put into a sheet; rows that a language model has filled in are passed over.
 
     Args:
-        path: The sheet; columns may stand in any order, ``note`` and texts may be missing.
+        path: The sheet; columns may stand in any order, ``note``, ``by`` and texts may be missing.
         knows: Whether an id is one of the audit's.
 
     Raises:
@@ -134,6 +157,8 @@ def read_sheet(path: Path, knows: Callable[[str], bool]) -> list[Label]:
                 f"{path}, row {number}: pair {row['pair_id']!r} is not in this audit; "
                 "hand a sheet back with the --against, --seed and --pairs it was made with"
             )
+        if (row.get("by") or "").startswith(BY_JUDGE):
+            continue
         faults = [fault for fault in FAULTS if _is_marked(row[fault], path, number, fault)]
         if faults or _is_marked(row.get("judged", ""), path, number, "judged"):
             labels.append(checked(row["pair_id"], faults, _bare(row.get("note") or "")))
@@ -147,7 +172,7 @@ def _is_marked(cell: str | None, path: Path, number: int, column: str) -> bool:
     raise ConfigError(f"{path}, row {number}, {column}: {text[:40]!r} is neither x nor empty; mend the cell")
 
 
-def rates(rows: Sequence[Audited], labels: dict[str, Label], arm: str) -> list[Rate]:
+def rates(rows: Sequence[Audited], labels: Mapping[str, Label], arm: str) -> list[Rate]:
     """How often each fault, and any fault, was found among the rows of one arm that somebody judged."""
     judged = [labels[row.pair_id] for row in rows if row.arm == arm and row.pair_id in labels]
     counts = {fault: sum(fault in label.faults for label in judged) for fault in FAULTS}

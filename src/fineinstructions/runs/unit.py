@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
+from fineinstructions.backends.meter import Meter
 from fineinstructions.errors import DataError, PendingError, counted
 from fineinstructions.records import PENDING, Rejection
 from fineinstructions.runs.durable import beside, replace_folder
@@ -48,6 +49,7 @@ class Unit:
         self._stages: dict[str, StageAccount] = {}
         self._unfinished: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
+        self._meters: dict[str, Meter] = {}
         self._writers: dict[str, TableWriter[Any]] = {}
         self.folder.mkdir(parents=True)
 
@@ -177,6 +179,15 @@ class Unit:
         """Add to an extra figure of the unit (candidates, calls, tokens)."""
         self._counts[name] += number
 
+    def meter(self, stage: str) -> Meter:
+        """What counts the questions that a stage asks language models; `commit` keeps the counts."""
+        return self._meters.setdefault(stage, Meter())
+
+    @property
+    def model_seconds(self) -> dict[str, float]:
+        """Seconds from requests to their replies, by stage; not the same twice, so no part of the manifest."""
+        return {stage: round(meter.seconds, 3) for stage, meter in self._meters.items() if meter.seconds}
+
     def writer(self, record_type: type[R], name: str | None = None) -> TableWriter[R]:
         """Table that records are added to one by one; closed by `commit`.
 
@@ -234,6 +245,8 @@ class Unit:
                 )
         for writer in self._writers.values():
             writer.close()
+        for stage, meter in self._meters.items():
+            self._counts.update({f"{stage}.{name}": number for name, number in meter.counts.items()})
         rows = {writer.path.name: writer.num_rows for writer in self._writers.values()}
         self._writers.clear()
         files = list_files(self.folder, rows)

@@ -17,6 +17,7 @@ from fineinstructions.scores.ledger import ANSWER, TEXT, WRITTEN, ScoreRow
 from fineinstructions.statistics import ratio_interval
 
 BITS, NATS, ROUGE, SECONDS = "bits_per_byte", "nats_per_token", "rouge_l", "seconds_per_answer"
+BENCHMARK = "benchmark_score"
 NEUTRAL_FORMS = "neutral"
 """All neutral forms together."""
 
@@ -53,7 +54,9 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
+class Measure:
+    """What a figure is a figure of."""
+
     set_name: str
     form: str
     name: str
@@ -62,6 +65,7 @@ class _Measure:
 Sums = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Numerators and denominators, shape (S, I)."""
 ByItem = dict[str, tuple[float, float]]
+"""Numerator and denominator of every item."""
 
 
 def figures(
@@ -69,6 +73,7 @@ def figures(
     pairs: Iterable[tuple[tuple[str, str], tuple[str, str] | None]],
     resamples: int,
     seed: int = 0,
+    more: Mapping[Trained, Mapping[Measure, ByItem]] | None = None,
 ) -> Iterator[Figure]:
     """Figures of arms and models.
 
@@ -77,18 +82,20 @@ def figures(
         pairs: Arm and model, and arm and model that they are compared with.
         resamples: Of the bootstrap.
         seed: Decides what it draws.
+        more: Further measures, of trainings that have them.
 
     Yields:
         Figures of what has scores; a difference where both sides share at least one seed and all items.
     """
-    sums = {trained: _by_measure(rows) for trained, rows in scores.items()}
+    sums = {trained: _by_measure(rows) | dict((more or {}).get(trained, {})) for trained, rows in scores.items()}
     for ours, theirs in pairs:
         mine = _of(sums, ours)
         other = _of(sums, theirs) if theirs is not None else {}
         for measure in _measures(mine.values()):
-            found = _matrix(mine, measure, mine)
+            with_it = [one for one, known in mine.items() if measure in known]
+            found = _matrix(mine, measure, with_it)
             low, high = ratio_interval(*found, seed, resamples=resamples)
-            both = sorted(set(mine) & set(other)) if measure.name != SECONDS else []
+            both = sorted(s for s in with_it if measure in other.get(s, {})) if measure.name != SECONDS else []
             less, less_low, less_high = (
                 _difference(mine, other, measure, both, resamples, seed) if both else (None, None, None)
             )
@@ -107,11 +114,11 @@ def figures(
                 difference_low=less_low,
                 difference_high=less_high,
                 num_items=found[0].shape[1],
-                num_seeds=len(mine),
+                num_seeds=len(with_it),
             )
 
 
-def _of(sums: Mapping[Trained, dict[_Measure, ByItem]], whose: tuple[str, str]) -> dict[int, dict[_Measure, ByItem]]:
+def _of(sums: Mapping[Trained, dict[Measure, ByItem]], whose: tuple[str, str]) -> dict[int, dict[Measure, ByItem]]:
     """Measures of an arm and model by seed."""
     return {t.seed: found for t, found in sorted(sums.items(), key=_seed) if (t.arm, t.model) == whose}
 
@@ -120,11 +127,11 @@ def _seed(entry: tuple[Trained, object]) -> int:
     return entry[0].seed
 
 
-def _measures(by_seed: Iterable[dict[_Measure, ByItem]]) -> list[_Measure]:
+def _measures(by_seed: Iterable[dict[Measure, ByItem]]) -> list[Measure]:
     return list(dict.fromkeys(measure for found in by_seed for measure in found))
 
 
-def _matrix(mine: Mapping[int, dict[_Measure, ByItem]], measure: _Measure, seeds: Iterable[int]) -> Sums:
+def _matrix(mine: Mapping[int, dict[Measure, ByItem]], measure: Measure, seeds: Iterable[int]) -> Sums:
     rows = [mine[seed][measure] for seed in seeds]
     items = sorted(rows[0])
     values = np.array([[row[item] for item in items] for row in rows], np.float64)
@@ -132,9 +139,9 @@ def _matrix(mine: Mapping[int, dict[_Measure, ByItem]], measure: _Measure, seeds
 
 
 def _difference(
-    mine: Mapping[int, dict[_Measure, ByItem]],
-    other: Mapping[int, dict[_Measure, ByItem]],
-    measure: _Measure,
+    mine: Mapping[int, dict[Measure, ByItem]],
+    other: Mapping[int, dict[Measure, ByItem]],
+    measure: Measure,
     seeds: Sequence[int],
     resamples: int,
     seed: int,
@@ -148,12 +155,12 @@ def _ratio(sums: Sums) -> float:
     return float(sums[0].sum() / sums[1].sum())
 
 
-def _by_measure(rows: Iterable[ScoreRow]) -> dict[_Measure, ByItem]:
+def _by_measure(rows: Iterable[ScoreRow]) -> dict[Measure, ByItem]:
     """Numerator and denominator of every item, by measure."""
-    found: dict[_Measure, ByItem] = {}
+    found: dict[Measure, ByItem] = {}
 
     def add(set_name: str, form: str, name: str, item: str, top: float, bottom: float) -> None:
-        kept = found.setdefault(_Measure(set_name, form, name), {})
+        kept = found.setdefault(Measure(set_name, form, name), {})
         before = kept.get(item, (0.0, 0.0))
         kept[item] = (before[0] + top, before[1] + bottom)
 

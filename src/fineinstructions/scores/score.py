@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from fineinstructions.config import digest, to_plain
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.scores.checkpoint import Checkpoint
 from fineinstructions.scores.config import ScoresConfig
 from fineinstructions.scores.forms import FORMS
 from fineinstructions.scores.heldout import Item, questions, texts
-from fineinstructions.scores.ledger import ANSWER, TEXT, WRITTEN, Ledger, ScoreRow
+from fineinstructions.scores.ledger import ANSWER, TEXT, WRITTEN, Ledger, ScoreRow, read_ledger
 from fineinstructions.scores.rouge import rouge_l
 
 PIECE_ITEMS = 64
@@ -84,6 +84,15 @@ def score(model: Path, held_out: HeldOut, ledger_file: Path, note: Callable[[str
         ledger.add(piece.work(checkpoint))
         note(f"{piece.kind} {piece.set_name} {piece.form}".rstrip() + f": {number} of {len(pieces)} pieces")
     return len(ledger.rows) - before
+
+
+def is_scored(held_out: HeldOut, ledger_file: Path) -> bool:
+    """Whether a ledger holds all scores of a model; of which one is not looked at."""
+    try:
+        known = {row.key for row in read_ledger(ledger_file)[1]}
+    except (FileNotFoundError, DataError):  # none yet, or one whose writer was killed
+        return False
+    return all(key in known for piece in _pieces(held_out) for key in piece.keys)
 
 
 def model_digest(folder: Path) -> str:

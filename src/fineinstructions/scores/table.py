@@ -14,8 +14,9 @@ from typing import Any
 from fineinstructions.markdown import table
 from fineinstructions.plots import Series, line
 from fineinstructions.scores.forms import PAIR
-from fineinstructions.scores.results import BITS, NEUTRAL_FORMS, ROUGE, SECONDS, Figure
+from fineinstructions.scores.results import BENCHMARK, BITS, NEUTRAL_FORMS, ROUGE, SECONDS, Figure
 
+PLUMBING_NOTE = "**[PLUMBING]: the judge follows a script; these figures say nothing about any model.**"
 FORM_TITLES = {"": "", NEUTRAL_FORMS: "neutral", PAIR: "pair"}
 
 
@@ -44,12 +45,18 @@ def markdown(title: str, arms: Sequence[ArmRow], found: Sequence[Figure], missin
         lines += [f"Not done yet: {', '.join(missing)}.", ""]
     lines += [*_arms_table(arms), ""]
     lines += ["Intervals: 95 %, bootstrap over items and seeds; differences are paired over both.", ""]
-    for heading, measure in (("Bits per byte (less is better)", BITS), ("ROUGE-L of written answers", ROUGE)):
-        own = [f for f in found if f.measure == measure and (measure == ROUGE or f.form in FORM_TITLES)]
+    parts = (
+        ("Bits per byte (less is better)", BITS),
+        ("ROUGE-L of written answers", ROUGE),
+        ("Benchmarks, as a judge scores them", BENCHMARK),
+    )
+    for heading, measure in parts:
+        own = [f for f in found if f.measure == measure and (measure != BITS or f.form in FORM_TITLES)]
         if own:
-            lines += [f"## {heading}", "", *_figures_table(own, is_difference=False), ""]
+            notes = [PLUMBING_NOTE, ""] if any("[PLUMBING]" in f.set_name for f in own) else []
+            lines += [f"## {heading}", "", *notes, *_figures_table(own, is_difference=False), ""]
         if any(f.difference is not None for f in own):
-            lines += [f"### {heading.split(' (')[0]}, less that of the arm compared with", ""]
+            lines += [f"### {heading.split(' (')[0].split(',')[0]}, less that of the arm compared with", ""]
             lines += [*_figures_table(own, is_difference=True), ""]
     return "\n".join(lines)
 
@@ -169,12 +176,13 @@ Curve = Sequence[tuple[float, float]]
 
 
 def plot(title: str, curves: Mapping[str, Curve]) -> str:
-    """Loss of the training over tokens, one line per arm and model.
+    """Loss of the training over tokens, one line per arm and model, and a title that warns of comparing arms by it.
 
     Args:
         title: What is shown.
         curves: Lines by name.
     """
+    title = f"{title}: training loss (each arm's own text; arms do not compare)"
     series = [Series(name, [x for x, _ in curve], [y for _, y in curve]) for name, curve in curves.items()]
     label = "loss on its own training text, nats per token"
     return line(series, title=title, x_label="tokens", y_label=label)

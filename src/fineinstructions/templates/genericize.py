@@ -24,6 +24,7 @@ from fineinstructions.backends.llm import (
     model_json,
     with_overrides,
 )
+from fineinstructions.backends.metered import AsksModel
 from fineinstructions.backends.ordered import in_order, one_to_one
 from fineinstructions.backends.prompt import PUBLISHED, Message, Prompt, as_input, find_prompt, read_prompt
 from fineinstructions.backends.replies import json_reply
@@ -141,7 +142,7 @@ def _folded(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-class PromptedGenericizer:
+class PromptedGenericizer(AsksModel):
     """Genericizer that asks an instruction-following model.
 
     Args:
