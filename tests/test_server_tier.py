@@ -28,6 +28,7 @@ from pipeline_inputs import (
     take_documents,
     write_recipe,
 )
+from window_watch import WindowWatch
 
 import fineinstructions
 from fineinstructions.backends.scripted_brain import echo
@@ -367,32 +368,13 @@ def test_unit_borders_do_not_drain_the_window(tmp_path: Path) -> None:
     used = {}
     for open_units in (1, 3):
         with server_of(latency_seconds=0.1) as server:
-            share = _Share(server)
+            watch = WindowWatch(server)
             words = ["--set", f"engine.open_units={open_units}", "--set", "engine.unit_rows=4"]
             done = start(recipe, tmp_path / f"run-{open_units}", server, *words)
             assert done.returncode == 0, done.stderr
-            used[open_units] = share.stop()
+            used[open_units] = watch.stop() / WINDOW
     assert tables(tmp_path / "run-1") == tables(tmp_path / "run-3")
     assert used[3] > used[1], used
-
-
-class _Share:
-    """How much of the window is in use on average while anything is under way, looked at every few milliseconds."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self._server, self._seen, self._over = server, list[int](), threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        while not self._over.wait(0.002):
-            if self._server.in_flight:
-                self._seen.append(self._server.in_flight)
-
-    def stop(self) -> float:
-        self._over.set()
-        self._thread.join()
-        return sum(self._seen) / len(self._seen) / WINDOW
 
 
 @pytest.mark.slow
