@@ -3,8 +3,8 @@
     python benchmarks/bench_index.py --base FOLDER --size 1000000 --queries 24000 --out benchmarks/results/NAME.md
 
 The vectors are those of `realistic_vectors` (prepare FOLDER with it first), or uniform on the sphere with --uniform, or
-with --texts Q.parquet --documents D.parquet those of real queries, searched with the K + 1 vectors of real documents
-(both by the encoder that ships).
+with --real-queries Q.parquet --documents D.parquet the descriptions that the embedded genericizer gives real queries,
+searched with the K + 1 vectors of real documents (both by the encoder that ships).
 Rates are queries per processor second of one thread, the two searches taking turns, medians of the turns; `IndexFlatIP`
 runs over 100,000 of the vectors and is scaled to all of them, which its cost per vector allows. Recall is measured with
 queries that are not indexed, against an exact search over every vector, made while the vectors go by. What the source
@@ -37,7 +37,10 @@ from realistic_vectors import BLOCK_ROWS, open_base, uniform
 from fineinstructions.backends.vector_index import Settings, VectorIndex, build_vectors, open_vectors
 from fineinstructions.backends.vector_index.truth import KEPT, Truth, merged, nearest
 from fineinstructions.embedded.encoder import EmbeddedEncoder
+from fineinstructions.embedded.genericizer import EmbeddedGenericizer
 from fineinstructions.pooling import Pooling
+from fineinstructions.records import Query, TemplateDraft
+from fineinstructions.templates.genericize import GenericizeConfig, genericize
 
 THRESHOLD = 0.865
 FLAT_ROWS = 100_000
@@ -133,18 +136,25 @@ def build(arguments: argparse.Namespace, blocks: Blocks, queries: NDArray[np.flo
 
 def decides(arguments: argparse.Namespace) -> list[str]:
     """What an index was built of."""
-    names = ("base", "uniform", "texts", "size", "nlist", "head_dims", "online")
+    names = ("base", "uniform", "real_queries", "size", "nlist", "head_dims", "online")
     return [f"{name}: {getattr(arguments, name)}" for name in names]
+
+
+def descriptions(path: Path) -> list[str]:
+    """The distinct descriptions of the documents that queries ask for, as the embedded tier writes them."""
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
+    queries = [Query(str(number), text) for number, text in enumerate(texts)]
+    drafts = genericize(queries, EmbeddedGenericizer(), GenericizeConfig())
+    return list(dict.fromkeys(d.compatible_document_description for d in drafts if isinstance(d, TemplateDraft)))
 
 
 def made(arguments: argparse.Namespace) -> tuple[str, Blocks, NDArray[np.float32]]:
     """What the vectors are, a maker of blocks, and the queries."""
     if arguments.uniform:
         return "uniform on the sphere", lambda n, rows: uniform(BLOCK_ROWS, n)[:rows], uniform(arguments.queries, 10**6)
-    if arguments.texts:
+    if arguments.real_queries:
         encoder = EmbeddedEncoder()
-        texts = pq.read_table(arguments.texts, columns=["text"])["text"].to_pylist()
-        vectors = encoder.encode_texts(list(dict.fromkeys(texts)))
+        vectors = encoder.encode_texts(descriptions(arguments.real_queries))
         vectors = vectors[np.any(vectors != 0, axis=1)]
         arguments.size = len(vectors)
         documents = pq.read_table(arguments.documents, columns=["text"])["text"].to_pylist()
@@ -254,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--uniform", action="store_true")
-    parser.add_argument("--texts", type=Path, help="file of texts to index, with --documents to search with")
+    parser.add_argument("--real-queries", type=Path, help="queries whose descriptions are indexed, with --documents")
     parser.add_argument("--documents", type=Path)
     parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--queries", type=int, default=24_000)
@@ -268,8 +278,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder that is kept, with the index; a temporary one by default")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    if not (arguments.uniform or arguments.base or (arguments.texts and arguments.documents)):
-        parser.error("give --base, --uniform, or --texts and --documents")
+    if not (arguments.uniform or arguments.base or (arguments.real_queries and arguments.documents)):
+        parser.error("give --base, --uniform, or --real-queries and --documents")
     folder = arguments.work or Path(tempfile.mkdtemp(prefix="bench-index-"))
     folder.mkdir(parents=True, exist_ok=True)
     facts = measure(arguments, folder)
