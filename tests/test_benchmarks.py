@@ -39,6 +39,15 @@ def test_the_large_run_of_the_viewer_has_what_it_says(module: Any, tmp_path: Pat
     assert find_pair(root, f"p-{2499:016x}").judge_score in (4, 5)
 
 
+def test_the_index_is_measured_on_distinct_descriptions_of_real_queries(module: Any, tmp_path: Path) -> None:
+    queries = pq.read_table(EXAMPLES / "queries.parquet").slice(0, 400)
+    pq.write_table(queries, tmp_path / "queries.parquet")
+    found = module("bench_index").descriptions(tmp_path / "queries.parquet")
+    assert 10 < len(found) == len(set(found)) < 400
+    assert all(text.strip() for text in found)
+    assert not set(found) & set(queries["text"].to_pylist())
+
+
 def texts(path: Path) -> list[str]:
     return list(pq.read_table(path)["text"].to_pylist())
 

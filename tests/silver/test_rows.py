@@ -159,6 +159,14 @@ def test_round_2_is_even_over_length_and_topic_where_round_1_is_not():
     assert set(shares[1]) == {("50-149", "common"), ("50-149", "rare"), ("150-399", "common")}
 
 
+def test_round_2_is_even_over_slot_counts_too():
+    few = [pair_of(number) for number in range(200)]
+    many = [replace(pair_of(number), slots=(Slot("an item", "item 3"),) * 4) for number in range(200, 230)]
+    config = DistillConfig(instantiator_rows=40, refusal_share=0)
+    rows = round_of(2, [answered(pair) for pair in (*few, *many)], config)[0]
+    assert Counter(row.document_id in {pair.document_id for pair in many} for row in rows) == {True: 20, False: 20}
+
+
 def test_one_row_in_twenty_refuses_and_what_the_run_has_answered_does_not():
     items = [answered(pair_of(n)) for n in range(300)]
     items += [refused(n) for n in range(300, 400)] + [refused(n, contradicted=True) for n in range(400, 410)]
