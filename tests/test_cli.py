@@ -218,6 +218,16 @@ def test_try_takes_a_text_through_every_stage(text: Path, folder: Path, recipe: 
     assert trial["document_id"].startswith("d-")
 
 
+def test_try_shows_what_a_screen_lets_through(text: Path, tmp_path: Path) -> None:
+    screened = tmp_path / "screened.yaml"
+    screened.write_text("compatibility: {screen: true}\n", encoding="utf-8")
+    for query, passes in (("What is photosynthesis?", True), ("Who invented the power loom?", False)):
+        steps = json.loads(ended("try", text, "--query", query, "--recipe", screened, "--json"))["steps"]
+        found = {step["stage"]: step for step in steps}
+        assert [bool(found["screen"][side]) for side in ("made", "rejected")] == [passes, not passes]
+        assert len(found["instantiate"]["made"] + found["instantiate"]["rejected"]) == passes
+
+
 def test_try_reads_standard_input(text: Path) -> None:
     words = command("try", "-", "--query", "What is a mitochondrion?", "--json")
     done = subprocess.run(words, input=TEXT, capture_output=True, text=True, check=False)
