@@ -184,6 +184,8 @@ def test_an_arm_may_have_a_run_of_its_own_and_fewer_tokens(tmp_path: Path) -> No
         ({"pretrain": {"tokens": 5}}, r"pretrain\.tokens"),
         ({"pretrain": {"sequence": 5}}, "sequence"),
         ({"seeds": [1, 1]}, "called the same"),
+        ({"models": ["a/llama/config.json", "b/llama/config.json"]}, "models: two of them are called the same"),
+        ({"arms": {"standard": {}, "base": {"mixture": "ipt"}}}, "'base' is taken"),
         ({"scores": {}}, "at least one set"),
         ({"benchmarks": {"names": ["mmlu"]}}, r"benchmarks: .*mmlu"),
         ({"benchmarks": {"limit": 5}}, "benchmarks: judge: no model"),

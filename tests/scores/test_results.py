@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fineinstructions.scores.ledger import ANSWER, TEXT, WRITTEN, ScoreRow
-from fineinstructions.scores.results import BITS, NEUTRAL_FORMS, ROUGE, Trained, figures
+from fineinstructions.scores.results import BENCHMARK, BITS, NEUTRAL_FORMS, ROUGE, Measure, Trained, figures
 from fineinstructions.scores.rouge import rouge_l
 from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
 from fineinstructions.statistics import ratio_interval
@@ -122,6 +122,35 @@ def test_figures_and_tables_tell_what_the_ledgers_hold() -> None:
     assert told["per_exaflop"] == pytest.approx(0.25 / 0.003)
 
 
+def test_costs_tell_a_figure_once_however_many_it_is_compared_with() -> None:
+    scores = {Trained(arm, model, 1): ledger(2) for arm in ("standard", "pairs") for model in ("5m", "9m")}
+    ours, same, next_size = ("pairs", "5m"), ("standard", "5m"), ("standard", "9m")
+    found = list(figures(scores, [(same, None), (ours, same), (ours, next_size)], resamples=5))
+    assert {f.against for f in found if f.arm == "pairs"} == {"standard", "standard 9m"}
+    arms = [ArmRow(arm, "5m", (1,), 100, 90, 1.0, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
+    told = json.loads(json_text("small", arms, found, []))["per_parameter_and_flop"]
+    keys = [(one["arm"], one["model"], one["set_name"], one["form"], one["measure"]) for one in told]
+    assert len(keys) == len(set(keys)) == len({k for k in keys if k[0] == "pairs"}) * 2
+
+
+def test_further_measures_stand_beside_those_of_the_ledgers() -> None:
+    """A benchmark that one training lacks is told of the others, and scripted judges are named in every table."""
+    trained = {(arm, seed): Trained(arm, "5m", seed) for arm in ("standard", "pairs") for seed in (1, 2)}
+    measure = Measure("MixEval [PLUMBING]", "", BENCHMARK)
+    values = {("standard", 1): 0.2, ("standard", 2): 0.4, ("pairs", 1): 0.5}
+    more = {trained[key]: {measure: {"a": (value, 1.0), "b": (value, 1.0)}} for key, value in values.items()}
+    pairs = [(("standard", "5m"), None), (("pairs", "5m"), ("standard", "5m"))]
+    found = list(figures({t: ledger(2) for t in trained.values()}, pairs, resamples=20, more=more))
+    base, ours = (f for f in found if f.measure == BENCHMARK)
+    assert (base.value, base.num_seeds, base.num_items) == (pytest.approx(0.3), 2, 2)
+    assert (ours.value, ours.num_seeds, ours.difference) == (0.5, 1, pytest.approx(0.3))
+    arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
+    page = markdown("small", arms, found, [])
+    assert "## Benchmarks, as a judge scores them" in page
+    assert "the judge follows a script" in page
+    assert "MixEval [PLUMBING]" in csv_text(found)
+
+
 def test_arms_without_common_seeds_are_not_compared() -> None:
     scores = {Trained("standard", "5m", 1): ledger(2), Trained("pairs", "5m", 2): ledger(1)}
     found = list(figures(scores, [(("pairs", "5m"), ("standard", "5m"))], resamples=5))
@@ -134,3 +163,4 @@ def test_the_plot_names_every_arm() -> None:
     assert drawn.startswith("<svg")
     assert "standard" in drawn
     assert "a<b" not in drawn
+    assert "arms do not compare" in drawn

@@ -38,7 +38,8 @@ def echo(body: Mapping[str, Any]) -> str:
     Args:
         body: The request body; the job is told from its first user message: a JSON object with ``query``, with
             ``instruction_template`` and ``document`` (and a ``compatible_document_description``, for a verdict on the
-            two), or with ``instruction`` and ``answer``; the tags of Flow Judge; the headings of Prometheus;
+            two), or with ``instruction`` and ``answer`` (graded, or looked through for the faults that the audit of
+            pairs names before); the tags of Flow Judge; the headings of Prometheus;
             the examples in the prompts of benchmarks' judges; and anything else is a bare query.
 
     Example:
@@ -56,6 +57,8 @@ def echo(body: Mapping[str, Any]) -> str:
             return judge_match(template, f"{job['compatible_document_description']}", document)
         return fill_template(template, document)
     if isinstance(job, dict) and "answer" in job and "instruction" in job:
+        if any("semantic_drift" in str(m.get("content", "")) for m in body["messages"]):
+            return find_faults(said)
         return json.dumps({"feedback": "A rule, not a reader, gave this grade.", "score": _score(said)})
     if "<score>" in said and "<feedback>" in said:
         return f"<feedback>A rule, not a reader, gave this grade.</feedback>\n<score>{_score(said)}</score>"
@@ -155,6 +158,14 @@ def grade_for_benchmark(mark: str, prompt: str) -> str:
     if mark.startswith("Rating"):
         return f"A rule, not a reader, gave this rating. Rating: [[{1 + luck % 10}]]"
     return "mM"[luck % 2]
+
+
+def find_faults(said: str) -> str:
+    """A verdict on a row of an audit's sheet: every fifth pair has one fault."""
+    names = ("factual_error", "hallucination", "semantic_drift", "unanswerable")
+    luck = _number("faults", said)
+    found = {name: luck % 20 == place for place, name in enumerate(names)}
+    return json.dumps({"reason": "A rule, not a reader, found this.", **found})
 
 
 def _content_words(text: str) -> list[str]:

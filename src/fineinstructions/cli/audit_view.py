@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fineinstructions.cli.show import flowing
-from fineinstructions.errors import printable
+from fineinstructions.errors import counted, printable
 from fineinstructions.review.audit_page import ASKED_HEAD, asked_rows
 
 
@@ -39,6 +39,11 @@ def audit_view(found: dict[str, Any]) -> Group:
     ]
     if cost["per_pair"]["worker_seconds"] is not None:
         lines.append(f"{cost['per_pair']['worker_seconds']:.3f} worker seconds for a kept pair")
+    lines += [
+        f"{printable(name)}: {counted(said['num_unparsed'], 'reply')} could not be read; these rows stay empty"
+        for name, said in quality["judges"].items()
+        if said["num_unparsed"]
+    ]
     asked = asked_table(cost["stages"], cost["num_pairs"])
     shown: list[RenderableType] = [rates, Text(""), gaps, Text(""), *(Text(line) for line in lines)]
     return Group(*shown, *((Text(""), asked) if asked else ()))

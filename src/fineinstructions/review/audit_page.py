@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fineinstructions.plots import Mark, Series, bars, histogram, line, percent, told
-from fineinstructions.review.blocks import Example, Grid, Passage, Plots, Section, Words, to_html
+from fineinstructions.review.blocks import Example, Grid, Plots, Section, Words, to_html
 from fineinstructions.review.diversity import PAPER_EXPONENT, PAPER_FACTOR, PAPER_TOP_SHARE
 from fineinstructions.review.labels import FAULTS
 from fineinstructions.review.sheet import Audited
@@ -54,7 +54,9 @@ def _of_judge(said: dict[str, Any]) -> str:
 
 
 def _error_rates(found: dict[str, Any], by: str = "") -> Iterator[Any]:
-    """Rates of both arms by somebody's labels, their difference, and a plot."""
+    """Rates of both arms by somebody's labels, their difference, and a plot; nothing where nothing is judged."""
+    if not any(rates[0]["num_judged"] for rates in found["rates"].values()):
+        return
     rows = []
     for arm, rates in found["rates"].items():
         name = {"run": "this run", "direct": "prompted directly"}.get(arm, arm)
@@ -89,10 +91,10 @@ def sheet_page(rows: Sequence[Audited]) -> str:
     blocks: list[Any] = [
         Words("Pairs in the order of sheet.csv, one row each. Put an x under each fault, or under judged alone.")
     ]
-    pairs: list[Any] = []
-    for number, row in enumerate(rows, start=1):
-        pairs.append(Example(f"{number}. {row.instruction}", [Piece(shown(row.answer))], row.pair_id))
-        pairs += [Passage("document around the quotation", row.document)] if row.document else []
+    pairs: list[Any] = [
+        Example(f"{number}. {row.instruction}", [Piece(shown(row.answer))], row.pair_id, row.document)
+        for number, row in enumerate(rows, start=1)
+    ]
     return to_html("Audit sheet", [Section("What to look for", [*blocks, *faults]), Section("Pairs", pairs)])
 
 

@@ -55,17 +55,11 @@ class Example:
     title: str
     answer: Sequence[Piece]
     facts: str
+    document: str = ""
+    """What it was made from, opened by a click; in the page only."""
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A long text that is opened by a click."""
-
-    title: str
-    text: str
-
-
-Block = Words | Heads | Grid | Plots | Example | Passage
+Block = Words | Heads | Grid | Plots | Example
 
 
 @dataclass
@@ -114,13 +108,18 @@ def _html(block: Block) -> str:
     if isinstance(block, Plots):
         drawn = (f"<figure><figcaption>{_safe(caption)}</figcaption>{svg}</figure>" for caption, svg in block.drawn)
         return f'<div class="figures">{"".join(drawn)}</div>'
-    if isinstance(block, Passage):
-        text = f'<div class="text" dir="auto">{_safe(block.text)}</div>'
-        return f"<details><summary>{_safe(block.title)}</summary>{text}</details>"
     answer = "".join(f"<mark>{escape(p.text)}</mark>" if p.spans else escape(p.text) for p in block.answer)
     return (
         f'<article><h3 dir="auto">{_safe(block.title)}</h3><div class="text" dir="auto">{answer}</div>'
-        f'<p class="quiet">{_safe(block.facts)}</p></article>'
+        f'<p class="quiet">{_safe(block.facts)}</p>{_document(block.document)}</article>'
+    )
+
+
+def _document(text: str) -> str:
+    if not text:
+        return ""
+    return (
+        f'<details><summary>the document, around the quotation</summary><div class="text">{_safe(text)}</div></details>'
     )
 
 
@@ -162,8 +161,6 @@ def _markdown(block: Block) -> Iterator[str]:
     elif isinstance(block, Grid):
         rows = [[value if isinstance(value, int) else _told(value) for value in row] for row in block.rows]
         yield from (*table([inert(name) for name in block.head], rows), "")
-    elif isinstance(block, Passage):
-        yield from (f"{inert(block.title)}:", "", f"> {inert(block.text)}", "")
     else:
         answer = inert("".join(piece.text for piece in block.answer))
         yield from (f"**{inert(block.title)}**", "", f"> {answer}", "", inert(block.facts), "")

@@ -170,8 +170,8 @@ def pairs_page(shop: Shop, wanted: Wanted) -> str:
     listed = [
         {
             **row,
-            "instruction": shown(row["instruction"][:_PREVIEW_CHARS]),
-            "answer": shown(row["answer"][:_PREVIEW_CHARS]),
+            "instruction": _beginning(row["instruction"]),
+            "answer": _beginning(row["answer"]),
             "link": wanted.link("/pair", at=place, start=0),
             "label": labels.get(row["pair_id"]),
         }
@@ -317,7 +317,11 @@ def _preview(record: str) -> str:
     found = _record(record)
     names = ("instruction", "text", "template", "answer", "document_id", "record")
     texts = [str(found[name]) for name in names if found.get(name)]
-    return shown(texts[0][:_PREVIEW_CHARS]) if texts else shown(record[:_PREVIEW_CHARS])
+    return _beginning(texts[0] if texts else record)
+
+
+def _beginning(text: str) -> str:
+    return shown(text[:_PREVIEW_CHARS]) + (" ..." if len(text) > _PREVIEW_CHARS else "")
 
 
 def _json_rows(text: str) -> list[tuple[str, str]]:
