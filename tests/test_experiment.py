@@ -18,6 +18,7 @@ from fineinstructions.errors import ConfigError
 from fineinstructions.experiment import as_experiment_config, experiment
 from fineinstructions.progress import Silent
 from fineinstructions.scores.forms import FORMS
+from fineinstructions.scores.ledger import WRITTEN, read_ledger
 
 ROOT = Path(__file__).parent.parent
 RECIPES = [path for path in sorted((ROOT / "recipes" / "experiments").glob("*.yaml")) if "arms:" in path.read_text()]
@@ -87,14 +88,34 @@ class Looks(Silent):
 def _add_a_seed(recipe: Path, out: Path, before: dict[str, Any]) -> None:
     """Another seed, which comes first now, goes on in the same folder; another number of tokens does not."""
     looks = Looks(out)
-    result = experiment(recipe, out, overrides=["seeds=[2, 1]"], progress=looks)
+    result = experiment(recipe, out, overrides=["seeds=[2, 1]", "curve_points=3"], progress=looks)
     assert result.missing == []
     assert [row["seeds"] for row in looks.seen["arms"]] == [[2, 1], [1]], "what lies done is shown before it is reached"
     assert looks.seen["missing"] == ["fineinstructions.tiny.2"]
+    _check_curves(out)
     assert [row["seeds"] for row in table_of(out)["arms"]] == [[2, 1], [2, 1]]
     assert [row["seeds"] for row in before["arms"]] == [[1], [1]]
     with pytest.raises(ConfigError, match=r"other settings \(tokens\)"):
         experiment(recipe, out, overrides=["tokens=320", "seeds=[1, 2]"])
+
+
+def _check_curves(out: Path) -> None:
+    """Checkpoints of the new seed are scored on what finished models are scored on, and taken away."""
+    assert "bits per byte of held-out qa answers" in (out / "heldout.svg").read_text(encoding="utf-8")
+    assert not (out / "trainings" / "standard.tiny.2" / "checkpoints").exists()
+    steps = sorted(
+        int(path.name.split(".")[-2]) for path in (out / "scores" / "curves").glob("standard.tiny.2.*.jsonl")
+    )
+    assert steps[:2] == [4, 8], "ten steps in three parts"
+    of_first, finished = (
+        {row.key: row.nats for row in read_ledger(path)[1] if row.kind != WRITTEN}
+        for path in (
+            out / "scores" / "curves" / "standard.tiny.2.4.jsonl",
+            out / "scores" / "standard.tiny.2.jsonl",
+        )
+    )
+    assert of_first.keys() == finished.keys()
+    assert sum(of_first.values()) > sum(finished.values()), "it had learned less by then"
 
 
 def _add_benchmarks(recipe: Path, out: Path, data: Path) -> None:

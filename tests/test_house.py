@@ -66,6 +66,7 @@ HALLWAYS = {
     "evaluation_recipe",
     "experiment",
     "experiment_benchmarks",
+    "experiment_curves",
     "experiment_recipe",
     "forecast",
     "given_rows",

@@ -20,6 +20,7 @@ from fineinstructions.config import differences, from_mapping, load, parse_yaml,
 from fineinstructions.corpora import export
 from fineinstructions.errors import ConfigError
 from fineinstructions.experiment_benchmarks import TrainedModels, check_benchmarks
+from fineinstructions.experiment_curves import HeldOutCurves, Points, mean_curves
 from fineinstructions.experiment_recipe import (
     BASE,
     ExperimentConfig,
@@ -37,14 +38,14 @@ from fineinstructions.runs.lease import hold_lease
 from fineinstructions.scores.ledger import WRITTEN, read_ledger
 from fineinstructions.scores.results import Trained, figures
 from fineinstructions.scores.score import is_scored, read_held_out, score
-from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
+from fineinstructions.scores.table import ArmRow, csv_text, held_out_plot, json_text, markdown, plot
 from fineinstructions.setup import open_setup
 from fineinstructions.tokenizer_training import train_tokenizer
+from fineinstructions.training.metrics import read_metrics
 from fineinstructions.training.sequences import num_sequences
 
 RECIPE_FILE = "experiment.yaml"
 Trainings = dict[Trained, PretrainResult]
-TABLE_FILES = ("table.md", "table.csv", "table.json", "loss.svg")
 
 
 @dataclass
@@ -118,6 +119,7 @@ class Experiment:
         self._held_out = read_held_out(config.scores)
         self._remember()
         self._models = TrainedModels(config, root)
+        self._on_the_way = HeldOutCurves(root / "scores", self._held_out, config.curve_points)
         self._done: dict[Trained, PretrainResult] = {}
         self._lying = {t: found for t in self._trainings() if (found := self._finished(t))}
         self._learned: Path | None = None
@@ -259,11 +261,17 @@ class Experiment:
         out = self._root / "trainings" / self._name(trained)
         out.parent.mkdir(exist_ok=True)
         self._say(f"train {self._name(trained)}: {tokens:,} tokens, {out / 'metrics.jsonl'}")
-        self._done[trained] = pretrain(plain, out)
+        self._done[trained] = pretrain(plain | self._on_the_way.settings(self._steps(tokens)), out)
 
     def _score(self, trained: Trained) -> None:
         self._say(f"score {self._name(trained)}")
         score(self._done[trained].model, self._held_out, self._ledger(trained))
+
+        self._on_the_way.score(self._name(trained), self._done[trained], self._progress.note)
+
+    def _steps(self, tokens: int) -> int:
+        config = as_pretrain_config({**self._config.pretrain, "corpora": "-"})
+        return tokens // (config.seq_len * config.sequences_per_step)
 
     def _finished(self, trained: Trained) -> PretrainResult | None:
         """A training that lies there, trained and scored by an earlier call."""
@@ -303,6 +311,7 @@ class Experiment:
         write_text(self._root / "table.csv", csv_text(found))
         write_text(self._root / "table.json", json_text(title, arms, found, missing))
         write_text(self._root / "loss.svg", plot(title, self._curves(done)))
+        self._draw_held_out(title, done, scores)
 
     def _pairs(self, done: Trainings) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
         """What is compared with what: every arm with the baseline of its size, and with that of the next size."""
@@ -316,18 +325,22 @@ class Experiment:
                 if not is_baseline and place + 1 < len(models):
                     yield (arm, model), (config.baseline, models[place + 1])
 
-    def _curves(self, done: Trainings) -> dict[str, list[tuple[float, float]]]:
+    def _curves(self, done: Trainings) -> dict[str, Points]:
         """Mean loss of an arm's trainings over tokens."""
-        points: dict[str, dict[int, list[float]]] = {}
-        for trained, result in done.items():
-            name = trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"
-            for text in result.metrics.read_text(encoding="utf-8").splitlines():
-                step = json.loads(text)
-                points.setdefault(name, {}).setdefault(int(step["tokens"]), []).append(float(step["loss"]))
-        return {
-            name: [(tokens, sum(losses) / len(losses)) for tokens, losses in sorted(curve.items())]
-            for name, curve in points.items()
-        }
+        lines = {trained: read_metrics(result.metrics) for trained, result in done.items()}
+        points = {t: [(float(line["tokens"]), float(line["loss"])) for line in found] for t, found in lines.items()}
+        return mean_curves(points, self._line_name)
+
+    def _draw_held_out(self, title: str, done: Trainings, scores: dict[Trained, Any]) -> None:
+        """Draw held-out loss over tokens, where checkpoints have been scored."""
+        way = self._on_the_way
+        points = {t: way.points(self._name(t), result, scores[t]) for t, result in done.items()}
+        if any(points.values()):
+            drawn = held_out_plot(title, mean_curves(points, self._line_name), way.label)
+            write_text(self._root / "heldout.svg", drawn)
+
+    def _line_name(self, trained: Trained) -> str:
+        return trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"
 
 
 def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, Any]) -> ArmRow:

@@ -15,11 +15,24 @@ from fineinstructions.training.recipe import PretrainConfig
 
 BASE = "base"
 """Name of the run and the corpora of arms without settings of their own; no arm may have it."""
+FREE = ("seeds", "resamples", "curve_points", "benchmarks")
+"""Keys that may change in an experiment that is under way."""
 BENCHMARKS = ("mixeval", "mt_bench_101", "alpaca_eval")
 """Those of the paper, where the recipe names none."""
 DECIDED = {
     "export": ("arms", "tokenizer", "format", "view", "shuffle"),
-    "pretrain": ("corpora", "arm", "tokenizer", "packed_dir", "model", "tokens", "steps", "epochs", "seed"),
+    "pretrain": (
+        "corpora",
+        "arm",
+        "tokenizer",
+        "packed_dir",
+        "model",
+        "tokens",
+        "steps",
+        "epochs",
+        "seed",
+        "leave_checkpoints",
+    ),
 }
 """Keys of sections that the experiment itself decides."""
 
@@ -74,6 +87,9 @@ class ExperimentConfig(Config):
     repetitions."""
     scores: ScoresConfig
     """What the trained models are scored on."""
+    curve_points: int = Field(default=0, ge=0)
+    """Checkpoints of each training, evenly spaced, whose losses on `scores` are drawn against tokens. Each takes as
+    long as the losses of the finished model and, until it is scored, the room of a checkpoint. Ours: none."""
     benchmarks: dict[str, Any] = Field(default_factory=dict)
     """Benchmarks that the trained models answer and a judge scores: ``names``, and the settings of an evaluation
     (``judge``, ``data``, ``limit``, ...). May be added to a finished experiment."""
@@ -187,7 +203,7 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def plain_for_comparison(config: ExperimentConfig) -> dict[str, Any]:
     """What must not change in an experiment that is under way. Seeds and benchmarks may be added."""
     plain = to_plain(config)
-    return {key: value for key, value in plain.items() if key not in ("seeds", "resamples", "benchmarks")}
+    return {key: value for key, value in plain.items() if key not in FREE}
 
 
 def model_name(model: str) -> str:

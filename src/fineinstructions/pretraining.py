@@ -37,6 +37,7 @@ PACKED = "packed"
 MODEL = "model"
 RECIPE_FILE = "recipe.resolved.yaml"
 FACTS_FILE = "pretrain.json"
+CHECKPOINTS = "checkpoints"
 PATHS = ("corpora", "tokenizer")
 """Keys that may change because files were moved: what they hold is compared."""
 WAIT_SECONDS = 1.0
@@ -301,7 +302,6 @@ def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> 
     """Train on packed tokens; called by all processes of a training."""
     from fineinstructions.training.saved_tokenizer import as_transformers
     from fineinstructions.training.trainer import (
-        CHECKPOINTS,
         Told,
         all_peak_flops,
         arguments,
@@ -339,7 +339,8 @@ def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> 
     if is_first_process():
         replace_folder(temporary, out / MODEL)
         write_text(out / FACTS_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        if not config.leave_checkpoints:
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return PretrainResult(out, out / MODEL, out / METRICS_FILE, facts)
 
 

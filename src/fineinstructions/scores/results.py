@@ -87,7 +87,7 @@ def figures(
     Yields:
         Figures of what has scores; a difference where both sides share at least one seed and all items.
     """
-    sums = {trained: _by_measure(rows) | dict((more or {}).get(trained, {})) for trained, rows in scores.items()}
+    sums = {trained: by_measure(rows) | dict((more or {}).get(trained, {})) for trained, rows in scores.items()}
     for ours, theirs in pairs:
         mine = _of(sums, ours)
         other = _of(sums, theirs) if theirs is not None else {}
@@ -155,7 +155,7 @@ def _ratio(sums: Sums) -> float:
     return float(sums[0].sum() / sums[1].sum())
 
 
-def _by_measure(rows: Iterable[ScoreRow]) -> dict[Measure, ByItem]:
+def by_measure(rows: Iterable[ScoreRow]) -> dict[Measure, ByItem]:
     """Numerator and denominator of every item, by measure."""
     found: dict[Measure, ByItem] = {}
 

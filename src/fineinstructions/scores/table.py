@@ -182,7 +182,21 @@ def plot(title: str, curves: Mapping[str, Curve]) -> str:
         title: What is shown.
         curves: Lines by name.
     """
-    title = f"{title}: training loss (each arm's own text; arms do not compare)"
+    warning = f"{title}: training loss (each arm's own text; arms do not compare)"
+    return _lines(warning, curves, "loss on its own training text, nats per token")
+
+
+def held_out_plot(title: str, curves: Mapping[str, Curve], label: str) -> str:
+    """Loss of checkpoints on text that no arm was trained on, over tokens; arms compare.
+
+    Args:
+        title: What is shown.
+        curves: Lines by name.
+        label: What was measured.
+    """
+    return _lines(f"{title}: held-out loss (the same text for all arms; less is better)", curves, label)
+
+
+def _lines(title: str, curves: Mapping[str, Curve], label: str) -> str:
     series = [Series(name, [x for x, _ in curve], [y for _, y in curve]) for name, curve in curves.items()]
-    label = "loss on its own training text, nats per token"
     return line(series, title=title, x_label="tokens", y_label=label)

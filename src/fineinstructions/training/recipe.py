@@ -85,6 +85,8 @@ class PretrainConfig(Config):
     """Steps between checkpoints. Default: a tenth of all steps, up to the next line of metrics. Ours."""
     keep_checkpoints: int = Field(default=1, ge=1)
     """Newest checkpoints that are kept until the end. Ours."""
+    leave_checkpoints: bool = False
+    """Whether those stay when the training is done. Ours."""
     log_every_steps: int = Field(default=10, ge=1)
     """Steps between lines of metrics.jsonl. Ours."""
     report_to: list[Tracker] = Field(default=[])
@@ -101,6 +103,6 @@ class PretrainConfig(Config):
 
 CHANGE_NOTHING = (
     *("micro_batch", "precision", "device", "compile", "gradient_checkpointing", "packed_dir"),
-    *("save_every_steps", "keep_checkpoints", "report_to", "peak_flops"),
+    *("save_every_steps", "keep_checkpoints", "leave_checkpoints", "report_to", "peak_flops"),
 )
 """Keys that may change when a training is continued: they decide rounding at most."""
