@@ -28,6 +28,7 @@ from pipeline_inputs import EXAMPLES, command, content, take_documents, write_re
 import fineinstructions
 from fineinstructions.backends.scripted_brain import echo
 from fineinstructions.backends.scripted_server import ScriptedServer
+from fineinstructions.engines.worker import NAME
 
 Victim = Literal["driver", "worker", "every worker", "server"]
 VICTIMS: tuple[Victim, ...] = ("driver", "worker", "every worker", "server")
@@ -153,7 +154,7 @@ def recipe_of_all_phases(folder: Path) -> Path:
 
 
 def processes_of(mark: str) -> dict[int, str]:
-    """Command lines of the living processes that carry a mark."""
+    """Names and command lines of the living processes that carry a mark."""
     found = {}
     needle = f"{MARK}={mark}".encode()
     for entry in Path("/proc").iterdir():
@@ -161,13 +162,14 @@ def processes_of(mark: str) -> dict[int, str]:
             if not entry.name.isdigit() or needle not in (entry / "environ").read_bytes().split(b"\0"):
                 continue
             if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+                name, line = (entry / "comm").read_text().strip(), (entry / "cmdline").read_text().replace("\0", " ")
+                found[int(entry.name)] = f"{name}: {line}"
     return found
 
 
 def is_worker(line: str) -> bool:
-    """Whether a command line is that of a worker process."""
-    return "spawn_main" in line
+    """Whether a process is a worker, by its name and command line."""
+    return line.startswith(f"{NAME}: ")
 
 
 @dataclass(frozen=True)

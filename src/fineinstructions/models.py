@@ -155,6 +155,13 @@ class Models:
         """What the model that scores pairs is called."""
         return self.judge.model if self._config.judge.model == "openai" else names.judge_name()
 
+    def import_modules(self) -> None:
+        """Import what the models of most processes need; building them would import it as well."""
+        if self._has_gate:
+            from fineinstructions.embedded import genericizer, instantiator, judge, relations
+
+            del genericizer, instantiator, judge, relations
+
     def look_again(self) -> None:
         """Find the replies of models that other processes have stored since."""
         if "client" in vars(self):

@@ -239,7 +239,9 @@ class Driver:
         self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.lease = self.folder.lease(progress.note, config.output.lease_seconds)
         self.result = RunResult(self.folder)
-        self.engine = open_engine(self.folder, config.engine, config.engine.resources.values(), progress.note)
+        self.engine = open_engine(
+            self.folder, config.engine, config.engine.resources.values(), progress.note, models.import_modules
+        )
         if config.encoder.engine == "endpoint" and not bank_only:
             progress.note(
                 "encoder: a server gives one vector for a whole document, so there are no coverage chunks in this run; "

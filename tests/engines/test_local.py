@@ -28,6 +28,7 @@ from toy_run import (
 
 from fineinstructions.engines.local import LocalEngine
 from fineinstructions.engines.tally import Progress
+from fineinstructions.engines.worker import NAME
 from fineinstructions.errors import BackendError, ConfigError, DataError
 from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_units, status
 
@@ -211,7 +212,15 @@ def test_models_that_cannot_be_built(toy: Toy) -> None:
 
 def multiprocessing_children() -> list[str]:
     """Command lines of this process's live worker processes."""
-    return [line for pid, line in processes() if "spawn_main" in line and parent_of(pid) == os.getpid()]
+    return [line for pid, line in processes() if is_worker(pid, line) and parent_of(pid) == os.getpid()]
+
+
+def is_worker(pid: int, line: str) -> bool:
+    """Whether a living process is a worker, or is just being spawned as one; a dead one has no command line."""
+    try:
+        return "spawn_main" in line or (bool(line) and Path(f"/proc/{pid}/comm").read_text().strip() == NAME)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def processes() -> list[tuple[int, str]]:
@@ -233,7 +242,7 @@ def parent_of(pid: int) -> int:
 
 
 def workers_of(driver: int) -> list[int]:
-    return [pid for pid, line in processes() if "spawn_main" in line and parent_of(pid) == driver]
+    return [pid for pid, line in processes() if is_worker(pid, line) and parent_of(pid) == driver]
 
 
 def start_driver(toy: Toy) -> "subprocess.Popen[str]":
@@ -256,7 +265,7 @@ def wait_for_units(toy: Toy, number: int, driver: "subprocess.Popen[str]") -> No
 
 def gone(pids: list[int], seconds: float = 3.0) -> bool:
     deadline = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() and "spawn_main" in dict(processes()).get(pid, "") for pid in pids):
+    while any(is_worker(pid, dict(processes()).get(pid, "")) for pid in pids):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)

@@ -6,6 +6,7 @@ the demand was enforced. No answer at all decides nothing: what a model can do m
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ PROBE_SCHEMA = {
     "required": ["probe"],
     "additionalProperties": False,
 }
+_ADDED = re.compile(r"(?:[-:@]latest|\.gguf|\.safetensors)$")
+"""What servers add to a name without meaning another model."""
+_SNAPSHOT = re.compile(r"[-@:](?:\d{4}-\d{2}(?:-\d{2})?|\d{3,8})")
+"""What names a snapshot: ``-2024-08-06``, ``-0613``, ``@20241022``; two digits or fewer may be a size or a version."""
 _PLAIN_WORD = (("system", "Reply with the single word ready and nothing else, not with JSON."), ("user", "Go."))
 
 
@@ -66,14 +71,21 @@ def model_key(llm: LlmConfig) -> str:
 
 
 def is_another(asked: str, named: str) -> bool:
-    """Whether a model that was asked by one name calls itself by another; gateways and dates add to a name.
+    """Whether a model that was asked by one name calls itself by another.
+
+    Names are the same model's where they are equal, or where one of them only adds the date or number of a snapshot.
+    What goes on with a word or a size is another model, and so is another snapshot. Gateways put words and a slash
+    before a name, servers ``latest`` or the ending of a file behind it; case means nothing.
 
     Example:
-        >>> is_another("openai/gpt-4o", "gpt-4o-2024-08-06"), is_another("llama-8b", "qwen-7b"), is_another("m", "")
+        >>> is_another("openai/gpt-4o", "gpt-4o-2024-08-06"), is_another("gpt-4o", "gpt-4o-mini"), is_another("m", "")
         (False, True, False)
     """
-    mine, theirs = (name.lower().rstrip("/").rpartition("/")[2] for name in (asked, named))
-    return mine not in theirs and theirs not in mine
+    if not named:
+        return False
+    mine, theirs = (_ADDED.sub("", name.lower().rstrip("/").rpartition("/")[2]) for name in (asked, named))
+    short, long = sorted((mine, theirs), key=len)
+    return not (long.startswith(short) and (long == short or _SNAPSHOT.fullmatch(long[len(short) :])))
 
 
 async def find_structured(ask: Ask) -> Structured:

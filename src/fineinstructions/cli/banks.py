@@ -30,7 +30,10 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Queries to a template bank and its index, without documents."""
-    from fineinstructions import pipeline
+    from fineinstructions.engines.threads import libraries_without_threads
+
+    with libraries_without_threads():
+        from fineinstructions import pipeline
     from fineinstructions.cli.reporters import reporter
 
     overrides = [*(set_ or ()), *run_flags(workers=workers, engine=engine)]

@@ -57,7 +57,6 @@ class Bars:
         self._began: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -69,6 +68,7 @@ class Bars:
         """Open the phase's bar at what an earlier run has done; a phase that was complete before gets none."""
         if done == total:
             return
+        self._progress.start()  # not before: it is a thread, and workers are forked before there is any
         self._tasks[phase] = self._progress.add_task(phase, total=total, completed=done, rate="")
         self._rows[phase], self._began[phase] = 0, time.monotonic()
 

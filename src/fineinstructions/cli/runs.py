@@ -110,7 +110,10 @@ def run(
     if dry_run:
         print_forecast(recipe, overrides, as_json)
         return
-    from fineinstructions import pipeline
+    from fineinstructions.engines.threads import libraries_without_threads
+
+    with libraries_without_threads():
+        from fineinstructions import pipeline
     from fineinstructions.cli.reporters import reporter
 
     with reporter(as_json) as progress:

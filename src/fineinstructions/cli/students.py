@@ -40,7 +40,10 @@ def distill(
     Rows for a genericizer, an instantiator (two rounds) and an embedder, each in training and validation. Run again to
     continue; the same folder is a run too.
     """
-    from fineinstructions import distill as hallway
+    from fineinstructions.engines.threads import libraries_without_threads
+
+    with libraries_without_threads():
+        from fineinstructions import distill as hallway
     from fineinstructions.cli.reporters import reporter
     from fineinstructions.silver.rows import PUBLISHED, REJECTED
 

@@ -77,7 +77,11 @@ class LaunchConfig(Config):
 
 
 def open_engine(
-    run: RunFolder, config: LaunchConfig, resources: Collection[Resources], note: Callable[[str], None]
+    run: RunFolder,
+    config: LaunchConfig,
+    resources: Collection[Resources],
+    note: Callable[[str], None],
+    import_modules: Callable[[], None] = lambda: None,
 ) -> Engine:
     """The engine that a recipe names.
 
@@ -86,6 +90,7 @@ def open_engine(
         config: The recipe's choice.
         resources: What workers of the phases will be given.
         note: Called with what a user should know.
+        import_modules: Imports what workers would import by themselves; called where they are forked.
 
     Raises:
         ConfigError: If the engine's settings are wrong, or it is not installed.
@@ -94,4 +99,4 @@ def open_engine(
         return RayEngine(config.workers, config.open_units, config.ray, resources, note)
     if config.kind == "slurm":
         return SlurmEngine(run, config.workers, config.slurm, note)
-    return LocalEngine(config.workers, note)
+    return LocalEngine(config.workers, note, import_modules)

@@ -28,14 +28,22 @@ class LocalEngine:
         workers: Worker processes; 0 works in this process, without protection from crashes, and ``None`` takes as many
             as the processors have room for.
         note: Called with what a user should know.
+        import_modules: Imports what workers would import by themselves; called where they are forked.
     """
 
-    def __init__(self, workers: int | None = None, note: Callable[[str], None] = SILENT.note) -> None:
-        self._workers, self._note = workers, note
+    def __init__(
+        self,
+        workers: int | None = None,
+        note: Callable[[str], None] = SILENT.note,
+        import_modules: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._workers, self._note, self._import_modules = workers, note, import_modules
         self._staff = Staff()
         self._shares = Shares(note)
 
     def __enter__(self) -> Self:
+        number = len(os.sched_getaffinity(0)) if self._workers is None else self._workers
+        self._staff.fork_ahead(number, self._import_modules)
         self._shares.__enter__()
         return self
 

@@ -25,9 +25,10 @@ from fineinstructions.backends.serve_config import KEY_VARIABLE
 from fineinstructions.config import Config
 from fineinstructions.engines.crew import Crew, Death, Hand
 from fineinstructions.engines.held_gpus import HeldGpus
-from fineinstructions.engines.resources import Resources, thread_environment
+from fineinstructions.engines.resources import Resources
 from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.tally import Outcome, Progress, Tally
+from fineinstructions.engines.threads import thread_environment
 from fineinstructions.engines.worker import Job, Report, build, close, execute, give_memory_back, require_lease
 from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.runs.lease import lease_token

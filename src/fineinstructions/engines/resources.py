@@ -73,12 +73,6 @@ class Gpus:
             self._given[name] -= min(per_worker, 1.0)
 
 
-def thread_environment(cpus: int) -> dict[str, str]:
-    """Environment variables that give numeric libraries as many threads as a worker has processors."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return dict.fromkeys(names, str(cpus)) | {"TOKENIZERS_PARALLELISM": "false"}
-
-
 def visible_gpus() -> list[str]:
     """Names of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")

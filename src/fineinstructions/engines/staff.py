@@ -13,17 +13,19 @@ a run has ten phases; on small inputs that was half of the run.
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from fineinstructions.engines.crew import Death, Hand
-from fineinstructions.engines.resources import Gpus, Resources, thread_environment, visible_gpus
-from fineinstructions.engines.worker import Job, Report, serve
+from fineinstructions.engines.interrupts import interrupts_held_back
+from fineinstructions.engines.resources import Gpus, Resources, visible_gpus
+from fineinstructions.engines.threads import environment, may_fork, thread_environment
+from fineinstructions.engines.worker import Job, Report, serve, serve_forked
 from fineinstructions.errors import ConfigError
 from fineinstructions.runs.specs import UnitSpec
 
@@ -34,7 +36,7 @@ SHUTDOWN_SECONDS = 5.0
 class Worker(Hand):
     """A worker process as the driver sees it."""
 
-    process: SpawnProcess
+    process: BaseProcess
     pipe: Connection
     resources: Resources
     gpus: tuple[str, ...] = ()
@@ -56,6 +58,31 @@ class Staff:
     def __exit__(self, *_: object) -> None:
         self.end(self._idle)
         self._idle = []
+
+    def fork_ahead(self, number: int, import_modules: Callable[[], None]) -> None:
+        """Fork workers now, where this process can; where it cannot, they are spawned when there is work for them.
+
+        They have the modules of this process already, which cost a spawned one a second of processor time. Later this
+        process has threads, and can fork no more.
+
+        Args:
+            number: How many.
+            import_modules: Called before the first, to import what all of them would import.
+        """
+        if not number or not may_fork():
+            return
+        import_modules()
+        context = multiprocessing.get_context("fork")
+        resources = Resources()
+        for _ in range(number):
+            mine, theirs = context.Pipe()
+            not_its_own = [*(worker.pipe for worker in self._idle), mine]
+            arguments = (theirs, os.getpid(), thread_environment(resources.cpus), not_its_own)
+            process = context.Process(target=serve_forked, args=arguments, daemon=True)
+            with interrupts_held_back():
+                process.start()
+                self._idle.append(Worker(process=process, pipe=mine, resources=resources))
+            theirs.close()
 
     def room(self, job: Job[Any, Any]) -> int | None:
         """How many workers of a job have room beside each other; ``None`` where nothing limits them.
@@ -106,7 +133,7 @@ class Staff:
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
-        with _environment(thread_environment(resources.cpus) | _sees(gpus)):
+        with environment(thread_environment(resources.cpus) | _sees(gpus)):
             process.start()
         theirs.close()
         return Worker(process=process, pipe=mine, resources=resources, gpus=gpus)
@@ -160,18 +187,3 @@ def _has_closed(worker: Worker) -> bool:
 
 def _sees(gpus: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """What processes that start now find in their environment."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -50,7 +50,9 @@ class Closable(Protocol):
 M = TypeVar("M", bound=Closable)
 C = TypeVar("C")
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
+NAME = "fi-worker"
+"""What a worker is called in lists of processes, on Linux; its command line may be that of its driver."""
 
 Kind = Literal[
     "ready", "idle", "done", "pending", "config_error", "backend_error", "data_error", "unit_error", "worker_died"
@@ -119,6 +121,27 @@ def serve(pipe: Connection, driver: int) -> None:
             pipe.send(Report(None, "idle"))
             job = pipe.recv()
     os._exit(0)
+
+
+def serve_forked(
+    pipe: Connection, driver: int, environment: Mapping[str, str], not_its_own: Sequence[Connection]
+) -> None:
+    """Main function of a worker that was forked ahead of all work: it says that it is idle, and then serves.
+
+    Args:
+        pipe: As for `serve`.
+        driver: As for `serve`.
+        environment: Variables that a spawned worker would have.
+        not_its_own: The driver's ends of pipes, this worker's and those of the workers forked before: as long as it
+            held them, theirs would not close.
+    """
+    for connection in not_its_own:
+        connection.close()
+    os.environ.update(environment)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(BrokenPipeError):
+        pipe.send(Report(None, "idle"))
+    serve(pipe, driver)
 
 
 def _serve_phase(pipe: Connection, job: Job[Any, Any]) -> bool:
@@ -273,6 +296,8 @@ def _report(job: Job[Any, Any], spec: UnitSpec | None, error: BaseException, log
 def _die_with(driver: int) -> None:
     """Have the kernel kill this process when the driver dies; the closed pipe does the rest on other systems."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_NAME, NAME.encode())
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != driver:
         os._exit(0)

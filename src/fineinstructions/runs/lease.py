@@ -21,6 +21,19 @@ PATIENCE_SECONDS = 0.5
 _PAUSE_SECONDS = 0.02
 
 
+_held: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """Give a forked process no part in the locks of this one: they would outlive it."""
+    for handle in _held:
+        handle.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def hold_lease(path: Path) -> Iterator[None]:
     """Hold a lock file for as long as the context is open.
@@ -42,9 +55,11 @@ def hold_lease(path: Path) -> Iterator[None]:
         handle.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "token": uuid.uuid4().hex}))
         handle.flush()
         os.fsync(handle.fileno())  # other machines read the token
+        _held.add(handle)
         try:
             yield
         finally:
+            _held.discard(handle)
             handle.seek(0)
             handle.truncate()
             handle.flush()
