@@ -4,10 +4,11 @@
 
 A scripted server in a process of its own answers after 100 ms on average, exponentially distributed. Workers ask it as
 the stages do, ahead of the row that they wait for, with three work units open, each of 500 requests: a unit of a run
-has 250 documents of 4 kB, and several requests for each. The server adds up how many requests are under way. What is
-told is the mean between the moments when it has taken a tenth and four fifths of the requests, over the limit: workers
-start before, and the last units end after. Beside it in every round stands a bare semaphore in one process, without
-units, cache or retries: what other work on the machine takes from both is not the window's loss.
+has 250 documents of 4 kB, and several requests for each. All workers have started before, in a phase whose units wait
+for each other: what a cluster takes to start them is not the window's loss. The server adds up how many requests are
+under way. What is told is the mean between the moments when it has taken a tenth and four fifths of the requests, over
+the limit: the window fills before, and the last units end after. Beside it in every round stands a bare semaphore in
+one process, without units, cache or retries: what other work on the machine takes from both is not the window's loss.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from fineinstructions.runs import Phase, RunFolder, Unit, describe_parquet, plan
 
 OPEN_UNITS = 3
 LOOK_SECONDS = 0.1
+START_SECONDS = 900.0
 SYSTEM = "Turn the query into an instruction template and describe a compatible document. Reply with JSON. " * 12
 """About as long as our own prompts."""
 
@@ -85,6 +87,37 @@ def ask(unit: Unit, models: Asker, llm: LlmConfig) -> None:
             yield Document(document.document_id, future.result().text)
 
     unit.write(unit.through("ask", unit.keep("read", unit.rows(Document)), replies), Document)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where as many units as there are workers wait for each other."""
+
+    folder: Path
+    size: int
+
+    def look_again(self) -> None:
+        """Nothing to look for."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def meeting_itself(meeting: Meeting) -> Meeting:
+    """The models of the first phase."""
+    return meeting
+
+
+def meet(unit: Unit, models: Meeting, meeting: Meeting) -> None:
+    """Work of the first phase: be there until every worker is; each has one unit open."""
+    del models
+    (meeting.folder / f"here-{unit.spec.ordinal}").touch()
+    deadline = time.monotonic() + START_SECONDS
+    while len(list(meeting.folder.glob("here-*"))) < meeting.size:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all of {meeting.size} workers have started")
+        time.sleep(LOOK_SECONDS)
+    unit.write(unit.keep("read", unit.rows(Document)), Document)
 
 
 @contextmanager
@@ -129,10 +162,15 @@ def work_off(address: str, folder: Path, options: argparse.Namespace, kind: str,
         asyncio.run(ask_bare(address, names, options.slots))
         return
     llm = LlmConfig(base_url=address, model="scripted", max_in_flight=options.slots)
-    run = RunFolder.create_or_open(folder / "run", {}, [Phase("ask", "1", entry="read")])
+    run = RunFolder.create_or_open(
+        folder / "run", {}, [Phase("meet", "1", entry="read"), Phase("ask", "1", entry="read")]
+    )
     pq.write_table(pa.table({"document_id": names, "text": names}), folder / "rows.parquet")
     with run.lease(), open_engine(run, LaunchConfig(kind=kind, workers=workers), [], SILENT.note) as engine:
-        specs = plan_units([describe_parquet(folder / "rows.parquet")], 1 << 30, options.rows_per_unit)
+        rows = describe_parquet(folder / "rows.parquet")
+        first = plan_units([rows], 1 << 30, -(-options.requests // workers))
+        engine.run_units(Job(run, "meet", meet, meeting_itself, Meeting(folder, len(first))), run.todo("meet", first))
+        specs = plan_units([rows], 1 << 30, options.rows_per_unit)
         job = Job(run, "ask", ask, Asker, llm, open_units=OPEN_UNITS, asks_servers=True)
         done = engine.run_units(job, run.todo("ask", specs))
     assert done.num_done == len(specs), done

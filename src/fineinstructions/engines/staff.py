@@ -2,12 +2,13 @@
 
 In: jobs. Out: processes that build the models of a job and wait for its units.
 
-The decisions a reader would question: plain spawned processes with one pipe each instead of `ProcessPoolExecutor`.
+The decisions a reader would question: plain processes with one pipe each instead of `ProcessPoolExecutor`.
 There, the death of one worker breaks the whole pool, takes the other workers' units (and their paid model calls) with
 it, and does not say which unit was to blame; and a worker can hold only one unit, which drains the request window at
 every unit's end. Here a death costs one worker's open units and is pinned on them. And processes stay for the whole run
 although every phase has models of its own: starting one costs about a second of processor time, most of it imports, and
-a run has ten phases; on small inputs that was half of the run.
+a run has ten phases; on small inputs that was half of the run. Where this process may, it forks them before it has
+threads, which spares them those imports.
 """
 
 import multiprocessing
