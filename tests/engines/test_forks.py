@@ -60,8 +60,11 @@ from pathlib import Path
 from fineinstructions.runs.lease import hold_lease
 with hold_lease(Path(sys.argv[1]) / "lease"), Staff() as staff:
     staff.fork_ahead(2, lambda: None)
-    os.kill(staff._idle[0].process.pid, signal.SIGSTOP)  # so that it cannot leave by itself
-    print(*(worker.process.pid for worker in staff._idle), flush=True)
+    pids = [worker.process.pid for worker in staff._idle]
+    while any(Path(f"/proc/{pid}/comm").read_text() != "fi-worker\\n" for pid in pids):
+        time.sleep(0.02)
+    os.kill(pids[0], signal.SIGSTOP)  # so that it cannot leave by itself
+    print(*pids, flush=True)
     time.sleep(600)
 """
     driver = subprocess.Popen([sys.executable, "-c", ALONE + program, str(tmp_path)], stdout=subprocess.PIPE, text=True)

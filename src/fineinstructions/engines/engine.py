@@ -99,4 +99,4 @@ def open_engine(
         return RayEngine(config.workers, config.open_units, config.ray, resources, note)
     if config.kind == "slurm":
         return SlurmEngine(run, config.workers, config.slurm, note)
-    return LocalEngine(config.workers, note, import_modules)
+    return LocalEngine(config.workers, note, import_modules, resources)

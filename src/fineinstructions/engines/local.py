@@ -5,13 +5,14 @@ there are or in which order they finish.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from fineinstructions.engines.crew import Crew
+from fineinstructions.engines.resources import Resources
 from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.staff import Staff
 from fineinstructions.engines.tally import Outcome, Progress, Tally
@@ -29,6 +30,7 @@ class LocalEngine:
             as the processors have room for.
         note: Called with what a user should know.
         import_modules: Imports what workers would import by themselves; called where they are forked.
+        resources: What workers of the phases will be given, where that is not the default.
     """
 
     def __init__(
@@ -36,14 +38,17 @@ class LocalEngine:
         workers: int | None = None,
         note: Callable[[str], None] = SILENT.note,
         import_modules: Callable[[], None] = lambda: None,
+        resources: Collection[Resources] = (),
     ) -> None:
         self._workers, self._note, self._import_modules = workers, note, import_modules
+        self._is_ordinary = all(wanted == Resources() for wanted in resources)
         self._staff = Staff()
         self._shares = Shares(note)
 
     def __enter__(self) -> Self:
-        number = len(os.sched_getaffinity(0)) if self._workers is None else self._workers
-        self._staff.fork_ahead(number, self._import_modules)
+        if self._is_ordinary:  # a forked worker has one processor and no GPU of its own
+            number = len(os.sched_getaffinity(0)) if self._workers is None else self._workers
+            self._staff.fork_ahead(number, self._import_modules)
         self._shares.__enter__()
         return self
 

@@ -80,10 +80,15 @@ class Staff:
             not_its_own = [*(worker.pipe for worker in self._idle), mine]
             arguments = (theirs, os.getpid(), thread_environment(resources.cpus), not_its_own)
             process = context.Process(target=serve_forked, args=arguments, daemon=True)
-            with interrupts_held_back():
-                process.start()
-                self._idle.append(Worker(process=process, pipe=mine, resources=resources))
-            theirs.close()
+            try:
+                with interrupts_held_back():
+                    process.start()
+                    self._idle.append(Worker(process=process, pipe=mine, resources=resources))
+            except OSError:  # no more processes; the run may not need so many
+                mine.close()
+                return
+            finally:
+                theirs.close()
 
     def room(self, job: Job[Any, Any]) -> int | None:
         """How many workers of a job have room beside each other; ``None`` where nothing limits them.

@@ -297,7 +297,7 @@ def _die_with(driver: int) -> None:
     """Have the kernel kill this process when the driver dies; the closed pipe does the rest on other systems."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_NAME, NAME.encode())
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_NAME, NAME.encode())
     if os.getppid() != driver:
         os._exit(0)
