@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fineinstructions.embedded.answers.cases import Asking, Shelf, asked_answers, asked_texts, auc, thinned
 from fineinstructions.embedded.answers.examples import Example, health_examples, read_documents, story_examples
-from fineinstructions.embedded.answers.learn import Asking, Shelf, asked_answers, asked_texts, auc, thinned
 from fineinstructions.embedded.answers.lexical import Bm25
 from fineinstructions.embedded.answers.model import AnswerModel, Asked
 from fineinstructions.embedded.answers.wrong import WrongTexts

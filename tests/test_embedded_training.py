@@ -78,12 +78,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    pytest.importorskip("lightgbm")
     out, said = tmp_path_factory.mktemp("out"), []
     train_embedded(data, out, say=said.append)
     return out, said
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_all_recipes_run_and_their_models_work(data: Path, trained: tuple[Path, list[str]]) -> None:
     out, said = trained
     rows = pq.read_table(data / "queries.parquet").slice(0, 300).to_pylist()
@@ -100,6 +102,7 @@ def test_all_recipes_run_and_their_models_work(data: Path, trained: tuple[Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_held_out_documents_are_not_read(trained: tuple[Path, list[str]]) -> None:
     out, _ = trained
     assert MARK not in pq.read_table(out / "words.parquet")["word"].to_pylist()
@@ -109,6 +112,7 @@ def test_held_out_documents_are_not_read(trained: tuple[Path, list[str]]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_the_same_inputs_give_the_same_bytes(data: Path, trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     out, _ = trained
     files = train_embedded(data, tmp_path, say=lambda _: None)
@@ -141,7 +145,7 @@ from fineinstructions.embedded.answers.model import AnswerModel
 from fineinstructions.embedded.encoder import DATA_DIR, EmbeddedEncoder
 from fineinstructions.embedded.genericizer import EmbeddedGenericizer
 AnswerModel.load(DATA_DIR), EmbeddedEncoder().encode_texts(["gout"]), EmbeddedGenericizer()
-print(sorted({"torch", "scipy", "sklearn"} & set(sys.modules)))
+print(sorted({"torch", "scipy", "sklearn", "lightgbm"} & set(sys.modules)))
 """
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said.strip() == "[]"

@@ -70,8 +70,9 @@ def embedded(
         list[str] | None, typer.Option("--only", help="One model alone: genericizer, encoder or answers.")
     ] = None,
 ) -> None:
-    """Train the models of the embedded tier from scratch, on a processor and with the base installation.
+    """Train the models of the embedded tier from scratch, on a processor.
 
+    The answer models are fitted by LightGBM (pip install 'fineinstructions[train]'); the others need nothing.
     Nothing is learned from the documents of docs_dev.parquet nor from validation splits. The same inputs give the same
     files on one machine.
     """

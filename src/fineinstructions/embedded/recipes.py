@@ -1,8 +1,8 @@
 """The recipes that make the models of this tier, from Parquet files of documents, queries and labelled questions.
 
-In: a `TrainingData`. Out: files in a folder. Nothing but the base installation is needed, and the same inputs give the
-same bytes on one machine. The decision to question: no document of the development set is read, and no query that a
-judge set asks, so that both can measure what was learned.
+In: a `TrainingData`. Out: files in a folder. Nothing but the base installation is needed, for the answer models the
+extra ``train`` too, and the same inputs give the same bytes on one machine. The decision to question: no document of
+the development set is read, and no query that a judge set asks, so that both can measure what was learned.
 """
 
 import json
@@ -39,7 +39,7 @@ WINDOW_TOKENS = 8192
 MIN_COSINE = 0.03
 RARITY_CHARS, MAX_RARITY_CHARS, MIN_RARITY_PASSAGES = 800, 4_000, 5
 """Words are counted in passages of so many characters, of the beginning of every document."""
-MAX_PAGES = 500
+MAX_PAGES = 80
 """Pages of each domain that templates are filled from, for the answer models."""
 
 
@@ -168,7 +168,7 @@ def make_answers(data: TrainingData, out: Path, say: Say) -> None:
     held_out = data.held_out()
     texts = {name: (title, text) for name, _, title, text in data.documents()}
     rarity = counted(_passages([text for _, text in texts.values()]), MIN_RARITY_PASSAGES)
-    stories = story_examples(data.supervised / "fairytaleqa.parquet", "train", held_out)
+    stories = story_examples(data.supervised / "fairytaleqa.parquet", "train", held_out, infer=True)
     health = health_examples(data.supervised / "medquad.parquet", texts)
     bank = out / "bank.parquet" if (out / "bank.parquet").is_file() else DATA_DIR / "bank.parquet"
     say(f"answers: templates of {bank if bank.parent == out else 'the bank that ships with the package'}")

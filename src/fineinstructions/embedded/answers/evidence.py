@@ -5,60 +5,109 @@ answer in here at all?") or for judging ("is this part of it the answer?").
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.embedded.answers.features import answer_odds, windowed
+from fineinstructions.embedded.answers.associations import Associations
+from fineinstructions.embedded.answers.features import found, share, windowed
 from fineinstructions.embedded.answers.lexical import Rarity
 from fineinstructions.embedded.answers.question import Question
 from fineinstructions.embedded.answers.sentences import Sentences
 
-# Shape legend: S sentences, F features.
+# Shape legend: S sentences, Q content words of the question, F features.
+
+WINDOW_SENTENCES = (1, 2, 3, 5)
 
 
 def document_features(
-    question: Question, sentences: Sentences, chances_s: NDArray[np.float32], rarity: Rarity
+    question: Question,
+    sentences: Sentences,
+    chances_s: NDArray[np.float32],
+    rarity: Rarity,
+    associations: Associations,
 ) -> NDArray[np.float32]:
     """A row of shape (F,) that says how well a document could answer a question."""
-    stems = question.stems
-    weights = [rarity[word] for word in stems]
-    total = max(1e-9, sum(weights))
-    present = [word in sentences.places for word in stems]
-    missing = [w for w, here in zip(weights, present, strict=True) if not here]
     best = np.sort(chances_s)[::-1]
-    odds_s, _ = answer_odds(question, sentences)
-    rarest = max(stems, key=lambda word: rarity[word], default="")
-    frequency = [w * sentences.counts[x] / (sentences.counts[x] + 1.2) for x, w in zip(stems, weights, strict=True)]
-    top = int(chances_s.argmax())
+    odds_s, mean_odds_s, _ = associations.sentence_odds(question.row, sentences)
     row = [
         *(float(best[k]) if k < len(best) else 0.0 for k in range(3)),
         float(best[:5].mean()),
         float(np.log1p(chances_s.sum())),
         float(chances_s.mean()),
-        float(windowed(chances_s.astype(float), 1).max()),
-        float(windowed(chances_s.astype(float), 3).max()),
-        *(_best_window(question, sentences, rarity, size) for size in (1, 2, 3, 5)),
-        sum(w for w, here in zip(weights, present, strict=True) if here) / total,
-        _covered(question, rarity, frozenset(sentences.places), True),
-        _covered(question, rarity, frozenset(sentences.places), False),
-        _covered(question, rarity, sentences.sets[top], True),
-        _covered(question, rarity, sentences.sets[top], False),
-        float(len(missing)),
-        max(missing, default=0.0),
-        float(len(stems)),
-        sum(frequency) / total,
-        sum(frequency),
-        float(min(10, sentences.counts[rarest])),
+        float(windowed(chances_s.astype(float), -1, 1).max()),
+        float(windowed(chances_s.astype(float), -3, 3).max()),
+        *_found_words(question, sentences, chances_s, rarity),
+        *_windows(question, sentences, rarity),
+        *_wordings(question, sentences),
         float(odds_s.max()),
         float(odds_s.mean()),
-        float(windowed(odds_s, 1).max()),
-        float(windowed(odds_s, 3).max()),
+        float(windowed(odds_s, -1, 1).max()),
+        float(windowed(odds_s, -3, 3).max()),
+        float(mean_odds_s.max()),
+        float(windowed(mean_odds_s, -3, 3).max()),
         float(np.log1p(len(sentences))),
-        float(sum(word in sentences.title_stems for word in stems)) / max(1, len(stems)),
         *question.forms,
+        float(question.has_clause),
     ]
     return np.array(row, np.float32)
+
+
+def _found_words(
+    question: Question, sentences: Sentences, chances_s: NDArray[np.float32], rarity: Rarity
+) -> list[float]:
+    """Which words of the question the document has, which it lacks, how often, and which are in the best sentence."""
+    stems = question.stems
+    weights = [rarity[word] for word in stems]
+    total = max(1e-9, sum(weights))
+    missing = [w for word, w in zip(stems, weights, strict=True) if word not in sentences.places]
+    frequency = [w * sentences.counts[x] / (sentences.counts[x] + 1.2) for x, w in zip(stems, weights, strict=True)]
+    rarest = sorted(stems, key=lambda word: -rarity[word])[:2]
+    top = int(chances_s.argmax())
+    near = frozenset(word for of_one in sentences.sets[max(0, top - 1) : top + 2] for word in of_one)
+    words = (frozenset(sentences.places), sentences.sets[top], near)
+    return [
+        1.0 - sum(missing) / total,
+        *(_covered(question, rarity, of_one, names) for of_one in words for names in (True, False)),
+        float(len(missing)),
+        max(missing, default=0.0),
+        sum(missing),
+        float(len(stems)),
+        float(len(question.names)),
+        sum(frequency) / total,
+        sum(frequency),
+        *(float(min(10, sentences.counts[word])) for word in (*rarest, "", "")[:2]),
+        float(sum(word in sentences.title_stems for word in stems)) / max(1, len(stems)),
+    ]
+
+
+def _windows(question: Question, sentences: Sentences, rarity: Rarity) -> list[float]:
+    """Largest weighted shares of words that neighbouring sentences hold: of all, of all but names, of the clause."""
+    found_qs = found(question, sentences)
+    weight_q = np.array([rarity[word] for word in question.stems])
+    plain_q = weight_q * np.array([word not in question.names for word in question.stems], bool)
+    clause_q = weight_q * np.array([word in question.clause for word in question.stems], bool)
+    values = []
+    for size in WINDOW_SENTENCES:
+        union_qs = found_qs.copy()
+        for by in range(1, min(size, len(sentences))):
+            union_qs[:, :-by] = np.maximum(union_qs[:, :-by], found_qs[:, by:])
+        values += [float(share(w, union_qs).max()) for w in (weight_q, plain_q, clause_q, weight_q * weight_q)]
+        values.append(float((weight_q @ union_qs).max()) if len(weight_q) else 0.0)
+    return values
+
+
+def _wordings(question: Question, sentences: Sentences) -> list[float]:
+    """Share of the question's neighbouring words that stand together in the document, and in content words too."""
+    pairs = dict.fromkeys(f"{a} {b}" for a, b in pairwise(question.words))
+    together = sum(pair in sentences.term_places for pair in pairs)
+    same = [
+        bool(np.intersect1d(sentences.places[a], sentences.places[b]).size)
+        for a, b in pairwise(question.stems)
+        if a in sentences.places and b in sentences.places
+    ]
+    return [together / max(1, len(pairs)), float(together), sum(same) / max(1, len(question.stems) - 1)]
 
 
 def answer_features(
@@ -67,6 +116,7 @@ def answer_features(
     chances_s: NDArray[np.float32],
     spans: Sequence[tuple[int, int]],
     rarity: Rarity,
+    associations: Associations,
 ) -> NDArray[np.float32]:
     """A row of shape (F,) for one part of a document as the answer; `document_features` are its beginning."""
     inside_s = np.array([any(a < end and start < b for a, b in spans) for start, end in sentences.spans], bool)
@@ -74,8 +124,8 @@ def answer_features(
         inside_s[0] = True
     numbers = np.flatnonzero(inside_s)
     words = frozenset(word for n in numbers for word in sentences.sets[n])
-    odds_s, _ = answer_odds(question, sentences)
-    smooth_s = windowed(odds_s, 3)
+    odds_s, _, _ = associations.sentence_odds(question.row, sentences)
+    smooth_s = windowed(odds_s, -3, 3)
     mine, others = chances_s[inside_s], chances_s[~inside_s]
     length = sum(len(sentences.stems[n]) for n in numbers)
     stems = frozenset(question.stems)
@@ -105,7 +155,7 @@ def answer_features(
         max(repeated),
         float(len(words - stems)),
     ]
-    whole = document_features(question, sentences, chances_s, rarity)
+    whole = document_features(question, sentences, chances_s, rarity, associations)
     return np.concatenate([whole, np.array(row, np.float32)])
 
 
@@ -114,16 +164,3 @@ def _covered(question: Question, rarity: Rarity, words: frozenset[str], names: b
     asked = [word for word in question.stems if (word in question.names) == names]
     total = sum(rarity[word] for word in asked)
     return sum(rarity[word] for word in asked if word in words) / total if total else 1.0
-
-
-def _best_window(question: Question, sentences: Sentences, rarity: Rarity, size: int) -> float:
-    """Largest weighted share of the question's words that some neighbouring sentences hold together."""
-    num = len(sentences)
-    total, sums_s = 0.0, np.zeros(max(1, num - size + 1))
-    for word in question.stems:
-        total += rarity[word]
-        inside_s = np.zeros(len(sums_s), bool)
-        for place in sentences.places[word].tolist() if word in sentences.places else ():
-            inside_s[max(0, place - size + 1) : place + 1] = True
-        sums_s += rarity[word] * inside_s
-    return float(sums_s.max() / total) if total else 0.0

@@ -5,14 +5,21 @@ document of the development set is never learned from, whatever split its questi
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-NUM_FOLDS = 5
-"""The last fold is held out to choose thresholds."""
+from fineinstructions.embedded.answers.lexical import content_stems
+from fineinstructions.embedded.answers.sentences import Sentences
+
+NUM_FOLDS = 3
+"""Every fold is scored by what the others taught."""
+MIN_INFERRED_SHARE = 0.6
+"""A sentence must hold so much of an answer's words to be taken for where the answer was read (ours)."""
+
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -22,34 +29,66 @@ class Example:
     question: str
     text: str
     title: str
-    spans: tuple[tuple[int, int], ...]
+    spans: Spans
     group: str
     """Story or page; a text of the same group is about the same thing."""
     kind: str
     """``story``, ``health`` or ``page``."""
     asks: str = ""
     """Type of question, where the data tell it."""
+    source: str = ""
+    """Publisher of the page, where there are several."""
+    inferred: bool = False
+    """Whether the spans are a sentence that holds the answer's words, not one that a person marked."""
+
+    @property
+    def luck(self) -> int:
+        """A number from the group alone: the same for everything about one story or page."""
+        return int.from_bytes(hashlib.blake2b(self.group.encode(), digest_size=4).digest(), "little")
 
     @property
     def fold(self) -> int:
-        """Which fold the group is in: the same for everything about one story or page."""
-        return hashlib.blake2b(self.group.encode(), digest_size=1).digest()[0] % NUM_FOLDS
+        """Which fold the group is in."""
+        return self.luck % NUM_FOLDS
 
 
-def story_examples(path: Path, split: str, held_out: frozenset[str] = frozenset()) -> list[Example]:
+def story_examples(
+    path: Path, split: str, held_out: frozenset[str] = frozenset(), infer: bool = False
+) -> list[Example]:
     """Questions about stories that a literal span answers.
 
     Args:
         path: FairytaleQA.
         split: ``train`` or ``val``.
         held_out: Documents whose questions are dropped.
+        infer: Whether other questions are taken too, where one sentence holds most of an answer's words.
     """
     found = []
     for row in pq.read_table(path).to_pylist():
+        if row["split"] != split or row["doc_id"] in held_out:
+            continue
         spans = tuple((a, b) for a, b in zip(row["answer_starts"], row["answer_ends"], strict=True) if a >= 0)
-        if row["split"] == split and spans and row["doc_id"] not in held_out and row["explicitness"] == "explicit":
-            found.append(Example(row["question"], row["context"], "", spans, row["story"], "story"))
+        marked = bool(spans) and row["explicitness"] == "explicit"
+        if infer and not spans:
+            spans = _inferred(row["context"], row["question"], row["answers"])
+        if spans and (marked or infer):
+            example = Example(row["question"], row["context"], "", spans, row["story"], "story")
+            found.append(replace(example, inferred=not marked))
     return found
+
+
+def _inferred(text: str, question: str, answers: Sequence[str]) -> Spans:
+    """The one sentence that holds more of an answer's words than any other, if they are most of them."""
+    sentences = Sentences(text)
+    asked = set(content_stems(question))
+    for answer in answers:
+        words = set(content_stems(answer))
+        words = words - asked or words
+        shares = [len(words & stems) / max(1, len(words)) for stems in sentences.sets]
+        best = max(shares, default=0.0)
+        if best >= MIN_INFERRED_SHARE and shares.count(best) == 1:
+            return (sentences.spans[shares.index(best)],)
+    return ()
 
 
 def health_examples(path: Path, texts: Mapping[str, tuple[str, str]]) -> list[Example]:
@@ -65,7 +104,8 @@ def health_examples(path: Path, texts: Mapping[str, tuple[str, str]]) -> list[Ex
             title, text = texts[row["doc_id"]]
             span = (row["answer_start"], row["answer_end"])
             question = row["question"].replace("What is (are)", "What is")
-            found.append(Example(question, text, title, (span,), row["doc_id"], "health", row["question_type"]))
+            asks, source = row["question_type"], row.get("subsource") or ""
+            found.append(Example(question, text, title, (span,), row["doc_id"], "health", asks, source))
     return found
 
 

@@ -1,30 +1,49 @@
 """Words as evidence: content stems, how rare they are, and BM25 over them.
 
-In: texts. Out: stems, weights and scores. The decision to question: question words, auxiliaries, articles and
-pronouns are dropped before anything is counted, so "who was it" has no content at all and matches nothing.
+In: texts. Out: stems, weights and scores. Irregular forms become their base form first, because what a question with
+"did" asks for is told in the past tense. The decision to question: question words, auxiliaries, articles and pronouns
+are no content, so "who was it" has none at all and matches nothing.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.embedded.words import FUNCTION_WORDS, stem, tokenize
+from fineinstructions.embedded.words import FUNCTION_WORDS, read_word_lists, stem, tokenize
 
 _K1, _B = 1.2, 0.75
 """The usual values of BM25."""
+_BASE_FORMS = {form: base for base, forms in read_word_lists("irregular_forms.txt").items() for form in forms}
+
+
+@lru_cache(maxsize=200_000)
+def lemma(word: str) -> str:
+    """Stem of a lower-case word, of its base form where it is irregular.
+
+    Example:
+        >>> [lemma(word) for word in ("gave", "gives", "wolves")]
+        ['give', 'give', 'wolf']
+    """
+    return stem(_BASE_FORMS.get(word, word))
+
+
+def lemmas(text: str) -> list[str]:
+    """Lemmas of all words, function words included, in order."""
+    return [lemma(t.text) for t in tokenize(text) if t.text[0].isalnum()]
 
 
 def content_stems(text: str) -> list[str]:
-    """Stems of the words that carry content, in order.
+    """Lemmas of the words that carry content, in order.
 
     Example:
         >>> content_stems("What are the symptoms of cutis laxa?")
         ['symptom', 'cutis', 'laxa']
     """
-    return [stem(t.text) for t in tokenize(text) if t.text not in FUNCTION_WORDS and t.text[0].isalnum()]
+    return [lemma(t.text) for t in tokenize(text) if t.text not in FUNCTION_WORDS and t.text[0].isalnum()]
 
 
 class Rarity:

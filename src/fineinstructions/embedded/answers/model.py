@@ -53,7 +53,7 @@ class AnswerModel:
     def ask(self, text: str, sentences: Sentences) -> Asked:
         """Put a question to a document that has at least one sentence."""
         question = read_question(text, self.associations)
-        rows = sentence_features(question, sentences, self.rarity)
+        rows = sentence_features(question, sentences, self.rarity, self.associations)
         chances = sigmoid(self.ranker.scores(rows)) if len(sentences) else np.zeros(0, np.float32)
         return Asked(question, sentences, chances)
 
@@ -61,14 +61,14 @@ class AnswerModel:
         """Chance that the document holds the answer."""
         if not len(asked.sentences):
             return 0.0
-        row = document_features(asked.question, asked.sentences, asked.chances, self.rarity)
+        row = document_features(asked.question, asked.sentences, asked.chances, self.rarity, self.associations)
         return float(sigmoid(self.refuser.scores(row[None, :]))[0])
 
     def fitting(self, asked: Asked, spans: Sequence[tuple[int, int]]) -> float:
         """Chance that some spans of the document are the answer."""
         if not len(asked.sentences):
             return 0.0
-        row = answer_features(asked.question, asked.sentences, asked.chances, spans, self.rarity)
+        row = answer_features(asked.question, asked.sentences, asked.chances, spans, self.rarity, self.associations)
         return float(sigmoid(self.judge.scores(row[None, :]))[0])
 
     def span(self, asked: Asked) -> tuple[int, int]:

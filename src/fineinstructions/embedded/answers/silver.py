@@ -14,6 +14,7 @@ from fineinstructions.embedded.relations.questions import wanted
 from fineinstructions.records import Document, Template
 
 MAX_PER_PAGE = 4
+SOURCE = "rules"
 
 
 def page_examples(templates: Sequence[Template], documents: Iterable[Document]) -> Iterator[Example]:
@@ -35,8 +36,7 @@ def page_examples(templates: Sequence[Template], documents: Iterable[Document]) 
             for item in evidence(document).get(asked.key, ()):
                 if (words := fit(asked, item)) is not None:
                     question = filled(templates[row].template, words)
-                    yield Example(
-                        question, document.text, document.title, item.spans, document.document_id, "page", asked.key
-                    )
+                    page = (document.text, document.title, item.spans, document.document_id)
+                    yield Example(question, *page, "page", asked.key, source=SOURCE)
                     found += 1
                     break

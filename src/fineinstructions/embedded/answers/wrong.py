@@ -68,11 +68,13 @@ class WrongTexts:
 
     def hard_other(self, example: Example) -> Text | None:
         """The text of another story or page that BM25 finds first."""
+        return next(iter(self.hard_others(example)), None)
+
+    def hard_others(self, example: Example) -> list[Text]:
+        """Texts of other stories or pages that BM25 finds, the best first."""
         scores = self._search.scores(example.question)
-        for row in map(int, np.argsort(-scores, kind="stable")[:_LOOKED_AT]):
-            if self._texts[row].group != example.group:
-                return self._texts[row]
-        return None
+        best = (self._texts[row] for row in np.argsort(-scores, kind="stable")[:_LOOKED_AT].tolist())
+        return [text for text in best if text.group != example.group]
 
     def same_group(self, example: Example) -> Text | None:
         """Another section of the same story that shares no text with the right one and holds no answer."""

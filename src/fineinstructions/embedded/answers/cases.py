@@ -1,0 +1,201 @@
+"""Right and wrong documents and answers for labelled questions, asked and measured.
+
+In: examples, wrong texts and a model that ranks. Out: rows that refusal and judge learn from, and the very same cases
+for whoever measures them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fineinstructions import statistics
+from fineinstructions.embedded.answers.evidence import answer_features, document_features
+from fineinstructions.embedded.answers.examples import Example
+from fineinstructions.embedded.answers.model import AnswerModel, Asked, best_run
+from fineinstructions.embedded.answers.sentences import Sentences
+from fineinstructions.embedded.answers.trees import sigmoid
+from fineinstructions.embedded.answers.wrong import WrongTexts
+
+# Shape legend: S sentences, N rows, F features.
+
+Spans = tuple[tuple[int, int], ...]
+
+ACCEPTED = 0.9
+"""Share of the right ones that a threshold lets through."""
+HARD_TEXTS = 2
+"""So many of the hardest texts of other stories or pages are learned from; one is measured."""
+
+
+def thinned(examples: Sequence[Example], number: int) -> list[Example]:
+    """Every so many-th example, so that at most `number` are left."""
+    step = -(-len(examples) // number) if examples else 1
+    return list(examples[::step])
+
+
+class Shelf:
+    """Sentences of every text that was asked for."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Sentences] = {}
+
+    def of(self, text: str, title: str) -> Sentences:
+        """The text's sentences."""
+        if (text, title) not in self._kept:
+            self._kept[text, title] = Sentences(text, title)
+        return self._kept[text, title]
+
+
+def right_sentences(sentences: Sentences, spans: Spans) -> NDArray[np.bool_]:
+    """Which sentences hold some of the spans, shape (S,)."""
+    return np.array([any(a < end and start < b for a, b in spans) for start, end in sentences.spans], bool)
+
+
+class Table:
+    """Rows of features with what they are."""
+
+    def __init__(self) -> None:
+        self.rows: list[NDArray[np.float32]] = []
+        self.kinds: list[str] = []
+        """``right``, or how a row is wrong."""
+        self.folds: list[int] = []
+
+    def add(self, row: NDArray[np.float32], kind: str, fold: int) -> None:
+        """Take one row."""
+        self.rows.append(row)
+        self.kinds.append(kind)
+        self.folds.append(fold)
+
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Rows and whether each is right."""
+        return np.stack(self.rows), np.array([kind.startswith("right") for kind in self.kinds])
+
+    def threshold(self, scores_n: NDArray[np.float32]) -> float:
+        """Chance that `ACCEPTED` of the right rows reach."""
+        _, right = self.arrays()
+        return round(float(np.quantile(sigmoid(scores_n[right]), 1.0 - ACCEPTED)), 4)
+
+    def told(self, scores_n: NDArray[np.float32]) -> Iterator[str]:
+        """AUC by kind of wrong row, against the right rows of the same sort of text."""
+        kinds = np.array(self.kinds)
+        for kind in sorted({k for k in self.kinds if not k.startswith("right")}):
+            mine, wrong = kinds == f"right {kind.split()[0]}", kinds == kind
+            yield f"{kind} AUC {auc(scores_n[mine], scores_n[wrong]):.3f} (n={int(wrong.sum())})"
+
+
+class Cases:
+    """Right and wrong documents and answers, as rows.
+
+    Args:
+        models: The model that scores each fold.
+        shelf: Sentences.
+    """
+
+    def __init__(self, models: Sequence[AnswerModel], shelf: Shelf) -> None:
+        self._models = models
+        self._shelf = shelf
+        self.documents = Table()
+        self.answers = Table()
+
+    def add(self, example: Example, wrong: WrongTexts) -> None:
+        """Rows of one example, the right ones and the wrong ones."""
+        model = Asking(self._models[example.fold])
+        for kind, asked in asked_texts(example, wrong, model, self._shelf, HARD_TEXTS):
+            self.documents.add(model.document_row(asked), _named(example, kind), example.fold)
+        for kind, asked, spans in asked_answers(example, wrong, model, self._shelf):
+            self.answers.add(model.answer_row(asked, spans), _named(example, kind), example.fold)
+
+
+def _named(example: Example, kind: str) -> str:
+    return f"right {example.kind}" if kind == "right" else f"{example.kind} {kind}"
+
+
+class Asking:
+    """A model that remembers what it was asked; for the questions of one example.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: AnswerModel) -> None:
+        self._model = model
+        self._known: dict[tuple[str, int], Asked] = {}
+
+    def ask(self, question: str, sentences: Sentences) -> Asked:
+        """Put a question to a document, once."""
+        key = (question, id(sentences))
+        if key not in self._known:
+            self._known[key] = self._model.ask(question, sentences)
+        return self._known[key]
+
+    def document_row(self, asked: Asked) -> NDArray[np.float32]:
+        """What refusal is decided by."""
+        model = self._model
+        return document_features(asked.question, asked.sentences, asked.chances, model.rarity, model.associations)
+
+    def answer_row(self, asked: Asked, spans: Spans) -> NDArray[np.float32]:
+        """What a pair is judged by."""
+        model = self._model
+        return answer_features(asked.question, asked.sentences, asked.chances, spans, model.rarity, model.associations)
+
+
+def asked_texts(
+    example: Example, wrong: WrongTexts, model: Asking, shelf: Shelf, hard_texts: int = 1
+) -> Iterator[tuple[str, Asked]]:
+    """The question put to the right text and to wrong ones, by kind."""
+    yield "right", model.ask(example.question, shelf.of(example.text, example.title))
+    found = [("random", wrong.random_other(example))]
+    found += [("hard", text) for text in wrong.hard_others(example)[:hard_texts]]
+    if not example.asks:
+        found.append(("section", wrong.same_group(example)))
+    elif question := wrong.unanswered(example):
+        yield "lacking", model.ask(question, shelf.of(example.text, example.title))
+    for kind, text in found:
+        if text and len(sentences := shelf.of(text.text, text.title)):
+            yield kind, model.ask(example.question, sentences)
+
+
+def asked_answers(
+    example: Example, wrong: WrongTexts, model: Asking, shelf: Shelf
+) -> Iterator[tuple[str, Asked, Spans]]:
+    """The right answer of an example and wrong ones, by kind."""
+    sentences = shelf.of(example.text, example.title)
+    right = np.flatnonzero(right_sentences(sentences, example.spans))
+    if not len(right):
+        return
+    asked = model.ask(example.question, sentences)
+    yield "right", asked, tuple(sentences.spans[n] for n in right)
+    generator = wrong.luck(example, "span")
+    length = len(right)
+    starts = [n for n in range(len(sentences) - length + 1) if n + length <= right[0] or n > right[-1]]
+    if starts:
+        start = starts[int(generator.integers(len(starts)))]
+        yield "span", asked, tuple(sentences.spans[start : start + length])
+    others = list(wrong.other_answers(example))
+    if others:
+        yield "section", asked, others[int(generator.integers(len(others)))]
+    for kind, text in (("document", wrong.random_other(example)), ("hard", wrong.hard_other(example))):
+        if text and len(other := shelf.of(text.text, text.title)):
+            start = int(generator.integers(max(1, len(other) - length + 1)))
+            put = model.ask(example.question, other)
+            yield kind, put, tuple(other.spans[start : start + length])
+    if question := wrong.unanswered(example):
+        put = model.ask(question, sentences)
+        start, end = best_run(put.chances, 0.3)
+        yield "unanswered", put, tuple(sentences.spans[start:end])
+    elif text := wrong.same_group(example):
+        other = shelf.of(text.text, text.title)
+        put = model.ask(example.question, other)
+        start, end = best_run(put.chances, 0.3)
+        yield "unanswered", put, tuple(other.spans[start:end])
+
+
+def auc(right: NDArray[np.float32], wrong: NDArray[np.float32]) -> float:
+    """Chance that a right row scores above a wrong one, ties counting half.
+
+    Example:
+        >>> auc(np.array([2.0, 3.0], np.float32), np.array([1.0, 2.0], np.float32))
+        0.875
+    """
+    both = np.concatenate([right, wrong]).astype(np.float64)
+    return statistics.auc(both, np.arange(len(both)) < len(right))
