@@ -152,6 +152,8 @@ class ToyModels:
             file.write(f"{os.getpid()}\n")
         with self.closed.with_suffix(".gpus").open("a") as file:
             file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "-") + "\n")
+        with self.closed.with_suffix(".niceness").open("a") as file:
+            file.write(f"{os.nice(0)}\n")
 
 
 def find_matches(unit: Unit, models: ToyModels, toy: Toy) -> None:

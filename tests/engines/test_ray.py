@@ -163,6 +163,8 @@ def test_an_actor_goes_from_phase_to_phase(toy: Toy) -> None:
     run_toy(replace(toy, workers=1))
     first, second = Path(toy.out).with_suffix(".closed").read_text().split()
     assert first == second
+    niceness = Path(toy.out).with_suffix(".niceness").read_text().split()
+    assert set(niceness) == {str(os.nice(0))}, "not behind every other process of this machine"
 
 
 def stopped(toy: Toy, number: int, sent: signal.Signals) -> tuple[int, str]:

@@ -28,7 +28,7 @@ from fineinstructions.engines.held_gpus import HeldGpus
 from fineinstructions.engines.resources import Resources
 from fineinstructions.engines.shares import Shares
 from fineinstructions.engines.tally import Outcome, Progress, Tally
-from fineinstructions.engines.threads import thread_environment
+from fineinstructions.engines.threads import environment, thread_environment
 from fineinstructions.engines.worker import Job, Report, build, close, execute, give_memory_back, require_lease
 from fineinstructions.errors import BackendError, ConfigError
 from fineinstructions.runs.lease import lease_token
@@ -38,6 +38,8 @@ SHUTDOWN_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 OBJECT_STORE_BYTES = 100 << 20
 """Rows never pass through Ray, so its store of a private cluster is as small as Ray allows, about."""
+NICENESS = "RAY_worker_niceness"
+"""Variable of Ray's; without it workers stand behind every other process of the machine, at a niceness of 15."""
 
 
 class RayConfig(Config):
@@ -277,8 +279,10 @@ class RayEngine:
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_temp_dir": str(self._temporary),
             }
+        ordinary = {NICENESS: os.environ.get(NICENESS, "0")} if self._temporary is not None else {}
         try:
-            self._ray.init(**options)
+            with environment(ordinary):
+                self._ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             self._clean_up()
             line = " ".join(str(error).split())[:300]
