@@ -34,7 +34,7 @@ $(VENV)/dev.stamp: $(VENV)/base.stamp
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/dev.stamp
-	@$(PIP) --editable '.[dev,corpus,embed,gs,hf,ray,s3,serving,train,view]'
+	@$(PIP) --editable '.[dev,corpus,embed,gs,hf,lm-eval,ray,s3,serving,train,view]'
 	@touch $@
 
 check: $(VENV)/dev.stamp

@@ -161,14 +161,16 @@ def asked(run: Path) -> dict[str, dict[str, Any]]:
 def test_faults_and_a_second_server_change_no_byte(
     tmp_path: Path, recipe: Path, finished: tuple[Path, ScriptedServer]
 ) -> None:
-    with server_of(faults=seeded_faults(FAULTS, seed=4)) as server, server_of(capacity=3) as other:
+    faults = seeded_faults(FAULTS, seed=4)
+    with server_of(faults=faults) as server, server_of(faults=faults, capacity=3) as other:
         words = ["--workers", "2", "--set", f"llm.base_url=[{server.base_url}, {other.base_url}]"]
         done = start(recipe, tmp_path / "run", server, *words)
         assert done.returncode == 0, done.stderr
         assert other.requests[CHAT] > 10
         assert max(server.max_in_flight, other.max_in_flight) <= WINDOW
-        assert set(server.faults_sent) == set(FAULTS)
-        assert sum(server.faults_sent.values()) > 0.05 * server.requests[CHAT]
+        sent = server.faults_sent + other.faults_sent  # which of them a request goes to depends on who is free
+        assert set(sent) == set(FAULTS)
+        assert sum(sent.values()) > 0.05 * (server.requests[CHAT] + other.requests[CHAT])
     assert tables(tmp_path / "run") == tables(finished[0])
 
 
