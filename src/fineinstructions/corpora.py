@@ -42,7 +42,7 @@ from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.runs import Phase, RunFolder, UnitSpec
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, replace_folder
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, make_room_for, replace_folder
 from fineinstructions.runs.files import FolderFiles, file_problems, read_manifest
 
 FEW_UNITS = 2
@@ -164,8 +164,7 @@ def _found(target: Path, made_of: str) -> ExportResult | None:
         ConfigError: If there is something else.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        if not target.absolute().parent.is_dir():
-            raise ConfigError(f"{target.absolute().parent}: no such folder; make it, or choose another --out")
+        make_room_for(target)
         return None
     remedy = "choose another --out, or delete it"
     if not target.is_dir() or not (target / CORPUS_FILE).is_file():

@@ -22,7 +22,14 @@ from fineinstructions.corpus.layout import CORPUS_FILE
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.llama_shapes import SHAPES
 from fineinstructions.progress import Progress, Silent
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
+from fineinstructions.runs.durable import (
+    TEMPORARY_PREFIX,
+    make_room_for,
+    remove_temporary,
+    replace_folder,
+    watch_disk,
+    write_text,
+)
 from fineinstructions.runs.files import FolderFiles, file_problems, read_manifest
 from fineinstructions.runs.lease import hold_lease
 from fineinstructions.training.metrics import METRICS_FILE, is_first_process, read_metrics
@@ -255,8 +262,7 @@ def _found(out: Path, config: PretrainConfig, made_of: str) -> PretrainResult | 
         others = [name for name in names if name != PACKED and not name.startswith(TEMPORARY_PREFIX)]
         if others or (out.exists() and not out.is_dir()):
             raise ConfigError(f"{out}: holds something else than a training; choose another --out")
-        if not out.absolute().parent.is_dir():
-            raise ConfigError(f"{out.absolute().parent}: no such folder; make it, or choose another --out")
+        make_room_for(out)
         return None
     before = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     changed = [

@@ -50,7 +50,7 @@ from fineinstructions.records import (
     to_table,
 )
 from fineinstructions.runs import Phase, RunFolder, Unit, UnitSpec, describe_parquet, plan_units
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file, write_text
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, make_room_for, sync_file, write_text
 from fineinstructions.sense import check_sense
 from fineinstructions.serving import serving
 from fineinstructions.setup import Setup, open_setup
@@ -110,13 +110,12 @@ def instantiate_rows(
     source, target, told = Path(rows), Path(out), progress or Silent()
     if target.is_dir() or target.resolve() == source.resolve():
         raise ConfigError(f"{target}: must be a file of its own; choose another --out")
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"{target.absolute().parent}: no such folder; make it, or choose another --out")
     if not source.is_file():
         raise ConfigError(f"{source}: no such file; name a Parquet file with documents and queries or templates")
     with open_parquet(source, str(source)) as file:
         found = find_columns(file.schema_arrow, str(source), columns or {})
         id_type = file.schema_arrow.field(str(found["id"])).type
+    make_room_for(target)
     asking = STAGES if found["query"] else STAGES[1:]
     work_dir = target.with_name(f"{target.name}.work")
     check_sense(config, work_dir)

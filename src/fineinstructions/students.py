@@ -26,7 +26,7 @@ from fineinstructions.errors import ConfigError, counted
 from fineinstructions.matches.calibrate import Calibration
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.records import Rejection, as_dict, to_table
-from fineinstructions.runs.durable import TEMPORARY_PREFIX, sync_file, sync_tree, write_text
+from fineinstructions.runs.durable import TEMPORARY_PREFIX, make_room_for, sync_file, sync_tree, write_text
 from fineinstructions.runs.lease import hold_lease
 from fineinstructions.silver.read import Example, Origin, PairExample, once, read_examples, read_pairs
 from fineinstructions.silver.rows import TRAIN, VALIDATION
@@ -165,8 +165,7 @@ def _make(
         found = [Score(**{k: v for k, v in score.items() if k != "reached"}) for score in scores]
         shutil.rmtree(work, ignore_errors=True)
         return StudentResult(target, found, facts, use, was_there=True)
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"{target.absolute().parent}: no such folder; make it, or choose another --out")
+    make_room_for(target)
     with ExitStack() as stack:
         if is_main():
             work.mkdir(exist_ok=True)

@@ -89,7 +89,11 @@ def run(
     set_: Sets = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Only the first N documents; run again without for the rest.", metavar="N"),
+        typer.Option(
+            min=1,
+            help="Only the first N documents; run again without for the rest (Parquet; other formats start anew).",
+            metavar="N",
+        ),
     ] = None,
     workers: Workers = None,
     engine: Engine = None,

@@ -62,6 +62,19 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def make_room_for(target: Path) -> None:
+    """Make the folder that an output will lie in, where it is not there yet.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
+    folder = target.absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
+
+
 def remove_temporary(folder: Path) -> None:
     """Remove what an interrupted writer left in a folder (not below it)."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
