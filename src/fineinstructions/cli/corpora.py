@@ -98,7 +98,8 @@ def _print_result(result: "ExportResult") -> None:
         line = f"{hit['benchmark']}: {hit['pairs']:,} pairs by their {hit['part']} ({hit['kind']})"
         console.print(Text(printable(line)))
     documents, deficit = facts["documents"], facts["deficit_tokens"]
-    console.print(f"documents: {documents['rows']:,} with {documents['tokens']:,} tokens")
+    counted_as = "; a token is a byte here, see --tokenizer" if facts["tokenizer"]["kind"] == "bytes" else ""
+    console.print(f"documents: {documents['rows']:,} with {documents['tokens']:,} tokens{counted_as}")
     if facts["config"]["budget"] == "document":
         console.print(f"deficit: {deficit:,} tokens that no pair took the place of")
     print(f"\n{printable(str(result.path))}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fineinstructions.cli.runs import Columns, Folder, Json, Work, columns_of
-from fineinstructions.errors import counted
+from fineinstructions.errors import counted, printable
 
 DEFAULT_PORT = 8377
 
@@ -106,6 +106,7 @@ def audit(
         from fineinstructions.cli.audit_view import audit_view
 
         Console().print(audit_view(found))
+        print(printable(f"written to {folder}/audit: index.html, and sheet.csv to fill in"))
     if found["quality"]["num_failed"]:
         failed = counted(found["quality"]["num_failed"], "row")
         print(f"{failed} without an answer of the judge; run the same command again to ask again", file=sys.stderr)
