@@ -137,7 +137,7 @@ def test_wrong_files_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_text("no parquet", encoding="utf-8")
     assert in_process("instantiate", tmp_path / "rows.parquet", "--out", tmp_path / "out.parquet")[0] == 2
     source = write_rows(tmp_path / "rows.parquet", MIXED)
-    for out in (source, tmp_path, tmp_path / "nowhere" / "out.parquet"):
+    for out in (source, tmp_path, source / "below" / "out.parquet"):
         with pytest.raises(ConfigError):
             instantiate_rows(source, out)
     assert len(read(source)) == len(MIXED)
