@@ -40,7 +40,13 @@ from fineinstructions.student_scores import (
     student_llm,
 )
 from fineinstructions.training.contrastive import TrainEmbedderConfig, TrainingPair
-from fineinstructions.training.sft import Conversation, SftConfig, TrainGenericizerConfig, TrainInstantiatorConfig
+from fineinstructions.training.sft import (
+    Conversation,
+    SftConfig,
+    TrainGenericizerConfig,
+    TrainInstantiatorConfig,
+    with_chat_template,
+)
 from fineinstructions.training.student import CHANGE_NOTHING, FIGURES, MODEL, StudentConfig
 
 T = TypeVar("T", Example, PairExample)
@@ -93,6 +99,7 @@ def train_genericizer(
     Raises:
         ConfigError: If the data or a setting is wrong, or the output is there and was made otherwise.
     """
+    config = with_chat_template(config)
     items = _read(config, lambda: read_examples(config.data, ["genericizer"], genericizer_objection))
     rounds = {"genericizer": [item for item in items if isinstance(item, Example)]}
     return _make(
@@ -106,6 +113,7 @@ def train_instantiator(
     """Train an instantiator, in two rounds by default; as `train_genericizer`."""
     if len(set(config.rounds)) < len(config.rounds):
         raise ConfigError(f"rounds: {config.rounds} names a round twice; raise epochs instead")
+    config = with_chat_template(config)
     tables = [f"instantiator_{number}" for number in config.rounds]
 
     def objection(row: Example) -> str:
@@ -222,11 +230,11 @@ def _sft(
     config: SftConfig, items: Sequence[Any], rounds: dict[str, list[Example]], work: Path, told: Progress
 ) -> _Made:
     """Train a genericizer or an instantiator, and examine it."""
-    from fineinstructions.training.sft import load_student, read_chat_template, tokenised, train_round
+    from fineinstructions.training.sft import load_student, tokenised, train_round
     from fineinstructions.training.student import is_main, uses_cpu
 
-    template = read_chat_template(config.chat_template) if config.chat_template else None
-    model = load_student(ModelFolder.of(config.model, config.revision, "recipe"), config.max_length, template)
+    base = ModelFolder.of(config.model, config.revision, "recipe")
+    model = load_student(base, config.max_length, config.chat_template)
     set_aside = [item for item in items if isinstance(item, Rejection)]
     facts: dict[str, Any] = {"rounds": [], "rows_read": len(items)}
     held_out: dict[str, Example] = {}

@@ -23,9 +23,9 @@ from fineinstructions.training.sft import (  # noqa: E402
     Tokens,
     load_student,
     make_trainer,
-    read_chat_template,
     tokenised,
     train_round,
+    with_chat_template,
 )
 
 ROWS = [Conversation(f"r{n}", (("user", f"What is {n}?" * (1 + n % 3)),), f"It is {n}.") for n in range(10)]
@@ -137,9 +137,14 @@ def test_a_base_model_is_given_a_chat_template_which_the_student_keeps(tmp_path:
         load_student(student, 256, "{{ messages[0]['content'] }}")
 
 
-def test_a_chat_template_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"chat_template: .*none\.jinja: cannot be read"):
-        read_chat_template(str(tmp_path / "none.jinja"))
-    (tmp_path / "empty.jinja").write_text("\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"chat_template: .*empty\.jinja: is empty"):
-        read_chat_template(str(tmp_path / "empty.jinja"))
+def test_a_chat_template_is_read_once_and_its_text_is_the_setting(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    given = settings(folder, chat_template=str(file))
+    with pytest.raises(ConfigError, match=r"chat_template: .*chat\.jinja: cannot be read"):
+        with_chat_template(given)
+    file.write_text("\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"chat_template: .*chat\.jinja: is empty"):
+        with_chat_template(given)
+    file.write_text("{{ messages[0]['content'] }}", encoding="utf-8")
+    assert with_chat_template(given) == settings(folder, chat_template="{{ messages[0]['content'] }}")
+    assert with_chat_template(settings(folder)) == settings(folder)

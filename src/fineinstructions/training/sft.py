@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -40,6 +40,7 @@ from fineinstructions.training.student import (
     wait_for_all,
 )
 
+T = TypeVar("T", bound="SftConfig")
 STAGE = "sft"
 _DATE = datetime.date(2024, 7, 26)
 """What chat templates that ask for the date are told. Ours; Llama's own template falls back to it."""
@@ -118,19 +119,22 @@ class Tokens:
         return len(self.prompt) + len(self.reply)
 
 
-def read_chat_template(path: str) -> str:
-    """The text of a file with a chat template.
+def with_chat_template(config: T) -> T:
+    """The same settings with the text of the chat template in place of its file: another text is another setting.
 
     Raises:
-        ConfigError: If it cannot be read, or holds nothing.
+        ConfigError: If the file cannot be read, or holds nothing.
     """
+    if config.chat_template is None:
+        return config
+    path = config.chat_template
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"chat_template: {path}: cannot be read ({error}); name a text file") from None
     if not text.strip():
         raise ConfigError(f"chat_template: {path}: is empty; put the Jinja template of a conversation into it")
-    return text
+    return config.model_copy(update={"chat_template": text})
 
 
 def load_student(folder: ModelFolder, max_length: int, chat_template: str | None = None) -> CausalModel:
