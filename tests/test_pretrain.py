@@ -196,6 +196,8 @@ def test_what_does_not_fit_is_one_line(corpora: Path, tmp_path: Path, trained: P
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     (tmp_path / "tokenizer.json").write_text("{}")
+    convolving = tmp_path / "config.json"
+    convolving.write_text(json.dumps({"model_type": "lfm2", "layer_types": ["conv"] * 2, "num_hidden_layers": 2}))
     wrong: list[tuple[dict[str, Any], Path, str]] = [
         ({"arm": "ipt"}, tmp_path / "x", "has no arm 'ipt'; there are standard, fineinstructions"),
         ({"corpora": str(tmp_path)}, tmp_path / "x", "holds no corpora"),
@@ -206,6 +208,7 @@ def test_what_does_not_fit_is_one_line(corpora: Path, tmp_path: Path, trained: P
         ({}, tmp_path / "other", "holds something else than a training"),
         ({"seed": 1}, trained.path, r"another recipe \(seed was 42, is 1\)"),
         ({"steps": 12, "tokens": 5}, tmp_path / "x", "not both"),
+        ({"model": str(convolving), "document_mask": True}, tmp_path / "x", "a lfm2 does not look back by attention"),
     ]
     for keys, out, line in wrong:
         with pytest.raises(ConfigError, match=line) as error:

@@ -33,7 +33,7 @@ from fineinstructions.runs.durable import (
 from fineinstructions.runs.files import FolderFiles, file_problems, read_manifest
 from fineinstructions.runs.lease import hold_lease
 from fineinstructions.training.metrics import METRICS_FILE, is_first_process, read_metrics
-from fineinstructions.training.models import build_model, model_config, model_facts, require_train
+from fineinstructions.training.models import build_model, model_config, model_facts, only_looks_back, require_train
 from fineinstructions.training.pack import LEASE_FILE, SourceFile, pack
 from fineinstructions.training.packed import PackedTokens
 from fineinstructions.training.plan import Plan, plan
@@ -213,7 +213,13 @@ class _Arm:
 
     def model_config(self) -> Any:
         """Configuration of the model, with the vocabulary of the tokenizer."""
-        return model_config(self.config.model, self.tokenizer.facts, self.config.seq_len)
+        config = model_config(self.config.model, self.tokenizer.facts, self.config.seq_len)
+        if self.config.document_mask and not only_looks_back(config):
+            raise ConfigError(
+                f"document_mask: a {config.model_type} does not look back by attention alone, so no mask keeps rows "
+                "apart; leave it out"
+            )
+        return config
 
     def plan(self) -> Plan:
         """What the recipe comes to."""

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on a tiny real Llama: tokens, packs, LoRA, and what a reloaded student says."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from fineinstructions.records import Rejection
 pytestmark = pytest.mark.extra
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
+
+from transformers import Lfm2Config, Lfm2ForCausalLM  # noqa: E402
 
 from fineinstructions.backends.causal_model import CausalModel, Sampling, load_causal_model  # noqa: E402
 from fineinstructions.training.sft import (  # noqa: E402
@@ -94,6 +97,24 @@ def test_packs_hold_every_token_and_no_row_of_a_pack_sees_another(model: CausalM
                 alone = model.model(input_ids=torch.tensor([ids])).logits[0]
             assert torch.allclose(together[start : start + length], alone, atol=1e-4)
             start += length
+
+
+def test_rows_are_not_packed_where_more_than_attention_looks_back(model: CausalModel, tmp_path: Path) -> None:
+    shape = Lfm2Config(
+        vocab_size=len(model.tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention"],
+    )
+    convolving = replace(model, model=Lfm2ForCausalLM(shape))
+    rows = tokens_of(model)
+    with pytest.raises(ConfigError, match=r"packing: .* in a lfm2, .* set packing: false"):
+        make_trainer("round", rows, (), convolving, settings(tmp_path), tmp_path, SILENT)
+    alone = make_trainer("round", rows, (), convolving, settings(tmp_path, packing=False), tmp_path, SILENT)
+    assert len(alone.train_dataset) == len(rows)
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, alpha=8)], ids=["full", "lora"])

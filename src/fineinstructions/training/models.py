@@ -182,6 +182,21 @@ def _draw_like_lingua(model: "torch.nn.Module", seed: int) -> None:
                 torch.nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std, generator=generator)
 
 
+def only_looks_back(config: Any) -> bool:
+    """Whether tokens reach each other by attention alone, so that a mask keeps rows that stand together apart.
+
+    Convolutions and states, as LFM2 and Mamba have them, pass on what stood before a row.
+
+    Args:
+        config: Configuration of transformers.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kinds = getattr(config, "layer_types", None) or []
+    return not getattr(model, "_is_stateful", False) and all("attention" in kind for kind in kinds)
+
+
 def peak_flops(device_name: str) -> float | None:
     """Most dense bf16 operations of a device in a second; ``None`` where that is not known.
 

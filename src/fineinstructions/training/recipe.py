@@ -67,7 +67,8 @@ class PretrainConfig(Config):
     """``answers``: only tokens of answers are learned; needs a corpus with ``--view prompt_completion``. Default:
     Lingua, all tokens."""
     document_mask: bool = False
-    """Whether a row sees no other row of its sequence, and its positions begin at 0. Default: Lingua, no mask."""
+    """Whether a row sees no other row of its sequence, and its positions begin at 0; for models that look
+    back by attention alone. Default: Lingua, no mask."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """How weights are changed."""
     seed: int = 42

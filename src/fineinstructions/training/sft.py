@@ -26,6 +26,7 @@ from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.progress import Progress
 from fineinstructions.records import Rejection, rejection
 from fineinstructions.runs.durable import beside, write_text
+from fineinstructions.training.models import only_looks_back
 from fineinstructions.training.student import (
     FIGURES,
     MODEL,
@@ -66,7 +67,8 @@ class SftConfig(StudentConfig):
     max_length: int = Field(default=4096, ge=16)
     """Tokens of a pack, and of the longest row. Ours."""
     packing: bool = True
-    """Several rows to a pack, none of which sees another; without, each is padded by itself. Ours."""
+    """Several rows to a pack, none of which sees another; without, each is padded by itself, as models with
+    convolutions or a state need. Ours."""
     sequences_per_step: int = Field(default=16, ge=1)
     """Packs (without `packing`: rows) of an optimiser step, over all devices. Ours."""
     micro_batch: int = Field(default=1, ge=1)
@@ -249,6 +251,7 @@ def train_round(
         progress: Told how far it is.
 
     Raises:
+        ConfigError: If rows were to be packed that the model does not keep apart.
         DataError: If the trainer has not taken every token of every row.
     """
     trainer = make_trainer(name, rows, held_out, model, config, work, progress)
@@ -279,6 +282,11 @@ def make_trainer(
     from trl import SFTTrainer
 
     set_seed(config.seed)
+    if config.packing and not only_looks_back(model.model.config):
+        raise ConfigError(
+            f"packing: rows of a pack would see each other in a {model.model.config.model_type}, which does not look "
+            "back by attention alone; set packing: false"
+        )
     most_packs = len(rows) if not config.packing else -(-sum(map(len, rows)) // config.max_length)
     batch = Batch(config.sequences_per_step, config.micro_batch)
     arguments = TrlConfig(
