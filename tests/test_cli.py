@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -216,6 +217,23 @@ def test_try_takes_a_text_through_every_stage(text: Path, folder: Path, recipe: 
     assert [step["stage"] for step in trial["steps"]][:2] == ["chunk", "retrieve"]
     trial = json.loads(ended("try", text, "--recipe", recipe, "--json"))
     assert trial["document_id"].startswith("d-")
+
+
+def test_try_takes_the_title_from_the_text_alone(tmp_path: Path) -> None:
+    path = tmp_path / "report_v2.txt"
+    body = "A mitochondrion is an organelle found in the cells of most eukaryotes.\n\nWhere it is\n\nIn the cell.\n"
+    for text, title in ((f"# Mitochondrion\n\n{body}", "from: Mitochondrion"), (body, "from: d-")):
+        path.write_text(text, encoding="utf-8")
+        shown = ended("try", path, "--query", "What is a mitochondrion?")
+        assert title in shown and "report" not in shown
+
+
+def test_try_tells_the_nearest_template_where_there_is_none_that_fits(tmp_path: Path) -> None:
+    path = tmp_path / "d.txt"
+    path.write_text("rain and more rain over the harbour all day long", encoding="utf-8")
+    shown = " ".join(ended("try", path).split())
+    assert "no_compatible_template" in shown and "the embedded gate knows" in shown
+    assert re.search(r"nearest template: .*<fi>.* \(t-\w+\), cosine -?0\.\d{3}, threshold 0\.000", shown)
 
 
 def test_try_shows_what_a_screen_lets_through(text: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """A run over the first documents is continued over all of them, without making anything twice."""
 
+import gzip
+import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pipeline_inputs import content, in_process, take_documents, write_recipe
 
@@ -21,8 +24,19 @@ def committed(run: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in found}
 
 
-def test_a_limit_that_is_raised_keeps_the_finished_units(tmp_path: Path, recipe: Path) -> None:
+def as_lines(recipe: Path) -> None:
+    """Let a recipe have its documents as compressed JSON lines."""
+    documents = recipe.with_name("documents.parquet")
+    lines = [json.dumps(row, default=str) + "\n" for row in pq.read_table(documents).to_pylist()]
+    documents.with_suffix(".jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(".parquet\n", ".jsonl.gz\n"), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl.gz"])
+def test_a_limit_that_is_raised_keeps_the_finished_units(kind: str, tmp_path: Path, recipe: Path) -> None:
     run = tmp_path / "run"
+    if kind == "jsonl.gz":
+        as_lines(recipe)
     assert in_process("run", recipe, "--out", run, "--limit", "10")[0] == 0
     before = committed(run)
     assert len(before) == 4

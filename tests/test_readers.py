@@ -263,8 +263,61 @@ def test_staged_rows_come_in_groups(tmp_path: Path) -> None:
     rows = [{"id": str(i), "text": "word " * 100_000} for i in range(80)]
     path = write(tmp_path / "rows.jsonl", as_lines(rows))
     config = DocumentsConfig(path=str(path))
-    (staged,) = stage_documents(config, tmp_path / "input")
-    assert isinstance(staged, StagedFile)
-    assert len(staged.parquet.row_groups) == 3 and staged.parquet.num_rows == 80
-    (document,) = read_documents(staged.path, 79, 80, config)
+    first, second = stage_documents(config, tmp_path / "input")
+    assert isinstance(first, StagedFile)
+    assert [len(part.parquet.row_groups) for part in (first, second)] == [1, 2]
+    assert first.num_rows + second.num_rows == 80
+    (document,) = read_documents(second.path, second.num_rows - 1, 80, config)
     assert isinstance(document, Document) and document.document_id == "79"
+
+
+STAGED_FORMATS = {
+    "rows.jsonl": as_lines,
+    "rows.jsonl.gz": as_lines,
+    "rows.csv": as_csv,
+    "rows.txt": lambda rows: "\n".join(row["text"] for row in rows).encode(),
+}
+
+
+@pytest.mark.parametrize("name", STAGED_FORMATS)
+def test_what_a_limit_stages_is_the_beginning_of_the_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fineinstructions.staging.ROW_GROUP_BYTES", 400)
+    monkeypatch.setattr("fineinstructions.staging.MAX_PART_BYTES", 1000)
+    rows = [{"id": str(i), "text": f"text {i} " * (i % 7 + 1)} for i in range(60)]
+    path = write(tmp_path / name, STAGED_FORMATS[name](rows))
+    whole = DocumentsConfig(path=str(path), text_mode="line")
+    expected = stage_documents(whole, tmp_path / "whole")
+    assert len(expected) > 4 and sum(part.num_rows for part in expected) == 60
+    made: dict[str, int] = {}
+    for limit in (1, 3, 20, 20, 45, 60, None):
+        staged = stage_documents(whole.model_copy(update={"limit": limit}), tmp_path / "input")
+        assert sum(part.num_rows for part in staged) == (limit or 60)
+        fingerprints = [part.parquet.fingerprint for part in expected[: len(staged)]]
+        assert [part.parquet.fingerprint for part in staged] == fingerprints
+        now = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "input").iterdir()}
+        assert made.items() <= now.items()
+        made = now
+    assert set(made) == {part.path.name for part in expected}
+
+
+def test_a_first_id_behind_the_limit_is_an_id_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a limit: rows that have none are told so, once it is known that there is such a column."""
+    monkeypatch.setattr("fineinstructions.staging.ROW_GROUP_BYTES", 400)
+    rows = [{"text": f"text {i}"} for i in range(20)] + [{"id": "x", "text": "the last"}]
+    path = write(tmp_path / "rows.jsonl", as_lines(rows))
+    documents = read_all(path, tmp_path / "input", limit=3)
+    assert all(isinstance(document, Document) for document in documents)
+    *others, last = read_all(path, tmp_path / "input")
+    assert {r.reason for r in others if isinstance(r, Rejection)} == {"missing_id"} and len(others) == 20
+    assert isinstance(last, Document) and last.document_id == "x"
+
+
+def test_a_text_column_behind_the_first_rows_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fineinstructions.staging.ROW_GROUP_BYTES", 400)
+    path = write(tmp_path / "rows.jsonl", as_lines([{"body": "word " * 50}] * 9 + [{"body": "", "text": "words"}]))
+    for limit in (2, 5, 2):
+        with pytest.raises(ConfigError, match="no column 'text'; columns found: body"):
+            read_all(path, tmp_path / "input", limit=limit)
+    assert [isinstance(row, Document) for row in read_all(path, tmp_path / "input")] == [False] * 9 + [True]

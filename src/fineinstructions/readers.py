@@ -182,21 +182,28 @@ def _has_ids(file: InputFile, config: SourceConfig, left: float) -> bool:
 
 
 class ColumnsSeen:
-    """Columns met while rows stream by, in formats that do not declare them."""
+    """Columns met while rows stream by, in formats that do not declare them, and in rows that were read before."""
 
-    def __init__(self, file: InputFile, config: SourceConfig) -> None:
-        self.has_id = False
-        self._name = file.name
+    def __init__(
+        self, file: InputFile, config: SourceConfig, *, has_id: bool = False, has_text: bool = False
+    ) -> None:
+        self.has_id = has_id
+        self.name = file.name
         self._must_have_id = config.id_column is not None and file.format != "text"
-        self._config = config
+        self.config = config
         self._columns: dict[str, None] = {}
-        self._has_text = False
+        self._has_text = has_text
         self._wrong_type = ""
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the columns were found that a file is refused without."""
+        return self._has_text and (self.has_id or not self._must_have_id)
 
     def note(self, row: Row) -> None:
         """Take a row's columns into account."""
-        self.has_id = self.has_id or self._config.id_name in row.values
-        text = row.values.get(self._config.text_column)
+        self.has_id = self.has_id or self.config.id_name in row.values
+        text = row.values.get(self.config.text_column)
         self._has_text = self._has_text or isinstance(text, str)
         if text is not None and not isinstance(text, str):
             self._wrong_type = type(text).__name__
@@ -209,15 +216,15 @@ class ColumnsSeen:
         Raises:
             ConfigError: If there were columns, but not this one, or never as text.
         """
-        config = self._config
+        config = self.config
         if self._must_have_id and not self.has_id and self._columns:
-            raise ConfigError(_missing(self._name, config.id_name, list(self._columns), config, "id_column"))
+            raise ConfigError(_missing(self.name, config.id_name, list(self._columns), config, "id_column"))
         if self._has_text or not self._columns:
             return
         if config.text_column not in self._columns:
-            raise ConfigError(_missing(self._name, config.text_column, list(self._columns), config, "text_column"))
+            raise ConfigError(_missing(self.name, config.text_column, list(self._columns), config, "text_column"))
         if self._wrong_type:
-            raise ConfigError(_wrong_type(self._name, config.text_column, self._wrong_type, config, "text_column"))
+            raise ConfigError(_wrong_type(self.name, config.text_column, self._wrong_type, config, "text_column"))
 
 
 def _missing(name: str, column: str, found: list[str], config: SourceConfig, setting: str) -> str:

@@ -5,6 +5,9 @@ file is copied, every other format is converted to Parquet under the run folder:
 kept as marked rows, so that a unit can later read rows 5,000 to 6,000 of a compressed JSON file. A staged file appears
 by rename, under a name that holds the version of its source: a second call does nothing, a changed source is staged
 anew.
+
+The decision a reader would question: a converted file is several, each of which ends where its own rows say. So a limit
+converts little more than it needs, and what it has converted is the beginning of the whole, byte for byte.
 """
 
 import contextlib
@@ -38,6 +41,8 @@ from fineinstructions.runs.plan import ParquetInput, describe_parquet
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 """Rows of a converted file are written in groups of about this size, so that a unit decodes little beyond its rows."""
+MAX_PART_BYTES = 1 << 30
+"""A converted file is cut into parts: the first is one row group, each of the next twice as large, up to this size."""
 
 _SCHEMA = pa.schema(
     [
@@ -53,7 +58,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """One input file as Parquet on local disk."""
+    """One input file, or a part of one that was converted, as Parquet on local disk."""
 
     name: str
     """The user's file."""
@@ -76,7 +81,7 @@ def stage_documents(config: SourceConfig, out_dir: Path) -> list[StagedFile]:
         out_dir: Folder for copies and conversions, usually ``RUN/input``.
 
     Returns:
-        The files in input order; `limit` cuts the number of rows of the last ones.
+        The files in input order, one that was converted as its parts; `limit` cuts the number of rows of the last.
 
     Raises:
         ConfigError: If a file cannot be read, lacks its columns, or the input has no row or no valid row.
@@ -87,9 +92,10 @@ def stage_documents(config: SourceConfig, out_dir: Path) -> list[StagedFile]:
         if left == 0:
             break
         found = _stage(file, config, out_dir, left)
-        left = None if left is None else left - found.num_rows
-        staged.append(found)
-    names = ", ".join([f.name for f in staged[:3]] + ["..."] * (len(staged) > 3))
+        left = None if left is None else left - sum(part.num_rows for part in found)
+        staged += found
+    files = list(dict.fromkeys(f.name for f in staged))
+    names = ", ".join(files[:3] + ["..."] * (len(files) > 3))
     if not any(f.num_rows for f in staged):
         raise ConfigError(f"{names}: no rows; check {config.section}.path")
     _require_one_document(staged, config, names)
@@ -107,17 +113,25 @@ def _require_one_document(staged: Sequence[StagedFile], config: SourceConfig, na
     raise ConfigError(f"{names}: no valid row ({why}); check {config.section}.text_column and the files")
 
 
-def _stage(file: InputFile, config: SourceConfig, out_dir: Path, left: int | None) -> StagedFile:
-    if file.format == "parquet" and file.is_local:
-        return _staged_file(Path(file.path), file.name, config, left)
-    kind = "copy" if file.format == "parquet" else "rows"
-    decides = [kind, file.version(), config.text_column, config.id_column, config.text_mode, config.max_document_bytes]
-    path = out_dir / f"{digest(decides, left if kind == 'rows' else None)}.parquet"
-    if not path.exists():
-        out_dir.mkdir(parents=True, exist_ok=True)
-        with _new_file(path) as temporary:
-            (_copy if kind == "copy" else _convert)(file, config, temporary, left)
-    return _staged_file(path, file.name, config, left)
+def _stage(file: InputFile, config: SourceConfig, out_dir: Path, left: int | None) -> list[StagedFile]:
+    """One file as the Parquet files that hold its rows, of which the last may be cut by the limit."""
+    if file.format == "parquet":
+        path = Path(file.path) if file.is_local else _copied(file, out_dir / f"{_name(file, config, 'copy')}.parquet")
+        return [_staged_file(path, file.name, config, left)]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    staged: list[StagedFile] = []
+    for path in _converted(file, config, out_dir / _name(file, config, "rows"), left):
+        found = _staged_file(path, file.name, config, left)
+        left = None if left is None else left - found.num_rows
+        staged.append(found)
+    return staged
+
+
+def _name(file: InputFile, config: SourceConfig, kind: str) -> str:
+    """What changes when the source changes, or how its rows are read."""
+    return digest(
+        [kind, file.version(), config.text_column, config.id_column, config.text_mode, config.max_document_bytes]
+    )
 
 
 def _staged_file(path: Path, name: str, config: SourceConfig, left: int | None) -> StagedFile:
@@ -140,30 +154,121 @@ def _new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _copy(file: InputFile, _config: SourceConfig, path: Path, _left: int | None) -> None:
-    with open_bytes(file) as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+def _copied(file: InputFile, path: Path) -> Path:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _new_file(path) as temporary, open_bytes(file) as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    return path
 
 
-def _convert(file: InputFile, config: SourceConfig, path: Path, left: int | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some rows of a converted file, as its own metadata tell them."""
+
+    path: Path
+    num_rows: int
+    has_id: bool
+    """Whether there was an id in this part or before it."""
+    has_columns: bool
+    """Whether the columns were found by then that a file is refused without."""
+    is_last: bool
+
+
+def _converted(file: InputFile, config: SourceConfig, stem: Path, left: int | None) -> list[Path]:
+    """The parts that hold as many rows as are wanted; those that are there are not made again.
+
+    Where the first id comes behind the first part, all are made again: without an id column, ids are made from texts.
+    """
+    parts = list(_finished_parts(stem, left))
+    if parts and not parts[-1].has_columns:
+        parts = []  # what columns there were instead is not known any more
+    if not _are_enough(parts, left):
+        parts += _new_parts(file, config, stem, left, parts)
+    if parts[0].has_id != parts[-1].has_id:
+        for part in parts:
+            part.path.unlink()
+        parts = list(_new_parts(file, config, stem, left, [], has_id=True))
+    return [part.path for part in parts]
+
+
+def _are_enough(parts: Sequence[_Part], left: int | None) -> bool:
+    if not parts:
+        return False
+    return parts[-1].is_last or (left is not None and sum(part.num_rows for part in parts) >= left)
+
+
+def _part_path(stem: Path, number: int) -> Path:
+    return stem.with_name(f"{stem.name}-{number:05d}.parquet")
+
+
+def _finished_parts(stem: Path, left: int | None) -> Iterator[_Part]:
+    """Parts of an earlier call, as many as are wanted."""
+    parts: list[_Part] = []
+    while not _are_enough(parts, left) and (path := _part_path(stem, len(parts))).exists():
+        with open_parquet(path, str(path), is_known=True) as parquet:
+            told = json.loads(parquet.metadata.metadata[STAGED_KEY])
+            parts.append(
+                _Part(path, parquet.metadata.num_rows, told["has_id"], told["has_columns"], told["is_last"])
+            )
+        yield parts[-1]
+
+
+def _new_parts(
+    file: InputFile,
+    config: SourceConfig,
+    stem: Path,
+    left: int | None,
+    before: Sequence[_Part],
+    has_id: bool = False,
+) -> Iterator[_Part]:
+    """Convert the rows behind the parts that are there.
+
+    Raises:
+        ConfigError: If the file cannot be read, or no row that was read has the columns.
+    """
+    seen = ColumnsSeen(file, config, has_id=has_id or any(part.has_id for part in before), has_text=bool(before))
+    rows = read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes)
+    coming = itertools.islice(rows, sum(part.num_rows for part in before), None)
+    parts = list(before)
+    row = next(coming, None)
+    while not _are_enough(parts, left):
+        path = _part_path(stem, len(parts))
+        with _new_file(path) as temporary:
+            num_rows, row = _write_part(temporary, row, coming, seen, len(parts))
+            is_last = row is None
+            if is_last or (left is not None and num_rows + sum(part.num_rows for part in parts) >= left):
+                seen.check()
+        parts.append(_Part(path, num_rows, seen.has_id, seen.has_columns, is_last))
+        yield parts[-1]
+
+
+def _write_part(
+    path: Path, row: Row | None, coming: Iterator[Row], seen: ColumnsSeen, number: int
+) -> tuple[int, Row | None]:
+    """Write one part, from a row on.
+
+    Returns:
+        How many rows it has, and the row behind it; ``None`` where the file ends.
+    """
     import pyarrow.parquet as pq
 
-    seen = ColumnsSeen(file, config)
+    most_bytes = min(ROW_GROUP_BYTES << number, MAX_PART_BYTES)
+    num_rows = num_bytes = 0
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd", store_schema=True) as writer:
-        pending: list[dict[str, Any]] = []
-        size = 0
-        rows = read_file_rows(file, config.text_column, config.text_mode, config.max_document_bytes)
-        for row in itertools.islice(rows, left):
-            seen.note(row)
-            pending.append(_staged_row(row, config))
-            size += 100 + len(pending[-1]["text"] or "") + len(pending[-1]["fields"])
-            if size > ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(pending, schema=_SCHEMA))
-                pending, size = [], 0
-        if pending:
+        while row is not None and num_bytes < most_bytes:
+            pending: list[dict[str, Any]] = []
+            size = 0
+            while row is not None and size <= ROW_GROUP_BYTES:
+                seen.note(row)
+                pending.append(_staged_row(row, seen.config))
+                size += 100 + len(pending[-1]["text"] or "") + len(pending[-1]["fields"])
+                row = next(coming, None)
             writer.write_table(pa.Table.from_pylist(pending, schema=_SCHEMA))
-        seen.check()
-        writer.add_key_value_metadata({STAGED_KEY: json.dumps({"name": file.name, "has_id": seen.has_id})})
+            num_rows, num_bytes = num_rows + len(pending), num_bytes + size
+        told = {"name": seen.name, "has_id": seen.has_id, "has_columns": seen.has_columns, "is_last": row is None}
+        writer.add_key_value_metadata({STAGED_KEY: json.dumps(told)})
+    return num_rows, row
 
 
 def _staged_row(row: Row, config: SourceConfig) -> dict[str, Any]:

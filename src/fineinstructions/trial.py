@@ -8,10 +8,11 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fineinstructions.embedded.document_text import DocumentText
 from fineinstructions.endpoints import asking, require_answers_now
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import Candidates
@@ -34,6 +35,7 @@ from fineinstructions.records import (
     Template,
     as_dict,
     content_id,
+    to_json,
 )
 from fineinstructions.serving import serving
 from fineinstructions.setup import Setup
@@ -85,7 +87,7 @@ def try_document(
     query: str | None = None,
     bank: str | Path | None = None,
     recipe: RunConfig | dict[str, Any] | str | Path | None = None,
-    title: str = "",
+    title: str | None = None,
 ) -> Trial:
     """Take one document through every stage.
 
@@ -94,7 +96,7 @@ def try_document(
         query: Use the template of this query instead of a bank; it is tried whatever its cosine.
         bank: Template bank; by default the recipe's, else the one that ships with the package.
         recipe: Settings and models; the embedded tier by default.
-        title: Title of the document.
+        title: Title of the document; by default the heading that it begins with, if it does.
 
     Returns:
         What every stage made.
@@ -108,7 +110,7 @@ def try_document(
     require_answers_now(config)
     if query is not None or bank is not None:
         config = config.model_copy(update={"templates": config.templates.model_copy(update={"index": None})})
-    trial = Trial(Document(content_id("d", text), text, title=title))
+    trial = Trial(Document(content_id("d", text), text, title=_heading(text) if title is None else title))
     stages = (*(("genericize",) if query is not None else ()), *asking(config, "pairs"))
     with ExitStack() as stack:
         setup = Setup(config, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fineinstructions-"))))
@@ -127,6 +129,12 @@ def try_document(
             requests = _matched(trial, models, config, forced=query is not None)
             _answered(trial, requests, models, config)
     return trial
+
+
+def _heading(text: str) -> str:
+    """The heading that a text begins with; empty where anything stands before the first one."""
+    before, *others = DocumentText(text).sections
+    return others[0].heading if others and not before.blocks else ""
 
 
 def _templates_of_bank(named: str | Path | None, config: TemplatesConfig) -> list[Template]:
@@ -162,12 +170,21 @@ def _matched(trial: Trial, models: Models, config: RunConfig, forced: bool) -> l
     limits = config.retrieve.model_copy(update={"min_cosine": -1.0}) if forced else models.retrieve
     found = list(retrieve(chunked, models.index, None if forced else models.gate, limits))
     candidates = [item for item in found if isinstance(item, Candidates)]
-    rejected = [item for item in found if isinstance(item, Rejection)]
+    rejected = [_with_template(item, models.index) for item in found if isinstance(item, Rejection)]
     trial.take("retrieve", [match for c in candidates for match in c.matches(models.index)] + rejected)
     sampler = Sampler(models.index, config.sample, config.seed)  # one document has no corpus to be popular in
     sampled = [match for c in sample(candidates, sampler) for match in c.sampled_matches(models.index)]
     trial.take("sample", sampled)
     return [_request(match, models.index, chunked[0]) for match in sampled]
+
+
+def _with_template(turned_away: Rejection, index: TemplateIndex) -> Rejection:
+    """A rejection whose record also has the words of the nearest template."""
+    record = json.loads(turned_away.record)
+    if "template_id" not in record:
+        return turned_away
+    record["template"] = index.template(record["template_id"]).template
+    return replace(turned_away, record=to_json(record))
 
 
 @dataclass(frozen=True)

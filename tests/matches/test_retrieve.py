@@ -109,6 +109,7 @@ def test_nothing_found_is_a_rejection_with_the_best_cosine(index):
         "template_id": nearest.template_id,
         "chunk": nearest.chunk,
         "cosine": nearest.cosine,
+        "min_cosine": 0.9,
     }
     # The stored value says where the threshold would have to lie.
     assert isinstance(next(retrieve([item], index, None, RetrieveConfig(min_cosine=found.value))), Candidates)
@@ -121,6 +122,14 @@ def test_gates_that_allow_nothing_or_everything(index):
     assert isinstance(closed, Rejection)
     assert (closed.reason, closed.value) == ("no_compatible_template", None)
     (free,) = retrieve([opened], index, None, config)
+    nearest = max(free.matches(index), key=lambda m: m.cosine)
+    assert json.loads(closed.record) == {
+        "document_id": "shut",
+        "template_id": nearest.template_id,
+        "chunk": nearest.chunk,
+        "cosine": nearest.cosine,
+        "min_cosine": 0.25,
+    }
     assert gated.matches(index) == free.matches(index)
 
 

@@ -75,21 +75,20 @@ def try_document(
     query: Annotated[str | None, typer.Option(help="Use the template of this query instead of a bank.")] = None,
     bank: Annotated[Path | None, typer.Option(help="Template bank; by default the one that ships.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Recipe with settings and models.")] = None,
-    title: Annotated[str | None, typer.Option(help="Title of the document; by default the file's name.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title; by default the heading that the text begins with.")] = None,
     as_json: Json = False,
 ) -> None:
     """Take one document through every stage and show what each made of it."""
     from fineinstructions.errors import ConfigError
     from fineinstructions.trial import try_document as take_through
 
-    name = title if title is not None else document.stem.replace("-", " ").replace("_", " ")
     try:
         text = sys.stdin.read() if str(document) == "-" else document.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{document}: no such file; give a text file, or - for standard input") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{document}: cannot be read as UTF-8 text: {error}") from None
-    trial = take_through(text, query=query, bank=bank, recipe=recipe, title="" if str(document) == "-" else name)
+    trial = take_through(text, query=query, bank=bank, recipe=recipe, title=title)
     if as_json:
         print(json.dumps({"document_id": trial.document.document_id, "steps": [s.as_dict() for s in trial.steps]}))
         return

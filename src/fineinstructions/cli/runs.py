@@ -91,7 +91,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Only the first N documents; run again without for the rest (Parquet; other formats start anew).",
+            help="Only the first N documents; run again without for the rest.",
             metavar="N",
         ),
     ] = None,

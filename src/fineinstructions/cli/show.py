@@ -102,10 +102,22 @@ def rejection_panel(rejection: Rejection) -> Panel:
                 shown = str(record[key])
                 cut = shown[:_PREVIEW_CHARS] + (" ..." if len(shown) > _PREVIEW_CHARS else "")
                 lines.append(Text.assemble((f"{key}: ", "bold"), flowing(cut)))
+        lines += [Text(flowing(nearest)) for nearest in [_nearest(record)] if nearest]
         if record.get("file"):
             where = f"{record['file']}, row {record.get('row', '?')}"
             lines.append(Text(flowing(where + (f": {record['detail']}" if record.get("detail") else ""))))
     return _panel(Group(*lines), rejection.record_id)
+
+
+def _nearest(record: dict[str, Any]) -> str:
+    """How near the nearest template was to a document that found none; empty where that is not known."""
+    if not {"template_id", "cosine", "min_cosine"} <= record.keys():
+        return ""
+    words = f"{record['template']}  " if record.get("template") else ""
+    return (
+        f"nearest template: {words}({record['template_id']}), cosine {record['cosine']:.3f},"
+        f" threshold {record['min_cosine']:.3f}"
+    )
 
 
 def funnel_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -279,9 +291,20 @@ def trial_view(trial: "Trial") -> Group:
         for rejection in step.rejected[:_MAX_TRIAL_ROWS]:
             value = "" if rejection.value is None else f" ({rejection.value:.3f})"
             lines.append(Text(f"  {rejection.reason}{value}: {printable(rejection.record_id)}", style="yellow"))
+            lines += [Text(f"    {flowing(why)}") for why in _why(rejection)]
     pairs = [item for item in trial.step("select").made if isinstance(item, Pair)]
     lines.append(Text(f"\n{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} kept\n", style="bold"))
     return Group(*lines, *(pair_panel(pair) for pair in pairs))
+
+
+def _why(rejection: Rejection) -> Iterator[str]:
+    """What a person has to know of a rejection beside its reason."""
+    if rejection.reason == "no_compatible_template":
+        yield (
+            "the document says nothing that the embedded gate knows as an answer to a template, however near its vector"
+        )
+    if nearest := _nearest(json.loads(rejection.record)):
+        yield nearest
 
 
 _TRIAL_FACTS = {

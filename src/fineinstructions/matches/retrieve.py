@@ -26,6 +26,10 @@ from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, rejectio
 _BATCH_VECTORS = 65_536
 """Searched together where there is no gate, as far as the unit goes: the more at once, the less each costs."""
 
+MAX_NEAREST_SHOWN = 20_000
+"""Largest index that is searched for nothing but the nearest template of a document that a gate has shut out: so many
+products cost less than reading the document did."""
+
 
 class RetrieveConfig(Config):
     """Which templates become candidates."""
@@ -116,7 +120,8 @@ def retrieve(
 
     Yields:
         One item per document, in order: its candidates, or a rejection. The reason is ``no_candidate``, with the best
-        cosine as value and its template in the record; or ``no_compatible_template`` if the gate allowed none.
+        cosine as value, or ``no_compatible_template`` if the gate allowed none. The record holds the threshold and the
+        nearest template; where a gate decided, only in an index of up to `MAX_NEAREST_SHOWN` templates.
 
     Raises:
         ConfigError: If there is no threshold.
@@ -133,7 +138,8 @@ def retrieve(
         found = iter(index.vectors.search(vectors, min_cosine, config.max_candidates, allowed))
         neighbours = [list(islice(found, len(item.vectors))) for item in batch]
         empty = [not any(len(n.ids) for n in ns) for ns in neighbours]
-        turned_away = iter(_none_found([b for b, none in zip(batch, empty, strict=True) if none], index, allowed))
+        nothing = [item for item, none in zip(batch, empty, strict=True) if none]
+        turned_away = iter(_none_found(nothing, index, allowed, min_cosine))
         for item, none, found_here in zip(batch, empty, neighbours, strict=True):
             yield next(turned_away) if none else _candidates(item, found_here)
 
@@ -165,17 +171,19 @@ def _candidates(item: ChunkedDocument, neighbours: list[Neighbours]) -> Candidat
 
 
 def _none_found(
-    items: list[ChunkedDocument], index: SearchableTemplates, allowed: NDArray[np.int64] | None
+    items: list[ChunkedDocument], index: SearchableTemplates, allowed: NDArray[np.int64] | None, min_cosine: float
 ) -> Iterator[Rejection]:
     """Rejections of documents without a candidate, each with the nearest template there was."""
-    if allowed is not None and np.isin(allowed, index.removed).all():
+    if not items:
+        return
+    is_shut = allowed is not None and bool(np.isin(allowed, index.removed).all())
+    if is_shut and not len(index.removed) < len(index.keys) <= MAX_NEAREST_SHOWN:
         for item in items:
             name = item.document.document_id
             yield rejection("retrieve", "no_compatible_template", name, {"document_id": name})
         return
-    if not items:
-        return
-    all_rows, all_cosines = index.vectors.best(np.concatenate([item.vectors for item in items]), allowed)
+    vectors = np.concatenate([item.vectors for item in items])
+    all_rows, all_cosines = index.vectors.best(vectors, None if is_shut else allowed)
     start = 0
     for item in items:
         name, stop = item.document.document_id, start + len(item.vectors)
@@ -184,5 +192,9 @@ def _none_found(
         (template_id,) = index.template_ids(all_rows[place : place + 1])
         cosine = float(all_cosines[place])
         nearest = {"document_id": name, "template_id": template_id, "chunk": chunk, "cosine": cosine}
-        yield rejection("retrieve", "no_candidate", name, nearest, value=cosine)
+        nearest["min_cosine"] = min_cosine
+        if is_shut:
+            yield rejection("retrieve", "no_compatible_template", name, nearest)
+        else:
+            yield rejection("retrieve", "no_candidate", name, nearest, value=cosine)
         start = stop
