@@ -51,7 +51,7 @@ def refused(*words: str | Path) -> str:
     code, out, errors = in_process(*words)
     assert code == 2, errors
     assert out == ""
-    told = [line for line in errors.splitlines() if ": start, " not in line and ": done, " not in line]
+    told = [line for line in errors.splitlines() if ": progress, " not in line and ": done, " not in line]
     assert len(told) == 1, errors
     assert told[0].startswith("fineinstructions: ")
     return told[0]

@@ -36,6 +36,13 @@ def told(*words: str | Path) -> str:
     return errors
 
 
+def told_at_the_end(*words: str | Path) -> str:
+    """The last line of a call that ends with exit code 2 after some work."""
+    code, _, errors = in_process(*words)
+    assert code == 2, errors
+    return errors.splitlines()[-1]
+
+
 def test_documents_that_are_gone_are_named(tmp_path: Path, recipe: Path, finished: Path) -> None:
     (tmp_path / "documents.parquet").rename(tmp_path / "elsewhere.parquet")
     pair_id = rows(finished, "pairs")[0]["pair_id"]
@@ -58,12 +65,40 @@ def test_documents_that_changed_are_found_out(tmp_path: Path, recipe: Path, fini
     code, out, _ = in_process("verify", finished)
     assert code == 1
     assert "is not the text of its document" in out
-    assert "--redo" in told("run", recipe, "--out", finished)
+    line = told("run", recipe, "--out", finished)
+    assert "--redo" in line and "choose another --out" in line
+    assert f"what changed: documents.path: {tmp_path / 'documents.parquet'} (" in line and " bytes)\n" in line
     assert content(finished / "pairs") == before
+    for change, words in (
+        ("engine.unit_rows=9", "engine.unit_rows: 8 -> 9"),
+        ("documents.limit=9", "documents.limit: None -> 9"),
+    ):
+        assert words in told("run", recipe, "--out", finished, "--set", change)
     code, _, errors = in_process("run", recipe, "--out", finished, "--redo")
     assert code == 0, errors
     assert in_process("verify", finished)[0] == 0
     assert content(finished / "pairs") != before
+
+
+def test_queries_that_changed_are_named(tmp_path: Path) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("what is a lake\n", encoding="utf-8")
+    recipe = write_recipe(
+        tmp_path,
+        EXAMPLES / "documents.parquet",
+        queries={"path": str(queries), "text_mode": "line"},
+        merge={"min_queries": 9},
+        engine={"workers": 0},
+    )
+    words = ("templates", "build", recipe, "--out", tmp_path / "bank")
+    assert "no query became a template" in told_at_the_end(*words)
+    queries.write_text("what is a river\n", encoding="utf-8")
+    line = told(*words)
+    assert "stale: queries, genericize" in line and "--redo" in line and "choose another --out" in line
+    assert f"what changed: queries.path: {queries} (15 -> 16 bytes)" in line
+    queries.rename(tmp_path / "others.txt")
+    line = told(*words, "--set", f"queries.path={tmp_path / 'others.txt'}")
+    assert f"queries.path: '{queries}' -> '{tmp_path / 'others.txt'}'" in line
 
 
 def test_a_bank_is_needed_only_while_it_is_read(tmp_path: Path, recipe: Path, finished: Path) -> None:

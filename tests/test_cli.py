@@ -1,5 +1,6 @@
 """The command line as people and programs meet it: help, progress, looking at runs, trying a text, the doctor."""
 
+import io
 import json
 import os
 import pty
@@ -24,6 +25,11 @@ from pipeline_inputs import (
     take_documents,
     write_recipe,
 )
+from rich.console import Console
+from rich.text import Text
+
+from fineinstructions.cli.reporters import Lines
+from fineinstructions.cli.show import Shown
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -141,8 +147,8 @@ def test_progress_is_json_lines_for_machines(tmp_path: Path, recipe: Path) -> No
 def test_progress_is_plain_lines_in_a_log(tmp_path: Path, recipe: Path) -> None:
     code, out, errors = in_process("run", recipe, "--out", tmp_path / "run")
     assert code == 0
-    assert "pairs: start, 0/3 units" in errors
-    assert "pairs: done, 3/3 units" in errors
+    assert ": start" not in errors
+    assert errors.count("pairs: done, 3/3 units") == errors.count("pairs: done") == 1
     assert "\x1b" not in out + errors
     assert f"{tmp_path / 'run'}/pairs/" in out.replace("\n", "")
 
@@ -184,6 +190,40 @@ def test_a_mistake_on_a_terminal_is_one_line(tmp_path: Path, recipe: Path) -> No
     assert code == 2
     assert "Traceback" not in painted
     assert "nowhere.parquet: no such file" in painted
+
+
+def test_a_log_has_a_line_while_a_phase_lasts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fineinstructions.cli.reporters._FIRST_LINE_SECONDS", 0.01)
+    with Lines() as lines:
+        lines.start("index", 1, 0)
+        told = ""
+        while not told:
+            told += capsys.readouterr().err
+        assert re.fullmatch(r"index: progress, 0/1 units, \d+\.\d s\n", told)
+        lines.finish("index")
+        assert re.fullmatch(r"index: done, 1/1 units, \d+\.\d s\n", capsys.readouterr().err)
+        lines.start("pairs", 2, 2)
+        lines.finish("pairs")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_quoted_is_marked_where_nothing_is_coloured() -> None:
+    shown = Shown(Text("It is said: to be or not."), ((12, 17), (21, 24)), max_chars=23)
+    for colours, expected in ((None, "It is said: «to be» or «no» ...\n"), ("truecolor", "to be\x1b[0m or")):
+        console = Console(file=io.StringIO(), force_terminal=bool(colours), color_system=colours, width=80)
+        console.print(shown)
+        painted = console.file.getvalue()
+        assert expected in painted and ("«" in painted) == (colours is None)
+
+
+def test_inspect_and_explain_mark_quotations_in_a_pipe(finished: Path) -> None:
+    pair = next(pair for pair in rows(finished, "pairs") if pair["excerpts"])
+    excerpt = pair["excerpts"][0]
+    start = pair["answer"][excerpt["answer_start"] : excerpt["answer_end"]].split()[0]
+    assert f"«{start}" in ended("explain", finished, pair["pair_id"])
+    assert "«" in ended("inspect", finished, "--pairs", "1", "--rejections", "0")
 
 
 def test_documents_cannot_steer_the_terminal(tmp_path: Path, recipe: Path) -> None:

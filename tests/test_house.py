@@ -70,6 +70,7 @@ HALLWAYS = {
     "experiment_recipe",
     "forecast",
     "given_rows",
+    "input_changes",
     "judge_calibration",
     "option_scores",
     "outcomes",

@@ -54,6 +54,10 @@ class ConfigError(FineInstructionsError):
     """The user's trouble: a bad recipe, an unreadable file, an input without one valid row. Exit code 2."""
 
 
+class StaleError(ConfigError):
+    """Results that would be lost, because settings or inputs are others than those that made them."""
+
+
 class DataError(FineInstructionsError):
     """A work unit, manifest or artefact that is corrupt or does not add up. Exit code 1."""
 

@@ -28,6 +28,7 @@ from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
 from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
+from fineinstructions.input_changes import InputChanges
 from fineinstructions.models import Models, build_models
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.recipe import RunConfig, as_config
@@ -236,7 +237,9 @@ class Driver:
         prepare_serving(config)
         models = build_models(self.setup)  # only asked which they are, so nothing is opened that must be closed
         phases = bank_phases(config, models) if bank_only else self.phases(models)
-        self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
+        self._inputs = InputChanges(config, out)
+        with self._inputs.named():
+            self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.lease = self.folder.lease(progress.note, config.output.lease_seconds)
         self.result = RunResult(self.folder)
         self.engine = open_engine(
@@ -328,7 +331,9 @@ class Driver:
 
     def _do(self, phase: str, function: Work, specs: Sequence[UnitSpec], build: Build = build_models) -> None:
         """Do what is left of a phase."""
-        todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
+        with self._inputs.named():
+            todo = self.folder.todo(phase, specs, retry_failed=self._retry_failed)
+        self._inputs.note(phase)
         if todo:
             require_engines(self._config, [p.name for p in self.folder.phases], phase)
         self._progress.start(phase, len(specs), len(specs) - len(todo))

@@ -184,9 +184,7 @@ def _has_ids(file: InputFile, config: SourceConfig, left: float) -> bool:
 class ColumnsSeen:
     """Columns met while rows stream by, in formats that do not declare them, and in rows that were read before."""
 
-    def __init__(
-        self, file: InputFile, config: SourceConfig, *, has_id: bool = False, has_text: bool = False
-    ) -> None:
+    def __init__(self, file: InputFile, config: SourceConfig, *, has_id: bool = False, has_text: bool = False) -> None:
         self.has_id = has_id
         self.name = file.name
         self._must_have_id = config.id_column is not None and file.format != "text"

@@ -208,9 +208,7 @@ def _finished_parts(stem: Path, left: int | None) -> Iterator[_Part]:
     while not _are_enough(parts, left) and (path := _part_path(stem, len(parts))).exists():
         with open_parquet(path, str(path), is_known=True) as parquet:
             told = json.loads(parquet.metadata.metadata[STAGED_KEY])
-            parts.append(
-                _Part(path, parquet.metadata.num_rows, told["has_id"], told["has_columns"], told["is_last"])
-            )
+            parts.append(_Part(path, parquet.metadata.num_rows, told["has_id"], told["has_columns"], told["is_last"]))
         yield parts[-1]
 
 

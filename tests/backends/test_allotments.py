@@ -203,6 +203,23 @@ def test_figures_tell_how_a_server_was_used() -> None:
     assert notes == [f"{SERVER}: HTTP 500; the other servers take its share until it is back"]
 
 
+def test_a_silent_server_is_told_now_and_then_whoever_asks_it_and_once_when_it_is_back() -> None:
+    clock = [100.0]
+    notes: list[str] = []
+    allotments = Allotments(notes.append, now=lambda: clock[0])
+    numbers = [allotments.join(lambda allotment: None) for _ in range(2)]
+    report = Report(server=SERVER, serial=1, limit=8, heard=0, trip=0, wants=8, in_flight=8)
+    for second in range(70):
+        clock[0] += 1
+        silent = replace(report, trouble="nobody there", silent_seconds=second + 0.1, patience_seconds=90.0)
+        for number in numbers:
+            allotments.report(number, silent)
+    assert [note.split(" (")[0] for note in notes] == [f"{SERVER}: no answer for {since} s" for since in (2, 32, 62)]
+    allotments.report(numbers[0], replace(report, answered=1))
+    allotments.report(numbers[1], replace(report, answered=1))
+    assert notes[3:] == [f"{SERVER}: answers again, after 69 s"]
+
+
 GOOD = Report(server=SERVER, serial=1, limit=8, heard=0, trip=0, wants=8, in_flight=8).to_plain()
 
 

@@ -129,7 +129,7 @@ def test_a_server_that_only_fails_ends_the_run_in_one_line_that_says_why(fault: 
     assert all(len(str(error).splitlines()) == 1 for error in errors)
     assert re.search(r": [5-9] requests in a row failed, the last with: ", str(fatal[0]))
     assert said[fault] in str(fatal[0])
-    assert "check the server, then rerun to resume" in str(fatal[0])
+    assert "see to the server, then go on" in str(fatal[0])
 
 
 def test_half_an_answer_is_never_taken_for_a_whole_one() -> None:

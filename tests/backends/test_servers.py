@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -257,3 +258,31 @@ def test_a_server_that_lists_no_models_answers_all_the_same() -> None:
                 assert client.submit(request("hello")).result(20).text == "HELLO"
         finally:
             server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_server_that_falls_silent_is_told_with_since_when_and_until_when() -> None:
+    notes: list[str] = []
+    limits = {"max_retries": 30, "backoff_seconds": 0.1, "max_in_flight": 4, "max_failures_in_a_row": 20}
+    with office_of_process(Allotments(notes.append)):
+        with ScriptedServer(upper) as server:
+            client = ChatClient(settings(server, **limits))
+            assert client.submit(request("hello")).result(20).text == "HELLO"
+        with client:
+            future = client.submit(request("again"))
+            deadline = time.monotonic() + 60
+            while not notes:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            with ScriptedServer(upper, port=int(server.base_url.split(":")[2].split("/")[0])):
+                assert future.result(60).text == "AGAIN"
+                while len(notes) < 2:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+    silent, back = notes
+    assert re.fullmatch(
+        rf"{server.base_url}: no answer for \d+ s \(connection failed: .*\); it is asked again until about"
+        r" \d\d:\d\d:\d\d, then the run ends and can be continued",
+        silent,
+    )
+    assert re.fullmatch(rf"{server.base_url}: answers again, after \d+ s", back)

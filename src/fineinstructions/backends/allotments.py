@@ -21,6 +21,8 @@ from fineinstructions.progress import SILENT
 
 _SAME_PAUSE_SECONDS = 0.05
 """Replies of one moment ask for waits that end nearly together; only a later end is worth telling everybody."""
+TOLD_AFTER_SECONDS, TOLD_AGAIN_SECONDS = 2.0, 30.0
+"""A server that answers nothing is told after so long, and again as often."""
 _MOST = 10**9
 _MAX_TEXT_CHARS = 1000
 
@@ -93,6 +95,10 @@ class Report(_Message):
     """Wait that the server asked for."""
     trouble: str = ""
     """Why it does without the server for a while; empty where it does not."""
+    silent_seconds: float = 0.0
+    """Since when the server has answered nothing, where there is no other to do with."""
+    patience_seconds: float = 0.0
+    """How long the client goes on asking it, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +163,9 @@ class _Server:
     num_changes_told: int = 0
     given_up: int = 0
     """Requests in a row, of all clients, that were given up."""
+    silent_since: float | None = None
+    """When it began to answer nothing, once that was told."""
+    told_at: float = -math.inf
 
     def add(self, **numbers: float) -> None:
         for name, number in numbers.items():
@@ -167,7 +176,7 @@ class Allotments:
     """Divides windows among clients; may be used from any thread.
 
     Args:
-        note: Called once for every server that a client has to do without.
+        note: Called once for every server that a client has to do without, and now and then while one answers nothing.
         now: Clock, in seconds.
     """
 
@@ -230,10 +239,29 @@ class Allotments:
             is_worse_or_better, server.given_up = given_up != server.given_up, given_up
             is_answered = client if report.turned_back or report.late else None
             self._divide(report.server, server, everybody=is_paused or is_worse_or_better, also=is_answered)
-            is_news = bool(report.trouble) and report.server not in self._told
-            self._told |= {report.server} if is_news else set()
-        if is_news:
-            self._note(f"{report.server}: {report.trouble}; the other servers take its share until it is back")
+            line = self._news(server, report)
+        if line:
+            self._note(f"{report.server}: {line}")
+
+    def _news(self, server: _Server, report: Report) -> str:
+        """What the user should hear of a server now; empty for nothing."""
+        now = self._now()
+        if report.answered and server.silent_since is not None:
+            silent, server.silent_since = now - server.silent_since, None
+            return f"answers again, after {silent:.0f} s"
+        if not report.trouble:
+            return ""
+        if not report.silent_seconds:
+            is_news, self._told = report.server not in self._told, self._told | {report.server}
+            return f"{report.trouble}; the other servers take its share until it is back" if is_news else ""
+        if report.silent_seconds < TOLD_AFTER_SECONDS or now - server.told_at < TOLD_AGAIN_SECONDS:
+            return ""
+        server.silent_since, server.told_at = now - report.silent_seconds, now
+        end = time.strftime("%H:%M:%S", time.localtime(time.time() + report.patience_seconds))
+        return (
+            f"no answer for {report.silent_seconds:.0f} s ({report.trouble}); it is asked again until about {end}, then"
+            " the run ends and can be continued"
+        )
 
     def take_figures(self) -> list[ServerFigures]:
         """How servers were used since figures were last taken; those that nobody asked are left out."""

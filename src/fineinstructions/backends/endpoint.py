@@ -68,7 +68,13 @@ class Endpoint:
         """What last went wrong before it was given a rest."""
         self.calls = self.retries = 0
         self._troubles_in_a_row = 0
+        self._troubled_at = 0.0
         self._rest_until = self._rest_seconds = 0.0
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since when every attempt has failed; 0 where the last one has not."""
+        return time.monotonic() - self._troubled_at if self._troubles_in_a_row else 0.0
 
     @property
     def is_ailing(self) -> bool:
@@ -126,6 +132,8 @@ class Endpoint:
 
     def _failed(self, trouble: RetryableError) -> RetryableError:
         """The trouble, noted; one that finds nobody, or comes time and again, gives the server a rest."""
+        if not self._troubles_in_a_row:
+            self._troubled_at = time.monotonic()
         self._troubles_in_a_row += 1
         if trouble.is_unreachable or self._troubles_in_a_row >= TROUBLES_BEFORE_REST:
             self._rest(str(trouble))

@@ -46,6 +46,7 @@ class Gate:
     def _clear_counts(self) -> None:
         self._calls = self._succeeded = self._turned_back = self._late = self._retries = 0
         self._slot_seconds, self._pause_seconds, self._trouble = 0.0, 0.0, ""
+        self._silent_seconds, self._patience_seconds = 0.0, 0.0
         self._since_peak = self.in_flight
         self._answered = self._given_up = 0
 
@@ -119,6 +120,17 @@ class Gate:
         self._trouble = line
         self._on_news()
 
+    def unanswered(self, line: str, silent_seconds: float, patience_seconds: float) -> None:
+        """Say that no server answers, and that the client goes on asking.
+
+        Args:
+            line: What happens instead.
+            silent_seconds: Since when.
+            patience_seconds: How long it goes on, at most.
+        """
+        self._silent_seconds, self._patience_seconds = silent_seconds, patience_seconds
+        self.troubled(line)
+
     def take(self, allotment: Allotment) -> None:
         """Take over what was allotted."""
         if allotment.number <= self._heard:
@@ -168,6 +180,8 @@ class Gate:
             given_up=self._given_up,
             pause_seconds=self._pause_seconds,
             trouble=self._trouble,
+            silent_seconds=self._silent_seconds,
+            patience_seconds=self._patience_seconds,
         )
         if self._turned_back or self._late:
             self._counted_serial = self._serial

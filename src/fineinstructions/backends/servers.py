@@ -10,10 +10,8 @@ if there were only one. The jitter of waits depends on the request, never on cha
 """
 
 import asyncio
-import hashlib
 import heapq
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +31,7 @@ from fineinstructions.backends.endpoint import (
 )
 from fineinstructions.backends.llm_config import LlmConfig, Structured
 from fineinstructions.backends.office import Line
+from fineinstructions.backends.retry_waits import patience_seconds, wait_before_retry
 from fineinstructions.backends.turns import this_turn
 from fineinstructions.backends.wire import CHAT, EMBEDDINGS, MODELS
 from fineinstructions.errors import BackendError
@@ -111,20 +110,20 @@ class Pool:
                 self._refusals.pop(endpoint, None)
                 return reply, time.monotonic() - began
             except RetryableError as trouble:
-                self._tell_of(endpoint)
+                self._tell_of(endpoint, llm, time.monotonic() - began)
                 failed_at.append(endpoint)
                 self._check_first_contact(trouble, attempt, retries)
                 if attempt == retries:
                     if counts:
                         self._count_failure(set(failed_at), str(trouble), llm)
                     raise ChatError("transport", f"{trouble} ({attempt + 1} attempts)") from None
-                wait = _wait_before_retry(body, attempt, llm)
+                wait = wait_before_retry(body, attempt, llm)
             except ChatError as error:
                 if error.kind == "request" and counts:
                     self._count_failure({endpoint}, str(error), llm)
                 raise
             except BackendError as error:
-                self._tell_of(endpoint)
+                self._tell_of(endpoint, llm, time.monotonic() - began)
                 failed_at.append(endpoint)
                 self._refusals[endpoint] = error
                 if len(self._refusals) == len(self.endpoints):
@@ -153,6 +152,7 @@ class Pool:
             except RetryableError as trouble:
                 if not trouble.is_unreachable or time.monotonic() >= deadline:
                     raise
+                self._tell_of(endpoint, llm, llm.unreachable_seconds)
             await asyncio.sleep(UNREACHABLE_POLL_SECONDS)
 
     def stop(self, error: BackendError) -> BackendError:
@@ -226,9 +226,15 @@ class Pool:
         if self._waiting and waits:
             self._alarm = asyncio.get_running_loop().call_later(min(waits), self.wake)
 
-    def _tell_of(self, endpoint: Endpoint) -> None:
-        if endpoint.is_ailing and any(not e.is_ailing for e in self.endpoints):
+    def _tell_of(self, endpoint: Endpoint, llm: LlmConfig, attempt_seconds: float) -> None:
+        """Say how a server fares that has failed: that others take over, or since when and until when it is asked."""
+        if not endpoint.is_ailing:
+            return
+        if any(not e.is_ailing for e in self.endpoints):
             endpoint.gate.troubled(endpoint.why_ailing)
+        elif endpoint.silent_seconds and (endpoint.was_reached or llm.unreachable_seconds):
+            left = max(1.0, patience_seconds(llm, attempt_seconds) - endpoint.silent_seconds)
+            endpoint.gate.unanswered(endpoint.why_ailing, endpoint.silent_seconds, left)
 
     def _check_first_contact(self, trouble: RetryableError, attempt: int, retries: int) -> None:
         """End it where no server was ever reached.
@@ -238,7 +244,7 @@ class Pool:
         """
         is_absent = trouble.is_unreachable and all(e.is_ailing and not e.was_reached for e in self.endpoints)
         if is_absent and attempt >= min(FIRST_CONTACT_RETRIES, retries):
-            hint = "start the server, or set llm.base_url or OPENAI_BASE_URL"
+            hint = "start the server, or name the one that is running in llm.base_url or OPENAI_BASE_URL"
             raise self.stop(BackendError(f"{self._name}: {trouble}", retryable=True, hint=hint))
 
     def _count_failure(self, failed_at: set[Endpoint], trouble: str, llm: LlmConfig) -> None:
@@ -252,10 +258,12 @@ class Pool:
         most = max(e.gate.given_up_in_a_row for e in self.endpoints)
         is_out = [e.is_ailing or e.gate.given_up_in_a_row >= llm.max_failures_in_a_row for e in self.endpoints]
         if most >= llm.max_failures_in_a_row and all(is_out):
+            silent = min(e.silent_seconds for e in self.endpoints)
+            since = f"; nothing was answered for {silent:.0f} s" if silent >= 1 else ""
             error = BackendError(
-                f"{self._name}: {most} requests in a row failed, the last with: {trouble}",
+                f"{self._name}: {most} requests in a row failed, the last with: {trouble}{since}",
                 retryable=True,
-                hint="check the server, then rerun to resume",
+                hint="see to the server, then go on",
             )
             raise self.stop(error)
 
@@ -376,10 +384,3 @@ class Servers:
         if name not in self._endpoints:
             self._endpoints[name] = Endpoint(address, llm.api_key_env, gate)
         return self._endpoints[name]
-
-
-def _wait_before_retry(body: Mapping[str, Any], attempt: int, llm: LlmConfig) -> float:
-    seed = hashlib.blake2b(f"{attempt}{json.dumps(body, sort_keys=True)}".encode(), digest_size=8).digest()
-    jitter = int.from_bytes(seed, "little") / 2**64
-    wait: float = min(30.0, llm.backoff_seconds * 2**attempt) * (0.5 + 0.5 * jitter)
-    return wait

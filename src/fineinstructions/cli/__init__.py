@@ -1,5 +1,6 @@
 """Front door: one program, one short function per verb. What a verb needs is imported when it runs."""
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -93,13 +94,15 @@ def main() -> None:
     except PendingError as error:
         _leave(str(error), EXIT_PENDING)
     except BackendError as error:
-        _leave(f"{error}\nwhat is committed stays; run the same command again to continue", EXIT_LOSS)
+        _leave(f"{error}\nwhat is committed stays; run the same command again to continue: {_command()}", EXIT_LOSS)
     except FineInstructionsError as error:
         _leave(str(error), EXIT_LOSS)
     except SystemExit as leaving:
         if leaving.code != EXIT_INTERRUPTED:  # what typer makes of Ctrl-C
             raise
-        _leave("stopped; what is committed stays, run the same command again to continue", EXIT_INTERRUPTED)
+        _leave(
+            f"stopped; what is committed stays, run the same command again to continue: {_command()}", EXIT_INTERRUPTED
+        )
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_LOSS)
@@ -109,6 +112,11 @@ def main() -> None:
             f"{printable(place + (error.strerror or str(error)))}; what is committed stays, mend it and run again",
             EXIT_MISTAKE,
         )
+
+
+def _command() -> str:
+    """The command line as it can be given again."""
+    return printable(shlex.join(["fineinstructions", *sys.argv[1:]]))
 
 
 def _leave(line: str, code: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -25,7 +26,8 @@ from rich.text import Text
 from fineinstructions.errors import printable
 from fineinstructions.parquet import leave_pandas_out
 
-_LINE_EVERY_SECONDS = 10.0
+_FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 10.0, 60.0
+"""How long a phase lasts before a log has a line about it, and how often it has another."""
 
 
 class _TimeLeft(ProgressColumn):
@@ -92,16 +94,18 @@ class Bars:
 
 
 class Lines:
-    """Plain lines for logs and pipes: one when a phase starts and ends, and one every ten seconds between."""
+    """Plain lines for logs and pipes: one when a phase ends, and one now and then while it lasts.
+
+    As JSON also one when it starts.
+    """
 
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
-        self._total: dict[str, int] = {}
-        self._done: dict[str, int] = {}
-        self._before: dict[str, int] = {}
-        self._rows: dict[str, int] = {}
-        self._began: dict[str, float] = {}
-        self._last = 0.0
+        self._phase = ""
+        self._total = self._done = self._before = self._rows = 0
+        self._began = 0.0
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -109,28 +113,38 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._phase = ""
+            self._stop_waiting()
         sys.stderr.flush()
 
     def start(self, phase: str, total: int, done: int) -> None:
-        """Say that the phase begins."""
-        self._total[phase], self._done[phase], self._before[phase], self._rows[phase] = total, done, done, 0
-        self._began[phase] = self._last = time.monotonic()
-        if done < total:
-            self._say(phase, "start")
+        """Begin to watch the phase."""
+        with self._lock:
+            self._phase, self._began = phase, time.monotonic()
+            self._total, self._done, self._before, self._rows = total, done, done, 0
+            if done < total:
+                if self._as_json:
+                    self._say("start")
+                self._wait(_FIRST_LINE_SECONDS)
 
     def advance(self, phase: str, rows: int) -> None:
-        """Count a unit, and say so when the last line is old."""
-        self._done[phase] += 1
-        self._rows[phase] += rows
-        if time.monotonic() - self._last >= _LINE_EVERY_SECONDS:
-            self._last = time.monotonic()
-            self._say(phase, "progress")
+        """Count a unit."""
+        with self._lock:
+            if phase == self._phase:
+                self._done += 1
+                self._rows += rows
 
     def finish(self, phase: str) -> None:
         """Say that the phase is complete, unless it was before."""
-        self._done[phase] = self._total[phase]
-        if self._before[phase] < self._total[phase]:
-            self._say(phase, "done")
+        with self._lock:
+            if phase != self._phase:
+                return
+            self._done = self._total
+            if self._before < self._total:
+                self._say("done")
+            self._phase = ""
+            self._stop_waiting()
 
     def note(self, line: str) -> None:
         """Say it."""
@@ -140,17 +154,35 @@ class Lines:
             flush=True,
         )
 
-    def _say(self, phase: str, event: str) -> None:
-        seconds = time.monotonic() - self._began[phase]
-        done, total = self._done[phase], self._total[phase]
-        moved = done - self._before[phase]
-        left = seconds / moved * (total - done) if moved and event == "progress" else None
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._timer = threading.Timer(seconds, self._say_how_far, (self._phase,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _say_how_far(self, phase: str) -> None:
+        with self._lock:
+            if phase == self._phase:
+                self._say("progress")
+                self._wait(_LINE_EVERY_SECONDS)
+
+    def _say(self, event: str) -> None:
+        seconds = time.monotonic() - self._began
+        moved = self._done - self._before
+        left = seconds / moved * (self._total - self._done) if moved and event == "progress" else None
         if self._as_json:
-            facts = {"event": event, "phase": phase, "units_done": done, "units": total, "rows": self._rows[phase]}
-            print(json.dumps(facts | {"seconds": round(seconds, 2), "eta_seconds": left}), file=sys.stderr, flush=True)
+            facts = {"event": event, "phase": self._phase, "units_done": self._done, "units": self._total}
+            facts |= {"rows": self._rows, "seconds": round(seconds, 2), "eta_seconds": left}
+            print(json.dumps(facts), file=sys.stderr, flush=True)
             return
-        tail = f", about {left:.0f} s left" if left is not None else f", {seconds:.1f} s" if event == "done" else ""
-        print(f"{phase}: {event}, {done:,}/{total:,} units{tail}", file=sys.stderr, flush=True)
+        time_left = f", about {left:.0f} s left" if left is not None else ""
+        line = f"{self._phase}: {event}, {self._done:,}/{self._total:,} units, {seconds:.1f} s{time_left}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def waiting(what: str) -> AbstractContextManager[Any]:

@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
@@ -30,20 +31,60 @@ _MAX_QUERIES = 10
 _MAX_SHOWN_HUBS = 5
 
 
-def quoted(pair: Pair, max_chars: int | None = None) -> Text:
-    """A pair's answer, with what is quoted from the document underlined in green.
+@dataclass(frozen=True)
+class Shown:
+    """Text with spans that are quoted from a document: green, or between « and » where nothing is coloured.
+
+    Attributes:
+        text: The text, without marks.
+        spans: Characters that are quoted, in order.
+        max_chars: Cut after this many characters; ``None`` shows everything.
+    """
+
+    text: Text
+    spans: tuple[tuple[int, int], ...]
+    max_chars: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """What rich prints."""
+        del options
+        is_cut = self.max_chars is not None and len(self.text) > self.max_chars
+        text = self.text[: self.max_chars] if is_cut else self.text.copy()
+        spans = [(start, min(stop, len(text))) for start, stop in self.spans if start < len(text)]
+        if has_colours(console):
+            for start, stop in spans:
+                text.stylize("green", start, stop)
+        else:
+            text = _with_marks(text, spans)
+        if is_cut:
+            text.append(" ...", style="dim")
+        yield text
+
+
+def has_colours(console: Console) -> bool:
+    """Whether a colour can be seen: not in a pipe or a file, and not where NO_COLOR is set."""
+    return console.color_system is not None and not console.no_color
+
+
+def _with_marks(text: Text, spans: Sequence[tuple[int, int]]) -> Text:
+    pieces, position = [], 0
+    for start, stop in spans:
+        pieces += [text[position:start], Text("«"), text[start:stop], Text("»")]
+        position = stop
+    return Text.assemble(*pieces, text[position:])
+
+
+def quoted(pair: Pair, max_chars: int | None = None) -> Shown:
+    """A pair's answer, with what is quoted from the document told apart.
 
     Args:
         pair: The pair.
         max_chars: Cut after this many characters; ``None`` shows everything.
     """
-    text = Text(flowing(pair.answer))
-    for excerpt in pair.excerpts:
-        text.stylize("green", excerpt.answer_start, excerpt.answer_end)
-    if max_chars is not None and len(pair.answer) > max_chars:
-        text = text[:max_chars]
-        text.append(" ...", style="dim")
-    return text
+    answer = Text.assemble(("Answer  ", "bold"), flowing(pair.answer))
+    shift = len(answer) - len(pair.answer)
+    spans = tuple((e.answer_start + shift, e.answer_end + shift) for e in pair.excerpts)
+    return Shown(answer, spans, None if max_chars is None else max_chars + shift)
 
 
 def flowing(text: str) -> str:
@@ -73,7 +114,7 @@ def pair_panel(pair: Pair, max_chars: int | None = None) -> Panel:
     body = Group(
         Text.assemble(("Instruction  ", "bold"), flowing(pair.instruction)),
         Text(""),
-        Text.assemble(("Answer  ", "bold"), quoted(pair, max_chars)),
+        quoted(pair, max_chars),
         Text(""),
         Text(flowing(facts), style="dim"),
     )
@@ -265,7 +306,9 @@ def lineage_view(lineage: "Lineage") -> Group:
     for quote in lineage.quotes:
         span = f"  {quote.document_start:,}-{quote.document_end:,} "
         before, after = (" ".join(flowing(side).split()) for side in (quote.before, quote.after))
-        lines.append(Text.assemble(span, (f"{before} ", "dim"), (flowing(quote.text), "green"), (f" {after}", "dim")))
+        start = len(span) + len(before) + 1
+        line = Text.assemble(span, (f"{before} ", "dim"), flowing(quote.text), (f" {after}", "dim"))
+        lines.append(Shown(line, ((start, start + len(quote.text)),)))
     lines.append(Text("models", style="bold"))
     lines += [Text(f"  {role}: {json.dumps(model)}") for role, model in json.loads(pair.models).items()]
     lines += [Text("judge", style="bold"), Text(f"  {score(pair)}: {flowing(pair.judge_feedback)}")]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from fineinstructions.config import differences, digest, to_yaml
-from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.errors import ConfigError, DataError, StaleError
 from fineinstructions.records import failure
 from fineinstructions.runs import mirror
 from fineinstructions.runs.damage import Damage
@@ -190,7 +190,7 @@ class RunFolder(Layout):
             if state["digests"].get(p.name, self.digest(p.name)) != self.digest(p.name) and self._has_results(p.name)
         ]
         if stale and not self.redo:
-            raise ConfigError(self._stale_line(stale))
+            raise StaleError(self._stale_line(stale))
         return stale
 
     def _written(self) -> Iterator[Path]:
@@ -206,7 +206,7 @@ class RunFolder(Layout):
         kept = [p.name for p in self.phases if p.name not in stale and self._has_results(p.name)]
         return (
             f"{place_of(self.root)}: made with other settings"
-            f" ({changed or 'input files, models or package version changed'}); stale: {', '.join(stale)};"
+            f" ({changed or 'no setting differs: input files, models or package version'}); stale: {', '.join(stale)};"
             f" run again with --redo to redo {'them' if len(stale) > 1 else 'it'}"
             f"{' and keep ' + ', '.join(kept) if kept else ''}, or choose another --out"
         )

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.errors import DataError, StaleError
 from fineinstructions.runs.container import DamagedContainerError
 from fineinstructions.runs.files import file_problems, read_manifest
 from fineinstructions.runs.layout import Layout
@@ -39,7 +39,7 @@ def settle(layout: Layout, phase: str, plan: Plan, *, redo: bool) -> None:
         redo: Whether committed units that are no longer planned may be dropped.
 
     Raises:
-        ConfigError: If there are such units and `redo` is off. One that grew, because a limit was raised, is dropped
+        StaleError: If there are such units and `redo` is off. One that grew, because a limit was raised, is dropped
             without asking.
         DataError: If a pack cannot be read.
     """
@@ -49,7 +49,7 @@ def settle(layout: Layout, phase: str, plan: Plan, *, redo: bool) -> None:
     if is_new:
         num_lost = _num_lost(shelf, old, plan) if old is not None else 0
         if old is not None and num_lost and not redo:
-            raise ConfigError(
+            raise StaleError(
                 f"{place_of(layout.root)}: the input of phase {phase!r} or its unit size changed, {num_lost} of"
                 f" {len(old)} units would be lost; run again with --redo to drop them, with the files and settings of"
                 " before to keep them, or choose another --out"
