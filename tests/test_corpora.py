@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from exported import every_file, export, rows_of
 from pipeline_inputs import command, in_process
 from small_run import some_texts, write_run
@@ -96,10 +97,18 @@ def test_arms_get_the_same_number_of_tokens(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("form", ["parquet", "jsonl", "hf", "torchtitan", "lingua"])
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "jsonl gzip", "jsonl none", "hf", "torchtitan", "lingua"])
 def test_every_format_holds_the_same_rows(dense: Path, tmp_path: Path, form: str) -> None:
     export(dense, tmp_path / "plain")
-    facts = export(dense, tmp_path / form, "--format", form, "--ranks", "3")
+    form, _, compression = form.partition(" ")
+    words = ["--compression", compression] if compression else []
+    facts = export(dense, tmp_path / form, "--format", form, "--ranks", "3", *words)
+    endings = {"": ".zst", "gzip": ".gz", "none": ".jsonl"}
+    ending = endings[compression] if form == "jsonl" else ".jsonl" if form == "lingua" else ".parquet"
+    assert {Path(name).suffix for name in facts["arms"]["fineinstructions"]["files"]} == {ending}
+    card = yaml.safe_load((tmp_path / form / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    pattern = card["configs"][0]["data_files"][0]["path"]
+    assert len(list((tmp_path / form).glob(pattern))) == len(facts["arms"]["fineinstructions"]["files"])
     plain, found = rows_of(tmp_path / "plain", "fineinstructions"), rows_of(tmp_path / form, "fineinstructions")
     assert sorted((r["id"], r["text"]) for r in found) == sorted((r["id"], r["text"]) for r in plain)
     is_in_order = [r["id"] for r in found] == [r["id"] for r in plain]
@@ -188,6 +197,8 @@ def test_a_second_call_has_nothing_to_do_and_other_settings_are_refused(dense: P
         (("--tokenizer", "no/such/file"), "no tokenizer here"),
         (("--set", "sift.benchmarks=[{path: nowhere.jsonl}]"), "nowhere.jsonl"),
         (("--ranks", "0"), "ranks"),
+        (("--compression", "gzip"), "only jsonl has a choice"),
+        (("--format", "jsonl", "--compression", "lz4"), "'gzip' or 'none'"),
         (("--arm", "rejected=documents:1"), "no name for an arm"),
     ],
 )

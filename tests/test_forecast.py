@@ -1,13 +1,16 @@
 """What is forecast from a sample, against what the whole run makes."""
 
+import io
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipeline_inputs import EXAMPLES, take_documents, write_recipe
+from rich.console import Console
 
 import fineinstructions
+from fineinstructions.cli.show import forecast_view
 from fineinstructions.forecast import forecast
 
 QUERIES = {"path": str(EXAMPLES / "queries.parquet"), "limit": 3000}
@@ -46,8 +49,15 @@ def test_calls_of_language_models_are_counted_at_their_limit(tmp_path: Path) -> 
     documents = take_documents(tmp_path / "documents.parquet", 8, every=16)
     recipe = write_recipe(tmp_path, documents, queries=QUERIES, engine={"workers": 0}, llm={"model": "m"})
     asks = ["genericize.model=openai", "instantiate.model=openai", "judge.model=openai"]
-    calls = {c.stage: (c.num_calls, c.is_limit) for c in forecast(str(recipe), overrides=asks).calls}
+    figures = forecast(str(recipe), overrides=[*asks, "llm.prompt_price=2.0"])
+    assert [c.cost for c in figures.calls] == [c.prompt_tokens * 2.0 / 1e6 for c in figures.calls]
+    told = io.StringIO()
+    Console(file=told, width=200).print(forecast_view(figures))
+    shown = told.getvalue()
+    assert "No model or server was asked." in shown and "cost at the recipe's prices, about" in shown
+    assert "\npairs kept" not in shown and f", pairs kept {figures.num_pairs:,}; a language model makes more" in shown
+    calls = {c.stage: (c.num_calls, c.is_limit) for c in figures.calls}
     assert calls == {"genericize": (3000, False), "instantiate": (8 * 6, True), "judge": (8 * 6, True)}
     found = forecast(str(recipe), overrides=["judge.model=openai"])  # the embedded tier decides what is judged
     assert [(c.stage, c.is_limit) for c in found.calls] == [("judge", False)]
-    assert found.calls[0].num_calls < 8 * 6
+    assert found.calls[0].num_calls < 8 * 6 and found.calls[0].cost is None

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from fineinstructions.backends.encoder import EncoderConfig
 from fineinstructions.backends.endpoint_encoder import CHARS_PER_TOKEN, MAX_BATCH_TEXTS
-from fineinstructions.backends.llm_config import with_overrides
+from fineinstructions.backends.llm_config import LlmConfig, with_overrides
 from fineinstructions.errors import ConfigError
 from fineinstructions.pipeline import run
 from fineinstructions.progress import Silent
@@ -61,6 +61,8 @@ class Calls:
     completion_tokens: int
     is_limit: bool = False
     """Whether there are that many at most."""
+    cost: float | None = None
+    """In the currency of the recipe's prices; ``None`` where it names none."""
 
 
 @dataclass(frozen=True)
@@ -279,10 +281,10 @@ def _calls(
     for stage, section, number, prompt_chars, reply_chars in plans:
         if section.model == "openai":
             prompt_tokens = PROMPT_OVERHEAD_TOKENS + prompt_chars / CHARS_PER_TOKEN
-            model = with_overrides(config.llm, section.llm).model
+            llm = with_overrides(config.llm, section.llm)
             tokens = round(number * prompt_tokens), round(number * reply_chars / CHARS_PER_TOKEN)
             is_limit = stage != "genericize" and config.instantiate.model == "openai"
-            yield Calls(stage, model, number, *tokens, is_limit)
+            yield Calls(stage, llm.model, number, *tokens, is_limit, _cost(llm, *tokens))
 
 
 def _verdict_calls(
@@ -296,9 +298,16 @@ def _verdict_calls(
         number = near + num_matches
         chars = min(_mean([len(d.text) for d in documents]), section.max_document_chars)
         prompt_tokens = PROMPT_OVERHEAD_TOKENS + chars / CHARS_PER_TOKEN
-        model = with_overrides(config.llm, section.llm).model
-        reply_tokens = round(number * VERDICT_CHARS / CHARS_PER_TOKEN)
-        yield Calls("compatibility", model, number, round(number * prompt_tokens), reply_tokens, is_limit=True)
+        llm = with_overrides(config.llm, section.llm)
+        tokens = round(number * prompt_tokens), round(number * VERDICT_CHARS / CHARS_PER_TOKEN)
+        yield Calls("compatibility", llm.model, number, *tokens, True, _cost(llm, *tokens))
+
+
+def _cost(llm: LlmConfig, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """What tokens cost at the recipe's prices; ``None`` where there are none."""
+    if llm.prompt_price is None and llm.completion_price is None:
+        return None
+    return (prompt_tokens * (llm.prompt_price or 0) + completion_tokens * (llm.completion_price or 0)) / 1e6
 
 
 def _mean(values: Sequence[int]) -> float:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TextIO, cast
 
 from fineinstructions.errors import ConfigError, FineInstructionsError
 from fineinstructions.runs.plan import content_fingerprint
@@ -183,6 +183,29 @@ def open_bytes(file: InputFile) -> Iterator[BinaryIO]:
         if isinstance(error, FineInstructionsError) or (file.is_local and not isinstance(error, OSError)):
             raise
         raise _unreadable(file.name, error, "check that it is there and that you may read it") from None
+
+
+@contextlib.contextmanager
+def open_lines(path: Path) -> Iterator[TextIO]:
+    """Open a local file of JSON lines for reading, decompressed as its name says.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is no UTF-8, or the compressed stream is truncated or corrupt.
+    """
+    compression = path.suffix if path.suffix in COMPRESSIONS else ""
+    file = InputFile(_local(), str(path), str(path), "jsonl", compression, is_local=True)
+    try:
+        with open_bytes(file) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:
+            yield lines
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _local() -> Any:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return LocalFileSystem()
 
 
 def _unreadable(name: str, error: Exception, remedy: str) -> FineInstructionsError:

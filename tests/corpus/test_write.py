@@ -1,5 +1,6 @@
 """Files of a corpus: every row once and in order, files of a bounded size, ranks that get the same number of tokens."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -32,27 +33,31 @@ def rows(number: int, first: int = 0) -> pa.Table:
     return pa.Table.from_pylist(made, schema=ROW_SCHEMA)
 
 
+ENDINGS = ["parquet", "jsonl.zst", "jsonl.gz", "jsonl"]
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     raw = path.read_bytes()
-    text = zstandard.ZstdDecompressor().stream_reader(raw).read() if path.suffix == ".zst" else raw
+    unpack = {".zst": lambda raw: zstandard.ZstdDecompressor().stream_reader(raw).read(), ".gz": gzip.decompress}
+    text = unpack.get(path.suffix, bytes)(raw)
     return [json.loads(line) for line in text.decode().split("\n")[:-1]]
 
 
 def written(folder: Path, tables: list[pa.Table], **settings: Any) -> list[WrittenFile]:
     folder.mkdir()
-    most = {"view": "text", "rows_per_part": 100, "bytes_per_part": 1 << 30, "as_json": False}
+    most = {"view": "text", "rows_per_part": 100, "bytes_per_part": 1 << 30, "ending": "parquet"}
     writer = PartWriter(folder, **(most | settings))
     for table in tables:
         writer.write(table)
     return writer.close()
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_parts_hold_every_row_in_order(tmp_path: Path, as_json: bool) -> None:
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_parts_hold_every_row_in_order(tmp_path: Path, ending: str) -> None:
     tables = [rows(7, 0), rows(0, 7), rows(230, 7), rows(1, 237)]
-    files = written(tmp_path / "out", tables, as_json=as_json)
+    files = written(tmp_path / "out", tables, ending=ending)
     paths = [tmp_path / "out" / file.name for file in files]
-    found = [read_lines(p) if as_json else pq.read_table(p).to_pylist() for p in paths]
+    found = [read_lines(p) if ending != "parquet" else pq.read_table(p).to_pylist() for p in paths]
     assert [(f.num_rows, f.num_tokens) for f in files] == [(len(f), sum(r["num_tokens"] for r in f)) for f in found]
     assert [len(f) for f in found] == [100, 100, 38]
     kept = ["id", "document_id", "text", "num_tokens", "source", "licence", "template_licence"]
@@ -76,11 +81,11 @@ def test_a_part_ends_at_its_size_in_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("view", ["messages", "prompt_completion", "alpaca", "sharegpt"])
-@pytest.mark.parametrize("as_json", [False, True])
-def test_views_in_files(tmp_path: Path, view: View, as_json: bool) -> None:
-    (file,) = written(tmp_path / "out", [rows(5)], view=view, as_json=as_json)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_views_in_files(tmp_path: Path, view: View, ending: str) -> None:
+    (file,) = written(tmp_path / "out", [rows(5)], view=view, ending=ending)
     path = tmp_path / "out" / file.name
-    found = read_lines(path) if as_json else pq.read_table(path).to_pylist()
+    found = read_lines(path) if ending != "parquet" else pq.read_table(path).to_pylist()
     assert "text" not in found[0]
     assert [row["id"] for row in found] == [f"p{n}" for n in range(5)]
     if view == "messages":
@@ -93,12 +98,12 @@ def test_names_that_count(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f.name for f in files]
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_an_arm_without_rows_has_one_file(tmp_path: Path, as_json: bool) -> None:
-    (file,) = written(tmp_path / "out", [], as_json=as_json)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_arm_without_rows_has_one_file(tmp_path: Path, ending: str) -> None:
+    (file,) = written(tmp_path / "out", [], ending=ending)
     assert (file.num_rows, file.num_tokens) == (0, 0)
     path = tmp_path / "out" / file.name
-    assert (read_lines(path) if as_json else pq.read_table(path).to_pylist()) == []
+    assert (read_lines(path) if ending != "parquet" else pq.read_table(path).to_pylist()) == []
 
 
 @pytest.mark.parametrize(("ranks", "num_files"), [(1, 1), (8, 8), (512, 256), (300, 150)])

@@ -34,6 +34,9 @@ def export(
         typer.Option(help="text, messages, prompt_completion, alpaca or sharegpt.", metavar="NAME"),
     ] = None,
     ranks: Annotated[int | None, typer.Option(help="Data-parallel ranks, for lingua.", metavar="N")] = None,
+    compression: Annotated[
+        str | None, typer.Option(help="Of jsonl: zstd, gzip or none; zstd by default.", metavar="NAME")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random choice.", metavar="N")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML with settings; docs/config.md has them all.")
@@ -56,6 +59,7 @@ def export(
     if is_url(folder):
         raise ConfigError(f"{folder}: export reads a run folder; give the working folder of this run, or copy it here")
     given = {"format": format_, "tokenizer": tokenizer, "budget": budget, "view": view, "ranks": ranks, "seed": seed}
+    given |= {"compression": compression}
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     overrides += [f"arms={json.dumps(parse_arms(arm))}"] if arm else []
     overrides += [*(set_ or ()), *([f"engine.workers={workers}"] if workers is not None else [])]

@@ -248,17 +248,21 @@ def _slot_shares(slots: "list[dict[str, Any]]") -> Iterator[str]:
 
 
 def forecast_view(figures: "Forecast") -> Group:
-    """A forecast, one row per figure, and the sample it comes from."""
+    """A forecast, one row per figure, the sample it comes from, and what it cannot know."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    rows = {
-        "queries": figures.num_queries,
-        "documents": figures.num_documents,
+    made = {
         "templates (of the sample)": figures.num_templates,
         "matches to instantiate": figures.num_matches,
         "pairs kept": figures.num_pairs,
-        "seconds here, servers aside": round(figures.seconds),
+    }
+    servers = ", servers aside" if figures.calls else ""
+    rows = {
+        "queries": figures.num_queries,
+        "documents": figures.num_documents,
+        **({} if figures.calls else made),
+        f"seconds here{servers}": round(figures.seconds),
         "MB on disk": round(figures.bytes_on_disk / 1e6),
     }
     for name, number in rows.items():
@@ -267,13 +271,21 @@ def forecast_view(figures: "Forecast") -> Group:
         limit = ", at most" if calls.is_limit else ""
         told = Text(printable(f"calls of {calls.model} to {calls.stage}{limit}"))
         table.add_row(told, f"{calls.num_calls:,}")
-        table.add_row("  prompt tokens", f"{calls.prompt_tokens:,}")
-        table.add_row("  reply tokens", f"{calls.completion_tokens:,}")
+        table.add_row("  prompt tokens, about", f"{calls.prompt_tokens:,}")
+        table.add_row("  reply tokens, about", f"{calls.completion_tokens:,}")
+        if calls.cost is not None:
+            table.add_row("  cost at the recipe's prices, about", f"{calls.cost:,.2f}")
     queries, documents = counted(figures.sample_queries, "query"), counted(figures.sample_documents, "document")
-    sample = f"from a sample of {queries} and {documents}"
-    if any(calls.is_limit for calls in figures.calls):
-        sample += ", with the embedded models: a language model makes more templates, matches and pairs"
-    return Group(table, Text(sample, style="dim italic"))
+    lines = [f"from a sample of {queries} and {documents}, with the embedded models"]
+    if figures.calls:
+        by_embedded = ", ".join(f"{name.split(' (')[0]} {number:,}" for name, number in made.items())
+        lines += [
+            f"they make: {by_embedded}; a language model makes more",
+            "No model or server was asked. Not known before: how many templates, matches and pairs the recipe's own"
+            " models make, how long they take, and how long their replies are. To know, run with a small --limit and"
+            " another --out, then look at 'fineinstructions status'.",
+        ]
+    return Group(table, *(Text(line, style="dim italic") for line in lines))
 
 
 def lineage_view(lineage: "Lineage") -> Group:

@@ -5,6 +5,7 @@ reads, with one configuration per arm; the same bytes from the same corpus: no d
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +26,6 @@ from fineinstructions.cards import (
 from fineinstructions.markdown import code, table
 
 CARD_FILE = "README.md"
-ENDINGS = {"jsonl": "*.jsonl.zst", "lingua": "*.jsonl"}
 COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
     "text": [("text", "the training text")],
     "messages": [("messages", "instruction and answer as a dialogue of user and assistant")],
@@ -93,7 +93,8 @@ def _equal(facts: Mapping[str, Any]) -> str:
 
 
 def _front_matter(facts: Mapping[str, Any], rows: RowTallies) -> dict[str, Any]:
-    files = ENDINGS.get(facts["format"], "*.parquet")
+    endings = {"".join(PurePath(name).suffixes[-2:]) for arm in facts["arms"].values() for name in arm["files"]}
+    files = f"*{next((e for e in endings if e.startswith('.jsonl')), '.parquet')}"
     configs: list[dict[str, Any]] = [
         {"config_name": arm, "data_files": [{"split": "train", "path": f"{arm}/{files}"}]} for arm in facts["arms"]
     ]

@@ -5,7 +5,6 @@ they are bytes. For other tokenizers the sums of the files are held against the 
 unnoticed unless both are wrong alike.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from fineinstructions.corpus.card import CARD_FILE
 from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED
 from fineinstructions.corpus.layout import CORPUS_FILE, LEDGER_FILE
 from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.inputs import open_lines
 from fineinstructions.records import Rejection
 from fineinstructions.runs import Finding, Manifest, read_table
 from fineinstructions.runs.files import FolderFiles, file_problems, read_manifest
@@ -148,15 +148,14 @@ def _check_arm(folder: Path, arm: str, figures: dict[str, Any], kind: str) -> It
     for share in figures["sources"].values():
         by_source.update({"rows": share["rows"], "tokens": share["tokens"]})
     for name, stated in figures["files"].items():
-        num_rows, num_tokens = 0, 0
+        num_rows, num_tokens, knows = 0, 0, True
         for row in read_rows(folder / name):
             counted = ByteTokenizer().row_tokens([row["text"]])[0] if kind == BYTES and "text" in row else None
             told = row.get("num_tokens", counted)
-            num_rows, num_tokens = num_rows + 1, num_tokens + int(told or 0)
+            num_rows, num_tokens, knows = num_rows + 1, num_tokens + int(told or 0), knows and told is not None
             if counted is not None and told != counted:
                 yield Finding(name, f"row {row['id']!r} has {counted} tokens, not {told}")
                 return
-        knows = kind == BYTES or not name.endswith(".jsonl")
         if num_rows != stated["rows"] or (knows and num_tokens != stated["tokens"]):
             yield Finding(name, f"holds {num_rows} rows and {num_tokens} tokens, not what is stated")
         sums.update({"rows": stated["rows"], "tokens": stated["tokens"]})
@@ -191,12 +190,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         for table in read_groups(path):
             yield from table.to_pylist()
         return
-    import zstandard
-
-    with path.open("rb") as file:
-        stream = zstandard.ZstdDecompressor().stream_reader(file) if path.suffix == ".zst" else file
-        try:
-            with io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:
-                yield from map(json.loads, lines)
-        except (ValueError, zstandard.ZstdError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); export again") from None
+    try:
+        with open_lines(path) as lines:
+            yield from map(json.loads, lines)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); export again") from None

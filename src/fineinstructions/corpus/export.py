@@ -21,6 +21,7 @@ from fineinstructions.engines.engine import LaunchConfig
 from fineinstructions.errors import ConfigError
 
 Format = Literal["parquet", "jsonl", "lingua", "torchtitan", "hf"]
+Compression = Literal["zstd", "gzip", "none"]
 DOCUMENTS, PAIRS, WITH_PAIRS = "documents", "pairs", "documents_with_pairs"
 SOURCES = (DOCUMENTS, PAIRS, WITH_PAIRS, *STYLES)
 """What rows are made of; the last ones by a language model."""
@@ -46,7 +47,9 @@ class ExportConfig(Config):
     """What an export makes of a run."""
 
     format: Format = "parquet"
-    """Files: Parquet, JSON lines with zstd, or the layout of Lingua, torchtitan or the Hugging Face hub."""
+    """Files: Parquet, JSON lines, or the layout of Lingua, torchtitan or the Hugging Face hub."""
+    compression: Compression = "zstd"
+    """Of JSON lines: ``zstd``, ``gzip`` or ``none``. Parquet always has zstd, files for Lingua have none. Ours."""
     view: View = "text"
     """Columns of a pair: the paper's training text, or other forms of the same texts. Default: paper, section 4.2."""
     arms: list[str] | dict[str, dict[str, float]] = Field(default=["fineinstructions"])
@@ -119,9 +122,20 @@ class ExportConfig(Config):
             raise ValueError(f"llm.model: missing, but {self.styles[0]} asks a model; name it as its server knows it")
         if self.styles and asked.engine == "batch":
             raise ValueError("llm.engine: documents are not rephrased by batch files; use server or transformers")
+        if self.compression != "zstd" and self.format != "jsonl":
+            raise ValueError(
+                f"compression: only jsonl has a choice; leave it out, or set format to jsonl ({self.format})"
+            )
         if self.view != "text" and self.format in SHUFFLED_FORMATS:
             raise ValueError(f"view: {self.format} reads text only")
         return self
+
+    @property
+    def ending(self) -> str:
+        """How names of files with rows end."""
+        if self.format == "jsonl":
+            return {"zstd": "jsonl.zst", "gzip": "jsonl.gz", "none": "jsonl"}[self.compression]
+        return "jsonl" if self.format == "lingua" else "parquet"
 
     @property
     def mixtures(self) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
 """The folder of an export: names of its files, and the writer of each format.
 
-OUT/ARM/part-00000.parquet          rows (jsonl: part-00000.jsonl.zst; hf and torchtitan: train-00000-of-00003.parquet;
-                                    lingua: ARM.chunk.00.jsonl)
+OUT/ARM/part-00000.parquet          rows (jsonl: part-00000.jsonl.zst, .jsonl.gz or .jsonl; hf and torchtitan:
+                                    train-00000-of-00003.parquet; lingua: ARM.chunk.00.jsonl)
 OUT/ledger.parquet                  what every document was given and spent
 OUT/rejected/part-00000.parquet     rows that did not make it, with their reasons
 OUT/benchmark_hits.parquet          pairs that share wording with a benchmark, where some were named
@@ -34,6 +34,6 @@ def open_writer(config: ExportConfig, folder: Path) -> RowWriter:
         config.view,
         config.rows_per_part,
         config.bytes_per_part,
-        as_json=config.format == "jsonl",
+        ending=config.ending,
         counted=config.format in ("hf", "torchtitan"),
     )

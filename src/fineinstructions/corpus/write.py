@@ -5,6 +5,7 @@ question: files for Lingua are filled so that no rank gets more than about one r
 line in turn: the rank that runs out first begins a second epoch on its own, and nobody is told.
 """
 
+import gzip
 import heapq
 import json
 from collections.abc import Iterator
@@ -87,16 +88,16 @@ class PartWriter:
         view: Columns of the rows.
         rows_per_part: Most rows in a file.
         bytes_per_part: About the most bytes in a file, uncompressed.
-        as_json: Whether rows are written as JSON lines, compressed with zstd.
+        ending: ``parquet``, or ``jsonl``, ``jsonl.gz`` or ``jsonl.zst`` for JSON lines.
         counted: Whether names say how many files there are, as data sets on the hub have it.
     """
 
     def __init__(
-        self, folder: Path, view: View, rows_per_part: int, bytes_per_part: int, *, as_json: bool, counted: bool = False
+        self, folder: Path, view: View, rows_per_part: int, bytes_per_part: int, *, ending: str, counted: bool = False
     ) -> None:
         self._folder, self._view = folder, view
         self._most = rows_per_part, bytes_per_part
-        self._as_json, self._counted = as_json, counted
+        self._ending, self._counted = ending, counted
         self._open: _ParquetFile | _JsonFile | None = None
         self._held: list[pa.Table] = []
         self._held_size = [0, 0]
@@ -123,8 +124,8 @@ class PartWriter:
             return
         rows = pa.concat_tables(self._held)
         if self._open is None:
-            path = self._folder / _part_name(len(self._files), self._as_json)
-            self._open = _JsonFile(path) if self._as_json else _ParquetFile(path)
+            path = self._folder / self._part_name()
+            self._open = _ParquetFile(path) if self._ending == "parquet" else _JsonFile(path)
         self._open.write(output_columns(rows, self._view))
         tokens = sum(rows.column("num_tokens").to_pylist())
         self._now = [self._now[0] + rows.num_rows, self._now[1] + self._held_size[1], self._now[2] + tokens]
@@ -133,7 +134,7 @@ class PartWriter:
     def _finish(self) -> None:
         if self._open is not None:
             self._open.close()
-            self._files.append(WrittenFile(_part_name(len(self._files), self._as_json), self._now[0], self._now[2]))
+            self._files.append(WrittenFile(self._part_name(), self._now[0], self._now[2]))
         self._open, self._now = None, [0, 0, 0]
 
     def close(self) -> list[WrittenFile]:
@@ -146,8 +147,7 @@ class PartWriter:
         return [self._renamed(n, file) for n, file in enumerate(self._files)] if self._counted else self._files
 
     def _renamed(self, number: int, file: WrittenFile) -> WrittenFile:
-        ending = "jsonl.zst" if self._as_json else "parquet"
-        name = f"train-{number:05d}-of-{len(self._files):05d}.{ending}"
+        name = f"train-{number:05d}-of-{len(self._files):05d}.{self._ending}"
         (self._folder / file.name).rename(self._folder / name)
         return WrittenFile(name, file.num_rows, file.num_tokens)
 
@@ -156,9 +156,8 @@ class PartWriter:
         if self._open is not None:
             self._open.close()
 
-
-def _part_name(number: int, as_json: bool) -> str:
-    return f"part-{number:05d}.{'jsonl.zst' if as_json else 'parquet'}"
+    def _part_name(self) -> str:
+        return f"part-{len(self._files):05d}.{self._ending}"
 
 
 class _ParquetFile:
@@ -182,17 +181,21 @@ class _ParquetFile:
 
 class _JsonFile:
     def __init__(self, path: Path) -> None:
-        import zstandard
-
         self._file = path.open("wb")
-        self._stream = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(self._file)
+        self._stream: Any = self._file
+        if path.suffix == ".zst":
+            import zstandard
+
+            self._stream = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(self._file)
+        elif path.suffix == ".gz":  # no name and no time in it, so that the same rows give the same bytes
+            self._stream = gzip.GzipFile("", "wb", compresslevel=6, fileobj=self._file, mtime=0)
 
     def write(self, table: pa.Table) -> None:
         for lines in _json_lines(table):
             self._stream.write(lines)
 
     def close(self) -> None:
-        self._stream.close()  # type: ignore[no-untyped-call]
+        self._stream.close()
         self._file.close()
 
 

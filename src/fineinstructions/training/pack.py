@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from fineinstructions.backends.tokenizer import Tokenizer, TokenizerFacts
 from fineinstructions.config import digest
 from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.inputs import open_lines
 from fineinstructions.progress import Progress
 from fineinstructions.runs import Manifest
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk
@@ -274,17 +274,10 @@ def _parquet_batches(path: Path) -> Iterator[_Batch]:
 
 
 def _json_batches(path: Path) -> Iterator[_Batch]:
-    import zstandard
-
-    with path.open("rb") as file:
-        stream = zstandard.ZstdDecompressor().stream_reader(file) if path.suffix == ".zst" else file
-        try:
-            with TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:
-                while rows := [json.loads(line) for line in islice(lines, BATCH_ROWS)]:
-                    names = _text_columns(path, list(rows[0]))
-                    yield from _cut(_batch(pa.Table.from_pylist(rows), names))
-        except zstandard.ZstdError as error:
-            raise DataError(f"{path}: cannot be read ({error}); export again") from None
+    with open_lines(path) as lines:
+        while rows := [json.loads(line) for line in islice(lines, BATCH_ROWS)]:
+            names = _text_columns(path, list(rows[0]))
+            yield from _cut(_batch(pa.Table.from_pylist(rows), names))
 
 
 def _text_columns(path: Path, names: Sequence[str]) -> list[str]:
