@@ -80,6 +80,25 @@ def test_licences_are_told_with_their_rows(made: Path) -> None:
     assert told == {name: sum(name in names for names in behind) for name in set().union(*behind)}
 
 
+def test_where_no_licence_is_named_the_card_says_what_to_set(tmp_path: Path) -> None:
+    documents = pq.read_table(take_documents(tmp_path / "d.parquet", 8, every=50)).drop(["licence"])
+    pq.write_table(documents, tmp_path / "d.parquet")
+    sections: dict[str, Any] = {"queries": None, "templates": {"bank": str(EMBEDDED_BANK)}, "engine": {"workers": 0}}
+    recipe = write_recipe(tmp_path, tmp_path / "d.parquet", retrieve={"min_cosine": -1.0}, **sections)
+    assert in_process("run", recipe, "--out", tmp_path / "run")[0] == 0
+    front, body = card_of(tmp_path / "run")
+    assert "unknown" in front["license"]
+    assert "set `documents.licence` to the licence of all rows that name none" in body
+    words = ("--set", "documents.licence=CC-BY-4.0")
+    told = in_process("doctor", recipe)[1], in_process("doctor", recipe, *words)[1]
+    assert ["set documents.licence_column" in " ".join(said.split()) for said in told] == [True, False]
+    code, _, errors = in_process("run", recipe, "--out", tmp_path / "run", "--redo", *words)
+    assert code == 0, errors
+    front, body = card_of(tmp_path / "run")
+    assert "unknown" not in front["license"] and "`documents.licence`" not in body
+    assert {pair["licence"] for pair in rows(tmp_path / "run", "pairs")} == {"CC-BY-4.0"}
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over documents that name a source and a licence each of their own, written to be taken for Markdown."""

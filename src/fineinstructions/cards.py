@@ -164,6 +164,20 @@ def licence_table(tally: Tally, noun: str = "pairs") -> Iterator[str]:
     return table(("licence", "on the hub", noun), rows)
 
 
+def licence_remedy(tally: Tally, section: str) -> Iterator[str]:
+    """What to set where rows name no licence.
+
+    Args:
+        tally: Rows by licence.
+        section: Section of the recipe that says where they come from.
+    """
+    if "" in tally:
+        yield (
+            f"\nWhere none is named, the input has no such column: name it in `{section}.licence_column`, or set"
+            f" `{section}.licence` to the licence of all rows that name none, and run again with `--redo`."
+        )
+
+
 def _shown(value: str) -> Markdown:
     return inert(value or "none named", MAX_NAME_CHARS)
 

@@ -47,6 +47,8 @@ class SourceConfig(Config):
     """Column with the name of the data set; of several, the first that a row has."""
     licence_column: str | list[str] = Field(default=["licence", "license"])
     """Column with the licence; of several, the first that a row has."""
+    licence: str = ""
+    """Licence of rows that name none, for example ``CC-BY-4.0``; empty where it is not known."""
     text_mode: Literal["file", "line"] = "file"
     """What one row of a plain text file is: the whole file, or one line."""
     limit: int | None = Field(default=None, ge=1)
@@ -322,6 +324,7 @@ def take_fields(
     if not text.strip():
         return rejected("empty_text")
     title, url, source, licence = (_first(row.values, c) for c in _described(config))
+    licence = licence or config.licence
     kept = _metadata(row.values, config)
     metadata = to_json(kept) if kept else "{}"
     if not all(map(_is_encodable, (text, metadata, title, url, source, licence))):

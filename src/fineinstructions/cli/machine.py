@@ -187,11 +187,9 @@ def _input_licences(name: str, section: "SourceConfig") -> Iterator[tuple[str, b
         return
     total = sum(counts.values())
     told = ", ".join(f"{licence or 'none declared'} ({number:,})" for licence, number in counts.most_common())
-    yield (
-        "licence",
-        True,
-        f"{name}: {told or 'no rows'}{f', of the first {total:,} rows' if total == LICENCE_ROWS else ''}",
-    )
+    first = f", of the first {total:,} rows" if total == LICENCE_ROWS else ""
+    remedy = f"; set {name}.licence_column, or {name}.licence for rows that name none" if "" in counts else ""
+    yield "licence", True, f"{name}: {told or 'no rows'}{first}{remedy}"
 
 
 def _bank_check(config: "TemplatesConfig") -> tuple[str, bool, str]:

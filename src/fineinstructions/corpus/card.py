@@ -18,6 +18,7 @@ from fineinstructions.cards import (
     Tally,
     add_licences,
     licence_fields,
+    licence_remedy,
     licence_table,
     section,
     size_category,
@@ -164,8 +165,10 @@ def _making(rows: RowTallies, made_with: Sequence[MadeWith]) -> Iterator[str]:
 def _licences(rows: RowTallies) -> Iterator[str]:
     yield "Of the documents (`licence`):\n"
     yield from licence_table(rows.licences, "rows")
+    yield from licence_remedy(rows.licences, "documents")
     yield "\nOf the queries behind the templates of pairs (`template_licence`; a template may have several):\n"
     yield from licence_table(rows.template_licences, "rows")
+    yield from licence_remedy(rows.template_licences, "queries")
 
 
 def _columns(facts: Mapping[str, Any]) -> Iterator[str]:

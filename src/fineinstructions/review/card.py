@@ -23,6 +23,7 @@ from fineinstructions.cards import (
     add_licences,
     languages_of,
     licence_fields,
+    licence_remedy,
     licence_table,
     ranked,
     section,
@@ -163,8 +164,10 @@ def _setting(config: Mapping[str, Any], key: str) -> str:
 def _licences(found: _Found) -> Iterator[str]:
     yield "Of the documents that answers are quoted from (`licence`):\n"
     yield from licence_table(found.tallies["licence"])
+    yield from licence_remedy(found.tallies["licence"], "documents")
     yield "\nOf the queries behind the templates (`template_licence`; a template may have several):\n"
     yield from licence_table(found.tallies["template_licence"])
+    yield from licence_remedy(found.tallies["template_licence"], "queries")
 
 
 def _stages(run: RunFolder) -> Iterator[str]:
