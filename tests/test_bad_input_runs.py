@@ -71,6 +71,15 @@ def finish(recipe: Path, run: Path, documents: Path, *words: str) -> dict[tuple[
     return {key: number for key, number in reasons(run).items() if key[0] in ("documents", "chunk")}
 
 
+def test_a_run_that_is_refused_at_once_leaves_no_folder(tmp_path: Path, recipe: Path) -> None:
+    for documents in (tmp_path / "absent.parquet", parquet(tmp_path / "d.parquet", id=["a"], body=["x"])):
+        refused("run", recipe, "--out", tmp_path / "new" / "run", "--set", f"documents.path={documents}")
+        assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    refused("run", recipe, "--out", tmp_path / "mine")
+    assert (tmp_path / "mine").exists()
+
+
 BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated Parquet": (
         lambda t: raw(t / "d.parquet", parquet(t / "w.parquet", id=["a"], text=["x"]).read_bytes()[:-30]),

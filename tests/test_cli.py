@@ -382,13 +382,17 @@ def test_status_of_a_run_that_is_half_done(tmp_path: Path, recipe: Path) -> None
     assert "nobody is working on it" in shown
     code, out, _ = in_process("verify", run)
     assert code == 1
-    assert "not committed; run again to finish it" in out
+    assert out.splitlines()[-1].startswith(
+        f"{run}: not finished (pairs 2/3 units); run the same command again to finish it"
+    )
+    assert "not committed" not in out
     ended("run", recipe, "--out", run)
     assert "clean, nothing lost" in ended("verify", run).replace("\n", " ")
 
 
 def test_status_before_anything_is_done(tmp_path: Path, recipe: Path) -> None:
     run = tmp_path / "run"
+    run.mkdir()
     assert in_process("run", recipe, "--out", run, "--set", "documents.path=nowhere.csv")[0] == 2
     assert "not planned" in ended("status", run)
     code, _, errors = in_process("inspect", run)

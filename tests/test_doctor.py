@@ -1,6 +1,7 @@
 """What the doctor tells of a recipe with a ready template index, and of the server that a recipe names."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.records import Template
 from fineinstructions.templates.index import IndexConfig, build_index, remove_templates
+
+
+def test_what_is_wrong_is_summed_up(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("documents: {path: nowhere.parquet}\n", encoding="utf-8")
+    code, out, _ = in_process("doctor", tmp_path / "r.yaml")
+    assert code == 1
+    assert f"nowhere.parquet: no such file in {Path.cwd()}, or nothing" in out
+    assert re.fullmatch(r"\d+ of \d+ checks failed", out.splitlines()[-1])
+    code, out, _ = in_process("doctor")
+    assert (out.splitlines()[-1] == "all is well") == (code == 0)
 
 
 def test_a_ready_index_is_whole_and_of_the_recipes_encoder(tmp_path: Path) -> None:

@@ -271,6 +271,13 @@ def test_staged_rows_come_in_groups(tmp_path: Path) -> None:
     assert isinstance(document, Document) and document.document_id == "79"
 
 
+@pytest.mark.parametrize(("name", "mark"), [("d.csv", ";"), ("d.csv", "\t"), ("d.tsv", ",")])
+def test_another_delimiter_is_told(tmp_path: Path, name: str, mark: str) -> None:
+    path = write(tmp_path / name, as_csv([{"id": "a", "text": "One, two; three"}], delimiter=mark))
+    with pytest.raises(ConfigError, match=r"is one column, and seems to be separated by .*separate \.csv by commas"):
+        read_all(path, tmp_path / "input")
+
+
 STAGED_FORMATS = {
     "rows.jsonl": as_lines,
     "rows.jsonl.gz": as_lines,

@@ -1,11 +1,15 @@
 """Given rows through single stages: one row out per row in, whatever is in it."""
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from pipeline_inputs import AWKWARD, EXAMPLES, in_process
@@ -165,6 +169,22 @@ def test_an_output_is_made_again_only_on_demand(tmp_path: Path) -> None:
     code, _, errors = in_process("instantiate", tmp_path / "nope.parquet", "--out", tmp_path / "o.parquet")
     assert (code, len(errors.splitlines())) == (2, 1)
     assert "nope.parquet: no such file; name a Parquet file with documents" in errors
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+def test_rows_of_another_format_are_refused_with_a_command_that_converts_them(tmp_path: Path, ending: str) -> None:
+    table = pq.read_table(write_rows(tmp_path / "kept.parquet", MIXED[:1])).select(["id", "query", "document"])
+    source = tmp_path / f"the rows{ending}"
+    if ending == ".csv":
+        csv.write_csv(table, source)
+    else:
+        source.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")
+    code, _, errors = in_process("instantiate", source, "--out", tmp_path / "out.parquet")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "rows are read from Parquet only" in errors
+    _, _, shown = errors.strip().partition("with python ")
+    subprocess.run([sys.executable, *shlex.split(shown)], check=True)
+    assert pq.read_table(tmp_path / "the rows.parquet").select(table.column_names).to_pylist() == table.to_pylist()
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:

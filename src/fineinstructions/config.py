@@ -59,7 +59,8 @@ def load(path: str | Path, config_type: type[C], overrides: Sequence[str] = ()) 
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_RECIPE_CHARS + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; give the path of a YAML file") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ConfigError(f"{path}: no such recipe{where}; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:

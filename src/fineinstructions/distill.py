@@ -46,7 +46,7 @@ from fineinstructions.records import (
 )
 from fineinstructions.review.card import write_card
 from fineinstructions.runs import Phase, Unit, UnitSpec, read_table, single_unit
-from fineinstructions.runs.places import run_root
+from fineinstructions.runs.places import gone_unless_begun, run_root
 from fineinstructions.setup import Setup
 from fineinstructions.silver import embedder, genericizer, instantiator
 from fineinstructions.silver.rows import PHASES, REJECTED, TABLES, TRAIN, VALIDATION, InstantiatorRow
@@ -72,7 +72,8 @@ def distill(
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
     driver = _Distilling(config, run_root(out, work), redo, retry_failed, progress or Silent())
-    with driver.lease, driver.engine:
+    with gone_unless_begun(driver.folder.root) as is_ours, driver.lease, driver.engine:
+        is_ours()
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)

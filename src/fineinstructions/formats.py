@@ -264,6 +264,7 @@ def _csv_rows(stream: BinaryIO, name: str, delimiter: str, max_bytes: int) -> It
             continue
         if not header:
             header, *parsed = parsed
+            _require_separated(header, delimiter, name)
             if len(set(header)) != len(header):
                 raise ConfigError(f"{name}: two columns have the same name in the header: {', '.join(header)}")
         for values in parsed:
@@ -271,6 +272,16 @@ def _csv_rows(stream: BinaryIO, name: str, delimiter: str, max_bytes: int) -> It
                 yield Row(number, dict(zip(header, values, strict=True)))
             else:
                 yield Row(number, problem="malformed_csv", detail=f"expected {len(header)} fields, found {len(values)}")
+
+
+def _require_separated(header: list[str], delimiter: str, name: str) -> None:
+    """Refuse a table whose header is one column that looks like several."""
+    other = next((mark for mark in ";\t|," if mark != delimiter and len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise ConfigError(
+            f"{name}: its header {header[0][:60]!r} is one column, and seems to be separated by {other!r}; separate"
+            " .csv by commas and .tsv by tabs"
+        )
 
 
 def _text_rows(stream: BinaryIO, file: InputFile, text_column: str, text_mode: str, max_bytes: int) -> Iterator[Row]:

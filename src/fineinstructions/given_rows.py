@@ -4,14 +4,17 @@ In: a row range of a Parquet file. Out: `GivenRow`, one for every row; one that 
 goes by its number in the file, because given ids may repeat.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.formats import Row
+from fineinstructions.inputs import looked_in
 from fineinstructions.markup import slot_names
 from fineinstructions.parquet import is_text_type, open_parquet, read_parquet_rows
 from fineinstructions.readers import DocumentsConfig
@@ -43,6 +46,28 @@ class GivenRow:
     draft: Draft | None = None
     expanded: ExpandedDraft | None = None
     pair: Pair | None = None
+
+
+def require_rows(source: Path) -> None:
+    """Refuse what is no Parquet file, saying how to make one of it.
+
+    Raises:
+        ConfigError: If there is no such file, or it is of another format.
+    """
+    if not source.is_file():
+        raise ConfigError(
+            f"{source}: no such file{looked_in(source)}; name a Parquet file with documents and queries or templates"
+        )
+    reads = {".jsonl": ("json", "read_json"), ".ndjson": ("json", "read_json"), ".csv": ("csv", "read_csv")}
+    if source.suffix.lower() in reads:
+        module, function = reads[source.suffix.lower()]
+        target = shlex.quote(str(source.with_suffix(".parquet")))
+        code = f"import sys, pyarrow.{module}, pyarrow.parquet; pyarrow.parquet.write_table("
+        code += f"pyarrow.{module}.{function}(sys.argv[1]), sys.argv[2])"
+        raise ConfigError(
+            f"{source}: rows are read from Parquet only; make it of this file with"
+            f" python -c {shlex.quote(code)} {shlex.quote(str(source))} {target}"
+        )
 
 
 def lone_template(template: str, description: str, num_slots: int) -> Template:

@@ -87,6 +87,16 @@ def list_inputs(paths: str | Sequence[str], section: str) -> list[InputFile]:
     return list(found.values())
 
 
+def looked_in(path: str | Path) -> str:
+    """Where a path that was not found was looked for, for messages; empty where the path says so itself.
+
+    Example:
+        >>> looked_in("/data/a.jsonl"), looked_in("s3://bucket/a.jsonl"), looked_in("a.jsonl").startswith(" in /")
+        ('', '', True)
+    """
+    return "" if "://" in str(path) or Path(path).expanduser().is_absolute() else f" in {Path.cwd()}"
+
+
 def _key(section: str) -> str:
     return f"{section}.path" if section else "the path"
 
@@ -113,7 +123,8 @@ def _files_of(path: str, section: str) -> list[InputFile]:
         raise _unreadable(path, error, f"check {_key(section)}, the network and your rights") from None
     if not names:
         known = ", ".join(EXTENSIONS)
-        raise ConfigError(f"{path}: no such file, or nothing with a known extension ({known}); check {_key(section)}")
+        missing = f"no such file{looked_in(path)}, or nothing with a known extension ({known})"
+        raise ConfigError(f"{path}: {missing}; check {_key(section)}")
     return [_input_file(filesystem, name, is_local) for name in sorted(names)]
 
 

@@ -49,7 +49,7 @@ from fineinstructions.runs import (
     single_unit,
 )
 from fineinstructions.runs import verify as verify_folder
-from fineinstructions.runs.places import fresh_look, open_run, run_root
+from fineinstructions.runs.places import fresh_look, gone_unless_begun, open_run, run_root
 from fineinstructions.runs.specs import num_rows
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
@@ -133,7 +133,8 @@ def run(
     if config.documents is None:
         raise ConfigError("documents.path: missing; name the file with the documents")
     driver = Driver(config, run_root(out, work), redo, retry_failed, progress or Silent())
-    with driver.lease, driver.engine:
+    with gone_unless_begun(driver.folder.root) as is_ours, driver.lease, driver.engine:
+        is_ours()
         units = driver.document_units()
         driver.make_bank()
         driver.make_pairs(units)
@@ -157,7 +158,8 @@ def build_templates(
     """
     config = as_config(recipe, overrides)
     driver = Driver(config, run_root(out, work), redo, retry_failed, progress or Silent(), bank_only=True)
-    with driver.lease, driver.engine:
+    with gone_unless_begun(driver.folder.root) as is_ours, driver.lease, driver.engine:
+        is_ours()
         driver.make_bank()
         driver.publish_bank_rejections()
     return driver.result

@@ -33,7 +33,8 @@ class SourceConfig(Config):
     noun: ClassVar[str] = "record"
 
     path: str | list[str]
-    """Files, globs, directories or URLs: Parquet; JSON lines, JSON, CSV, TSV and text, also .gz and .zst."""
+    """Files, globs, directories or URLs: Parquet; JSON lines, JSON, CSV, TSV and text, also .gz and .zst. Like every
+    path of a recipe a relative one counts from the folder in which the command is called, wherever the recipe lies."""
     id_column: str | None = None
     """Column with the id, kept unchanged; a file without it is refused. ``None`` takes ``id`` where a file has that
     column, and makes ids from the content where it has not."""

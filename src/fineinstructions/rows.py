@@ -26,7 +26,7 @@ from fineinstructions.engines.tally import Progress as EngineProgress
 from fineinstructions.engines.tally import SetAside
 from fineinstructions.engines.worker import Job
 from fineinstructions.errors import ConfigError
-from fineinstructions.given_rows import STAGE, GivenRow, find_columns, lone_template, read_given_rows
+from fineinstructions.given_rows import STAGE, GivenRow, find_columns, lone_template, read_given_rows, require_rows
 from fineinstructions.markup import slot_names
 from fineinstructions.models import Models, build_models
 from fineinstructions.pairs.excerpts import expand
@@ -110,8 +110,7 @@ def instantiate_rows(
     source, target, told = Path(rows), Path(out), progress or Silent()
     if target.is_dir() or target.resolve() == source.resolve():
         raise ConfigError(f"{target}: must be a file of its own; choose another --out")
-    if not source.is_file():
-        raise ConfigError(f"{source}: no such file; name a Parquet file with documents and queries or templates")
+    require_rows(source)
     with open_parquet(source, str(source)) as file:
         found = find_columns(file.schema_arrow, str(source), columns or {})
         id_type = file.schema_arrow.field(str(found["id"])).type

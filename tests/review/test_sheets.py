@@ -14,11 +14,13 @@ import yaml
 from pipeline_inputs import in_process
 from small_run import some_texts, write_run
 
+from fineinstructions.backends.llm import ChatClient, LlmConfig
 from fineinstructions.backends.scripted_server import ScriptedServer
-from fineinstructions.records import Rejection, Template
+from fineinstructions.records import Pair, Rejection, Template
 from fineinstructions.review.labels import FAULTS, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
-from fineinstructions.review.sheet_judge import PROMPT, read_verdicts
+from fineinstructions.review.sheet import Audited
+from fineinstructions.review.sheet_judge import PROMPT, SheetVerdict, judge_sheet, read_verdicts, sheet_prompt
 from fineinstructions.review.viewer.catalogue import PairList
 from fineinstructions.review.viewer.wanted import Wanted
 from fineinstructions.runs import RunFolder
@@ -130,6 +132,36 @@ def test_a_judge_that_follows_a_script_is_called_so_and_one_that_fails_leaves_ro
     with ScriptedServer(brain, models=["other"]) as server:
         assert in_process(*words, f"other@{server.base_url}")[0] == 0
     assert len(read_verdicts(run)["other"]) == 5
+
+
+def test_the_judge_sees_template_and_query_unless_direct_pairs_are_judged_beside(run: Path, tmp_path: Path) -> None:
+    asked: list[dict[str, str]] = []
+
+    def note(body: Mapping[str, Any]) -> str:
+        said = body["messages"][-1]["content"]
+        asked.extend([json.loads(said)] if said.startswith("{") else [])
+        return json.dumps({"reason": "", **dict.fromkeys(FAULTS, False)})
+
+    pairs = {pair.pair_id: pair for pair in RunFolder.open(run).published_records("pairs", Pair)}
+    with ScriptedServer(note, models=["m", "other"]) as server:
+        assert in_process("audit", run, "--pairs", "5", "--judge", f"m@{server.base_url}")[0] == 0
+        drawn = {pairs[row["pair_id"]].instruction: pairs[row["pair_id"]].template_id for row in sheet_of(run)}
+        words = {f"t{n}": f"What is <fi>a thing</fi> {n}?" for n in range(5)}
+        assert {job["instruction"]: job.get("template") for job in asked} == {
+            instruction: words.get(template_id) for instruction, template_id in drawn.items()
+        }
+        assert any("template" in job for job in asked)
+        asked.clear()
+        pq.write_table(pa.table({"instruction": ["A direct question?"], "answer": ["yes"]}), tmp_path / "d.parquet")
+        against = ("--against", tmp_path / "d.parquet", "--judge", f"other@{server.base_url}")
+        assert in_process("audit", run, "--pairs", "5", *against)[0] == 0
+        assert len(asked) == 6 and not any("template" in job for job in asked)
+        asked.clear()
+        row = Audited("p", "run", "What is a lake?", "Water.", "Text.", "What is <fi>a thing</fi>?", "what is a pond")
+        with ChatClient(LlmConfig(base_url=server.base_url, model="m")) as client:
+            (verdict,) = judge_sheet([row], client, "m", sheet_prompt(None))
+        assert isinstance(verdict, SheetVerdict) and verdict.faults == ()
+        assert [(job["template"], job["query"]) for job in asked] == [(row.template, row.query)]
 
 
 def test_the_prompt_names_the_faults_and_may_be_another(run: Path, tmp_path: Path) -> None:

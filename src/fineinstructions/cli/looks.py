@@ -80,12 +80,15 @@ def try_document(
 ) -> None:
     """Take one document through every stage and show what each made of it."""
     from fineinstructions.errors import ConfigError
+    from fineinstructions.inputs import looked_in
     from fineinstructions.trial import try_document as take_through
 
     try:
         text = sys.stdin.read() if str(document) == "-" else document.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{document}: no such file; give a text file, or - for standard input") from None
+        raise ConfigError(
+            f"{document}: no such file{looked_in(document)}; give a text file, or - for standard input"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{document}: cannot be read as UTF-8 text: {error}") from None
     trial = take_through(text, query=query, bank=bank, recipe=recipe, title=title)

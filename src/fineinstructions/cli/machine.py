@@ -24,6 +24,7 @@ MIN_FREE_BYTES = 5 << 30
 LICENCE_ROWS = 10_000
 """Rows of an input whose licences are counted."""
 CORE = ("numpy", "pyarrow", "faiss-cpu", "pydantic", "aiohttp", "openai", "rapidfuzz", "fsspec")
+ABSENT = "not installed"
 OPTIONAL = {
     "huggingface_hub": "hf",
     "s3fs": "s3",
@@ -57,7 +58,10 @@ def doctor(
         print(json.dumps([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks], indent=1))
     else:
         for name, ok, detail in checks:
-            print(f"{'ok  ' if ok else 'FAIL'}  {name:<18} {printable(detail)}")
+            mark = "FAIL" if not ok else "-   " if detail.startswith(ABSENT) else "ok  "
+            print(f"{mark}  {name:<22} {printable(detail)}")
+        num_failed = sum(not ok for _, ok, _ in checks)
+        print(f"{num_failed} of {counted(len(checks), 'check')} failed" if num_failed else "all is well")
     if not all(ok for _, ok, _ in checks):
         raise typer.Exit(1)
 
@@ -103,7 +107,7 @@ def _checks(recipe: Path | None, out: Path, overrides: list[str]) -> Iterator[tu
         yield _version_of(name)
     for name, extra in OPTIONAL.items():
         found = _version_of(name)
-        yield name, True, found[2] if found[1] else f"not installed (extra [{extra}])"
+        yield name, True, found[2] if found[1] else f"{ABSENT}; pip install 'fineinstructions[{extra}]' if you need it"
     yield "processors", True, str(len(os.sched_getaffinity(0)))
     yield _disk(out)
     if recipe is not None:
@@ -116,7 +120,7 @@ def _version_of(name: str) -> tuple[str, bool, str]:
     try:
         return name, True, metadata.version(name)
     except metadata.PackageNotFoundError:
-        return name, False, "not installed; run 'pip install fineinstructions' again"
+        return name, False, f"{ABSENT}; run 'pip install fineinstructions' again"
 
 
 def _disk(out: Path) -> tuple[str, bool, str]:
@@ -169,7 +173,7 @@ def _artefact_checks(config: "RunConfig") -> Iterator[tuple[str, bool, str]]:
         at = f" at {artefact.revision}" if artefact.revision else ""
         empty = f"; {'.'.join(artefact.revision_key)} is empty, see --resolve" if artefact.revision == "" else ""
         unused = "" if artefact.is_used else "; not asked, as the templates are ready made"
-        told = f"{artefact.role}: {artefact.name}{at}: {artefact.licence}{empty}{unused}"
+        told = f"{artefact.role}: {artefact.name}{at}, licence: {artefact.licence}{empty}{unused}"
         yield "licence", not artefact.lacks_revision, told
     for name, section in (("queries", config.queries), ("documents", config.documents)):
         if section is not None:

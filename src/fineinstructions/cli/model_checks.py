@@ -105,7 +105,7 @@ def _at_one_server(address: str, key: str, asked: list[str], where: str) -> Iter
         known = {model.id for model in client.models.list()}
     except openai.OpenAIError as error:
         remedy = "start it, or set llm.base_url or OPENAI_BASE_URL"
-        yield "server", False, f"{address}: {safe_line(str(error), key)}; {remedy}"
+        yield "server", False, f"{address}: {safe_line(str(error), key).rstrip('.')}; {remedy}"
         return
     yield "server", True, f"{address} answers"
     for model in asked:

@@ -305,11 +305,13 @@ def pack(folder: Annotated[str, typer.Argument(help="Run folder.", metavar="RUN"
 def verify(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     """Check that nothing is lost or changed and every excerpt is verbatim; exit code 1 if anything is.
 
-    Of corpora that `export` made: that digests, sums and the ledger of the budget hold.
+    A run that is not finished is told in one line, with what is missing, and ends with exit code 1 too. Of corpora that
+    `export` made: that digests, sums and the ledger of the budget hold.
     """
     from fineinstructions import pipeline
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.corpus.check import check_corpora, is_corpora
+    from fineinstructions.runs.verify import UNFINISHED
     from fineinstructions.stores.objects import is_url
 
     with waiting("checking every unit, digest and excerpt"):
@@ -318,9 +320,27 @@ def verify(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([{"place": f.place, "problem": f.problem} for f in findings], indent=1))
     else:
-        for finding in findings:
+        missing = "" if corpora or not findings else _missing(folder, work)
+        told = [f for f in findings if not missing or not f.problem.endswith(UNFINISHED)]
+        for finding in told:
             print(printable(str(finding)))
-        number = counted(len(findings), "problem")
-        print(printable(f"{folder}: {number}" if findings else f"{folder}: clean, nothing lost"))
+        number = counted(len(told), "problem") if told or not missing else ""
+        line = "; ".join(part for part in (missing, number) if part) if findings else "clean, nothing lost"
+        print(printable(f"{folder}: {line}"))
     if findings:
         raise typer.Exit(1)
+
+
+def _missing(folder: str, work: Path | None) -> str:
+    """What a run that is not finished lacks, in one line; empty for one whose units are all done."""
+    from fineinstructions.runs import status as read_status
+    from fineinstructions.runs.places import open_run
+
+    left = [
+        f"{phase.name} not begun"
+        if not phase.num_units
+        else f"{phase.name} {phase.num_done:,}/{phase.num_units:,} units"
+        for phase in read_status(open_run(folder, work)).phases
+        if not phase.complete
+    ]
+    return f"not finished ({', '.join(left)}); run the same command again to finish it" if left else ""

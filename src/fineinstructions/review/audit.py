@@ -8,7 +8,7 @@ same bytes from the same run, labels and settings.
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[s
     sample: list[Audited] = []
     for pair in draw_pairs(run.root, asked.count, asked.seed):
         place = rows.find("pair_id", pair.pair_id) or 0
-        sample.append(of_run(pair, lookup.document(pair.document_id, (place + 0.5) / len(rows))))
+        document = lookup.document(pair.document_id, (place + 0.5) / len(rows))
+        sample.append(of_run(pair, document, *_wording_behind(pair, lookup)))
     direct = drawn(direct_rows(asked.direct), asked.count, asked.seed)
     sheet = [*sample, *direct]
     _take_sheets(run.root, {row.pair_id for row in sheet}, asked.sheets)
@@ -160,6 +161,13 @@ def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[s
     }
 
 
+def _wording_behind(pair: Pair, lookup: Lookup) -> tuple[str, str]:
+    """The words of a pair's template and of the first query behind it; empty where the run does not have them."""
+    template = lookup.template(pair.template_id)
+    queries = lookup.queries(template.query_ids) if template else ()
+    return template.template if template else "", queries[0].text if queries else ""
+
+
 def _take_sheets(root: Path, known: Collection[str], sheets: Sequence[Path]) -> None:
     """Add the labels of filled sheets; those that were made in the audit's own, which is written anew, come first."""
     own = root / AUDIT_DIR / SHEET_FILE
@@ -174,6 +182,8 @@ def _ask_judge(root: Path, sheet: Sequence[Audited], judge: SheetJudge) -> int:
     """Have a judge look at the rows that it has not seen; gives how many an engine failed on."""
     seen = read_verdicts(root).get(judge.name, {})
     new = [row for row in sheet if row.pair_id not in seen or seen[row.pair_id].prompt != judge.prompt.digest]
+    if any(row.arm != "run" for row in sheet):  # pairs of both arms are judged by the same things
+        new = [replace(row, template="", query="") for row in new]
     num_failed = 0
     for outcome in judge_sheet(new, judge.model, judge.name, judge.prompt):
         if isinstance(outcome, SheetVerdict):

@@ -41,6 +41,9 @@ class Audited:
     answer: str
     document: str = ""
     """The document around the quotation, as far as a sheet can hold it."""
+    template: str = ""
+    """The template behind the instruction, and a query behind that; empty where they are not known."""
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,14 @@ class Rate:
         return wilson_interval(self.num_wrong, self.num_judged)
 
 
-def of_run(pair: Pair, document: Document | None) -> Audited:
-    """A pair of the run as a row."""
+def of_run(pair: Pair, document: Document | None, template: str = "", query: str = "") -> Audited:
+    """A pair of the run as a row, with its template and a query behind it as far as they are known."""
     start = pair.excerpts[0].document_start if pair.excerpts else 0
     text = document.text if document else ""
     begin = max(0, start - CONTEXT_CHARS)
     around = text[begin : begin + MAX_DOCUMENT_CHARS]
-    return Audited(pair.pair_id, "run", pair.instruction, pair.answer, ("... " if begin else "") + around)
+    shown = ("... " if begin else "") + around
+    return Audited(pair.pair_id, "run", pair.instruction, pair.answer, shown, template, query)
 
 
 def direct_rows(rows: Iterable[tuple[str, str, str]]) -> list[Audited]:

@@ -24,7 +24,7 @@ from fineinstructions.review.labels import AUDIT_DIR, FAULTS, Label, checked
 from fineinstructions.review.sheet import Audited
 
 PROMPT = Path(__file__).with_name("sheet.prompt.txt")
-PLACES = ("input", "instruction", "answer", "document")
+PLACES = ("input", "instruction", "answer", "document", "template", "query")
 VERDICTS_FILE = "verdicts.jsonl"
 UNPARSED = "unparsed"
 SCHEMA: Mapping[str, Any] = {
@@ -86,8 +86,10 @@ def judge_sheet(
     """
 
     def ask(row: Audited) -> "Future[tuple[tuple[str, ...], str, str]]":
+        behind = {"template": row.template, "query": row.query}
         values = {"instruction": row.instruction, "answer": row.answer, "document": row.document}
-        messages = prompt.fill({**values, "input": as_input(**values)})
+        known = {name: text for name, text in behind.items() if text}
+        messages = prompt.fill({**values, **behind, "input": as_input(**values, **known)})
         return model.ask_whole(ChatRequest(messages, SCHEMA), _read)
 
     for row, future in in_order(rows, ask, model.llm.ahead):

@@ -6,8 +6,8 @@ In: a path or a URL. Out: the run folder, or the working folder of a run on a st
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
@@ -69,6 +69,30 @@ def fresh_look(place: str | Path, work: str | Path | None = None) -> Iterator[Pa
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def gone_unless_begun(root: Path) -> Iterator[Callable[[], None]]:
+    """Take a run folder away again that was made for nothing: the run was refused before it did or asked anything.
+
+    Args:
+        root: The folder, before the run has its lease.
+
+    Yields:
+        What to call once it has, because until then the folder may be another run's.
+    """
+    made = [folder for folder in (root, *root.absolute().parents) if not folder.exists()]
+    is_ours: list[bool] = []
+    try:
+        yield lambda: is_ours.append(True)
+    except ConfigError:
+        has_begun = any((root / name).exists() for name in ("units", "cache", MARK))
+        if is_ours and root in made and not has_begun:
+            shutil.rmtree(root, ignore_errors=True)
+            with suppress(OSError):  # somebody else has put something there by now
+                for folder in made[1:]:
+                    folder.rmdir()
+        raise
 
 
 def _url(place: str | Path) -> str:

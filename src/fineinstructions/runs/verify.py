@@ -25,6 +25,8 @@ from fineinstructions.runs.specs import Plan, UnitSpec
 from fineinstructions.runs.undone import undone
 
 MAX_FINDINGS_PER_CHECK = 100
+UNFINISHED = "run again to finish it"
+"""How findings end of what is not there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def verify(
     for phase in run.phases:
         plan = run.planned(phase.name)
         if plan is None:
-            findings.append(Finding(phase.name, "not planned yet; run again to finish it"))
+            findings.append(Finding(phase.name, f"not planned yet; {UNFINISHED}"))
             continue
         figures.begin(plan)
         for spec, manifest in _check_units(run, phase.name, plan, findings, damage):
@@ -122,7 +124,7 @@ def _check_units(
         if found is None:
             num_missing += 1
             if num_missing <= MAX_FINDINGS_PER_CHECK:
-                findings.append(Finding(place, "not committed; run again to finish it"))
+                findings.append(Finding(place, f"not committed; {UNFINISHED}"))
             continue
         problems = file_problems(found.files, found.manifest.files, thorough=True)
         if problems:
@@ -133,7 +135,7 @@ def _check_units(
         findings += [Finding(place, problem) for problem in problems]
         yield spec, found.manifest
     if num_missing > MAX_FINDINGS_PER_CHECK:
-        findings.append(Finding(phase, f"{num_missing} of {len(plan)} units are not committed; run again to finish it"))
+        findings.append(Finding(phase, f"{num_missing} of {len(plan)} units are not committed; {UNFINISHED}"))
 
 
 def _check_packs(run: RunFolder, phase: str, num_units: int, findings: list[Finding]) -> NDArray[np.bool_]:
@@ -231,7 +233,7 @@ class _Figures:
 def _check_published(run: RunFolder, name: str, expected: int, damage: Damage) -> Iterator[Finding]:
     manifest = run.published(name)
     if manifest is None:
-        yield Finding(name, "not published; run again to finish it")
+        yield Finding(name, f"not published; {UNFINISHED}")
         return
     if not run.is_published(name, manifest.phase):
         yield Finding(name, "older than the units it is made from, or damaged; run again")

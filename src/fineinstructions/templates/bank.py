@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from fineinstructions.config import EMPTY_REVISION, Config
 from fineinstructions.errors import ConfigError
-from fineinstructions.inputs import InputFile, list_inputs, one_line, open_bytes
+from fineinstructions.inputs import InputFile, list_inputs, looked_in, one_line, open_bytes
 from fineinstructions.markup import slot_names
 from fineinstructions.parquet import open_parquet
 from fineinstructions.records import Rejection, Template, content_id, rejection
@@ -93,7 +93,9 @@ def bank_files(bank: str) -> list[InputFile]:
     """
     own, is_pattern = Path(bank) / "templates", any(c in bank for c in "*?[")
     if "://" not in bank and not is_pattern and not Path(bank).exists():
-        raise ConfigError(f"{bank}: no template bank; make one with 'fineinstructions templates build RECIPE --out'")
+        raise ConfigError(
+            f"{bank}: no template bank{looked_in(bank)}; make one with 'fineinstructions templates build RECIPE --out'"
+        )
     files: list[InputFile] = []
     if "://" in bank and not is_pattern:
         with suppress(ConfigError):  # then it is no run on a store, or the next line tells what is wrong
