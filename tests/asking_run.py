@@ -17,7 +17,7 @@ from fineinstructions.backends.llm import ChatClient, ChatRequest, LlmConfig
 from fineinstructions.backends.ordered import in_order
 from fineinstructions.config import to_plain
 from fineinstructions.engines.engine import LaunchConfig, open_engine
-from fineinstructions.engines.slurm import SlurmConfig
+from fineinstructions.engines.slurm_config import SlurmConfig
 from fineinstructions.engines.tally import Outcome
 from fineinstructions.engines.worker import Job
 from fineinstructions.records import Document

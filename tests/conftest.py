@@ -1,12 +1,13 @@
 """What every test shares: no key or endpoint of the user's, and no skipped engine where all of them are required."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from pipeline_inputs import EXAMPLES, in_process, write_recipe
+from slurm_cluster import missing, slurm_cluster
 
 # Machines are shared: no test may depend on speed. The same cases are tried each time, so that a change is never blamed
 # for a case that another change could have met; `make search` looks for new ones.
@@ -34,6 +35,17 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, _, errors = in_process("templates", "build", recipe, "--out", folder / "bank")
     assert code == 0, errors
     return folder / "bank"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[dict[str, str]]:
+    """A Slurm cluster, and the environment that leads to it and lets its tasks import these tests."""
+    if missing():
+        pytest.skip(missing())
+    tests = Path(__file__).parent
+    paths = [str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", "")]
+    with slurm_cluster() as environment:
+        yield environment | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from fineinstructions.config import digest
 from fineinstructions.engines.engine import Engine, LaunchConfig, open_engine
 from fineinstructions.engines.resources import Resources
-from fineinstructions.engines.slurm import SlurmConfig
+from fineinstructions.engines.slurm_config import SlurmConfig
 from fineinstructions.engines.tally import Outcome
 from fineinstructions.engines.worker import Job
 from fineinstructions.errors import BackendError, ConfigError, DataError, FineInstructionsError
@@ -250,7 +250,7 @@ def engine_of(toy: Toy, run: RunFolder, note: Callable[[str], None]) -> Engine:
     """The engine that the settings name, over real Slurm or Ray where they name it."""
     slurm = SlurmConfig(**{"poll_seconds": 0.1, "time_minutes": 5, **toy.slurm})
     launch = LaunchConfig(kind=toy.engine, workers=toy.workers, open_units=toy.open_units, slurm=slurm)
-    return open_engine(run, launch, [], note)
+    return open_engine(run, launch, [], note, again=command_of(toy))
 
 
 def job_of(
@@ -282,9 +282,10 @@ def run_toy(
 ) -> list[Outcome]:
     """Run all phases and publish; returns the outcome of the two phases that have workers."""
     run = RunFolder.create_or_open(toy.out, toy.settings(), toy.phases(), redo=toy.redo)
+    launched = engine_of(toy, run, note)
     settings_file(run.root).write_text(as_argument(toy), encoding="utf-8")
     outcomes = []
-    with run.lease(store_seconds=toy.lease_seconds), packing_of(toy), engine_of(toy, run, note) as engine:
+    with run.lease(store_seconds=toy.lease_seconds), packing_of(toy), launched as engine:
         specs = plan_units([describe_parquet(path) for path in toy.inputs], 1 << 20, toy.unit_rows)
         for phase in ("matches", "pairs"):
             todo = run.todo(phase, specs, retry_failed=toy.retry_failed)

@@ -84,6 +84,8 @@ def distill(
 class _Distilling(Driver):
     """One call of `distill`: the phases of a run, then those that make silver data."""
 
+    VERB = ("distill",)
+
     def phases(self, models: Models) -> list[Phase]:
         """Phases in flow order."""
         return [*super().phases(models), *silver_phases(self._config, models)]

@@ -79,3 +79,7 @@ class BackendError(FineInstructionsError):
 
 class PendingError(BackendError):
     """No trouble: requests stand in batch files and wait for their answers. Exit code 3."""
+
+
+class HandedOverError(FineInstructionsError):
+    """No trouble: jobs of a cluster go on with the run, and nobody waits for them. Exit code 3."""

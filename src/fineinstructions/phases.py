@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 
 from fineinstructions.backends.tokens import estimated_tokens
 from fineinstructions.documents import documents_of
@@ -32,7 +33,7 @@ from fineinstructions.models import Models, metered
 from fineinstructions.pairs.compatibility import SCREEN, screen
 from fineinstructions.pairs.excerpts import expand
 from fineinstructions.pairs.instantiate import Request, instantiate
-from fineinstructions.pairs.judge import judge, select, surplus_pairs, too_low_score
+from fineinstructions.pairs.judge import judge, select, surplus_pairs, too_low
 from fineinstructions.records import (
     Document,
     Draft,
@@ -46,6 +47,7 @@ from fineinstructions.records import (
     from_table,
 )
 from fineinstructions.runs import Unit
+from fineinstructions.runs.tables import fitting
 from fineinstructions.setup import Setup
 from fineinstructions.templates.bank import read_bank
 from fineinstructions.templates.genericize import genericize
@@ -55,6 +57,8 @@ from fineinstructions.templates.queries import clean, read_queries
 
 GROUP_DOCUMENTS = 512
 """Documents whose candidates are written together."""
+_FACTS = ("pair_id", "template_id", "judge_score", "judge_expected_score")
+"""Columns that decide whether a pair is kept."""
 
 
 @dataclass(frozen=True)
@@ -229,11 +233,21 @@ def select_pairs(unit: Unit, models: Models, setup: Setup) -> None:
     """assemble: the thresholds that are applied late, over the pairs of all units."""
     del models
     config = setup.config.judge
-    scored = (
-        (pair.pair_id, pair.template_id)
-        for pair in unit.read_all(Pair, phase="pairs")
-        if too_low_score(pair, config) is None
-    )
+
+    def facts(tables: Iterable[pa.Table]) -> Iterator[tuple[str, str, bool]]:
+        """Id and template of every pair, and whether it is above the thresholds."""
+        for table in tables:
+            ids, templates, scores, expected = (table[name].to_pylist() for name in _FACTS)
+            high = (too_low(*both, config) is None for both in zip(scores, expected, strict=True))
+            yield from zip(ids, templates, high, strict=True)
+
+    scored = ((pair, template) for pair, template, high in facts(unit.all_groups("pairs", "pair", _FACTS)) if high)
     surplus = surplus_pairs(scored, config.max_template_share, setup.config.seed, config.template_cap_floor)
-    pairs = unit.read_all(Pair, phase="pairs")
-    unit.write(unit.through("select", pairs, lambda p: select(p, config, surplus)), Pair)
+    chosen = unit.sift(
+        "select",
+        (fitting(table, Pair) for table in unit.all_groups("pairs", "pair")),
+        lambda table: [high and pair not in surplus for pair, _, high in facts([table])],
+        lambda pairs: select(pairs, config, surplus),
+        Pair,
+    )
+    unit.write_tables(chosen, Pair)

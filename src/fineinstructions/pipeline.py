@@ -9,6 +9,7 @@ In: a recipe. Out: ``RUN/templates``, ``RUN/matches``, ``RUN/pairs``, ``RUN/reje
 phases run.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ __all__ = ["RunConfig", "RunResult", "build_templates", "explain", "run", "verif
 
 Work = Callable[[Unit, Any, Setup], None]
 Build = Callable[[Setup], Models]
+
+PROGRAM = (sys.executable, "-m", "fineinstructions.cli")
 
 PUBLISHED = {"templates": "merge", "matches": "matches", "pairs": "select"}
 """Figure that equals the number of rows of every published table."""
@@ -127,6 +130,7 @@ def run(
         ConfigError: If the recipe or an input is wrong, or the folder holds results of another recipe.
         BackendError: If an engine failed for good; what is committed stays. Of its kind `PendingError`, where the
             requests stand in batch files and wait for their answers.
+        HandedOverError: If the run is detached, and jobs of a cluster go on with it.
         DataError: If a committed unit turns out to be damaged.
     """
     config = as_config(recipe, overrides)
@@ -223,6 +227,9 @@ def _reader(folder: RunFolder) -> DocumentReader:
 class Driver:
     """One call of `run` or `build_templates`: the phases in order, each planned, done and merged."""
 
+    VERB: tuple[str, ...] = ("run",)
+    """What the command line calls it."""
+
     def __init__(
         self,
         config: RunConfig,
@@ -244,8 +251,15 @@ class Driver:
             self.folder = RunFolder.create_or_open(out, to_plain(config), phases, redo=redo)
         self.lease = self.folder.lease(progress.note, config.output.lease_seconds)
         self.result = RunResult(self.folder)
+        flags = [flag for flag, is_set in (("--redo", redo), ("--retry-failed", retry_failed)) if is_set]
+        verb = ("templates", "build") if bank_only else self.VERB
         self.engine = open_engine(
-            self.folder, config.engine, config.engine.resources.values(), progress.note, models.import_modules
+            self.folder,
+            config.engine,
+            config.engine.resources.values(),
+            progress.note,
+            models.import_modules,
+            again=[*PROGRAM, *verb, *map(str, (self.folder.recipe_file.absolute(), "--out", out.absolute())), *flags],
         )
         if config.encoder.engine == "endpoint" and not bank_only:
             progress.note(

@@ -41,11 +41,16 @@ def prepare_serving(config: RunConfig) -> None:
     Where that names a proxy, it learns that these servers are asked without.
 
     Raises:
-        ConfigError: If this machine has no address that workers reach it at.
+        ConfigError: If this machine has no address that workers reach it at, or nobody would stay with the servers.
     """
     served = served_models(config)
     if not served:
         return
+    if config.engine.kind == "slurm" and config.engine.slurm.detach:
+        raise ConfigError(
+            f"engine.slurm.detach: a run starts the server of {next(iter(served))} (llm.serve), which ends with its"
+            " driver; serve the model yourself and name it in llm.base_url, or leave detach out"
+        )
     os.environ.setdefault(KEY_VARIABLE, secrets.token_urlsafe(32))
     hosts = [_host(config, llm.serve) for llm in served.values() if llm.serve]
     proxies = getproxies_environment()

@@ -11,7 +11,7 @@ import pytest
 from chat_requests import request, settings, upper, user_text
 
 from fineinstructions.backends.allotments import Allotments
-from fineinstructions.backends.desk import MAX_LINE_BYTES, Desk, DeskAddress, as_line
+from fineinstructions.backends.desk import MAX_LINE_BYTES, NOBODY, Desk, DeskAddress, as_line
 from fineinstructions.backends.llm import ChatClient
 from fineinstructions.backends.office import office_of_process, office_trouble
 from fineinstructions.backends.scripted_server import ScriptedServer
@@ -39,6 +39,17 @@ def test_one_limit_for_all_clients_of_a_desk(number: int) -> None:
         futures = [(text, client.submit(request(text))) for text, client in asked]
         assert all(future.result(60).text == text.upper() for text, future in futures)
         assert server.max_in_flight <= limit
+        assert office_trouble() == ""
+
+
+def test_where_nobody_sits_at_the_desk_each_client_keeps_to_its_even_part() -> None:
+    with ScriptedServer(upper, latency_seconds=0.01) as server, ExitStack() as stack:
+        stack.enter_context(office_of_process(DeskAddress("", NOBODY, "", "", num_workers=3)))
+        clients = [stack.enter_context(ChatClient(settings(server, max_in_flight=6))) for _ in range(3)]
+        asked = [(f"{n} of {c}", clients[c]) for n in range(30) for c in range(3)]
+        futures = [(text, client.submit(request(text))) for text, client in asked]
+        assert all(future.result(60).text == text.upper() for text, future in futures)
+        assert server.max_in_flight <= 6
         assert office_trouble() == ""
 
 

@@ -1,22 +1,21 @@
 """The Slurm engine on a real cluster of one node: the bytes of the local engine, whatever dies, and nothing lost."""
 
 import os
-import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import toy_run
 from pipeline_inputs import in_process, take_documents, write_recipe
-from slurm_cluster import missing, slurm, slurm_cluster, wait_for
-from toy_run import Toy, check, command_of, content, run_toy, some_texts, write_documents
+from slurm_cluster import slurm, wait_for
+from slurm_runs import documents, expected, finish, jobs, num_committed, start_driver, tasks_of, toy_on
+from toy_run import Toy, check, content, run_toy
 
 from fineinstructions.engines.journal import JournalReader, JournalWriter
-from fineinstructions.engines.slurm import SlurmConfig, SlurmEngine
+from fineinstructions.engines.slurm import SlurmEngine
+from fineinstructions.engines.slurm_config import SlurmConfig
 from fineinstructions.engines.slurm_task import function_named, name_of
 from fineinstructions.engines.worker import Report
 from fineinstructions.errors import BackendError, ConfigError
@@ -25,71 +24,9 @@ from fineinstructions.runs import RunFolder, UnitSpec, funnel, status
 pytestmark = pytest.mark.xdist_group("slurm")
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[dict[str, str]]:
-    """A cluster, and the environment that leads to it and lets its tasks import these tests."""
-    if missing():
-        pytest.skip(missing())
-    tests = Path(__file__).parent.parent
-    paths = [str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", "")]
-    with slurm_cluster() as environment:
-        yield environment | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 @pytest.fixture
 def toy(cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
-    """A run of twelve units by two workers of Slurm."""
-    for name, value in cluster.items():
-        monkeypatch.setenv(name, value)
-    return Toy(inputs=(documents(tmp_path, {}),), out=str(tmp_path / "run"), engine="slurm", workers=2, unit_rows=5)
-
-
-def documents(folder: Path, fates: dict[int, str], number: int = 60) -> str:
-    texts = [fates.get(i, text) for i, text in enumerate(some_texts(number))]
-    return str(write_documents(folder / "documents.parquet", texts))
-
-
-def expected(toy: Toy, folder: Path) -> dict[str, bytes]:
-    """What an undisturbed run in one process of this machine gives."""
-    undisturbed = replace(toy, engine="local", out=str(folder / "undisturbed"), workers=0, open_units=1, seconds=0.0)
-    run_toy(undisturbed)
-    return content(undisturbed.out)
-
-
-def start_driver(toy: Toy) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command_of(toy), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def finish(driver: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, errors = driver.communicate(timeout=300)
-    return driver.returncode, errors
-
-
-def num_committed(toy: Toy) -> int:
-    return len(list(Path(toy.out).glob("units/*/*/manifest.json")))
-
-
-def tasks_of(toy: Toy) -> list[int]:
-    """Process ids of the tasks that work for a run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_text().split("\0")
-            except OSError:
-                continue
-            if "fineinstructions.engines.slurm_task" in words and any(w.startswith(f"{toy.out}/") for w in words):
-                found.append(int(entry.name))
-    return found
-
-
-def jobs(cluster: dict[str, str], toy: Toy) -> list[dict[str, str]]:
-    """What Slurm knows of the arrays of a run, those that are over included."""
-    lines = slurm(cluster, "scontrol", "--oneliner", "show", "jobs").splitlines()
-    found = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines if f"of {toy.out} " in f"{line} "]
-    return sorted(found, key=lambda job: int(job["JobId"]))
+    return toy_on(cluster, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
@@ -196,7 +133,7 @@ def test_ctrl_c_ends_the_jobs_and_status_works_while_they_run(
 
 @pytest.mark.slow
 def test_trouble_is_one_line(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"engine\.slurm: the array was refused \(.*[Ii]nvalid partition"):
+    with pytest.raises(ConfigError, match=r"engine\.slurm: the job was refused \(.*[Ii]nvalid partition"):
         run_toy(replace(toy, slurm={"partition": "nowhere"}))
     nothing = tmp_path / "nothing.sh"
     nothing.write_text("#!/bin/bash\nexit 1\n")

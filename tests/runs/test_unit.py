@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,6 +81,33 @@ def test_merged_records_count_for_as_many_as_they_stand_for(unit: Unit) -> None:
     merged = unit.through("merge", matches(6), lambda ms: list(ms)[:1], stands_for=lambda m: 6)
     assert unit.write(merged, Match) == 1
     assert unit.commit().stages["merge"].num_merged == 5
+
+
+@pytest.mark.parametrize("rows", [1, 4, 10])
+def test_what_passes_as_tables_is_kept_and_counted_as_records_are(tmp_path: Path, rows: int) -> None:
+    """The same files and the same account, however the tables are cut."""
+    made = {}
+    for way in ("records", "tables"):
+        run = RunFolder.create_or_open(tmp_path / way, {}, [Phase("matches", "x", entry="read")])
+        with run.lease(), run.unit("matches", SPEC) as unit:
+            if way == "records":
+                unit.write(unit.through("sieve", matches(10), sieve), Match)
+            else:
+                whole = to_table(matches(10), Match)
+                tables = (whole.slice(start, rows) for start in range(0, 10, rows))
+                unit.write_tables(unit.sift("sieve", tables, is_third, sieve, Match), Match)
+            made[way] = unit.commit()
+    assert made["records"] == made["tables"], "digests of the files included"
+
+
+def is_third(table: pa.Table) -> list[bool]:
+    return [chunk % 3 == 0 for chunk in table["chunk"].to_pylist()]
+
+
+def test_a_row_that_its_operator_lets_pass_is_not_lost(unit: Unit) -> None:
+    tables = [to_table(matches(10), Match)]
+    with pytest.raises(DataError, match="'sieve' lets a record pass that is not good"):
+        unit.write_tables(unit.sift("sieve", tables, lambda t: [False] * len(t), sieve, Match), Match)
 
 
 def test_a_lost_record_stops_the_commit(unit: Unit) -> None:

@@ -22,6 +22,8 @@ from typing import Any, Self
 from fineinstructions.backends.allotments import Allotment, Allotments, Report
 from fineinstructions.backends.event_loop import LoopThread
 
+NOBODY = 0
+"""Port of a desk that nobody sits at: no driver waits, and every worker keeps to its even part of the limit."""
 MAX_LINE_BYTES = 256 << 10
 HELLO_SECONDS = 20.0
 """How long a connection may take to show its token."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from fineinstructions.backends.allotments import Allotment, Allotments, Report, scaled
-from fineinstructions.backends.desk import MAX_LINE_BYTES, DeskAddress, as_line, read_line
+from fineinstructions.backends.desk import MAX_LINE_BYTES, NOBODY, DeskAddress, as_line, read_line
 from fineinstructions.backends.gate import QUIET_SECONDS, Gate
 
 TICK_SECONDS = 0.02
@@ -143,6 +143,8 @@ class Line:
     def _start(self) -> None:
         if isinstance(self._office, Allotments):
             self._stay_here(self._office)
+        elif self._office.port == NOBODY:
+            self._stay_here(Allotments(), self._office.num_workers)
         else:
             self._tasks.append(asyncio.create_task(self._stay_connected(self._office)))
         self._tasks.append(asyncio.create_task(self._speak()))

@@ -24,13 +24,21 @@ from fineinstructions.cli import (
     tokenizers,
     training,
 )
-from fineinstructions.errors import BackendError, ConfigError, FineInstructionsError, PendingError, printable
+from fineinstructions.errors import (
+    BackendError,
+    ConfigError,
+    FineInstructionsError,
+    HandedOverError,
+    PendingError,
+    printable,
+)
 
 app = typer.Typer(
     name="fineinstructions",
     help="Turn real user queries and a pre-training corpus into grounded instruction-answer pairs.",
     epilog="Exit codes: 0 all is well; 1 records or units failed, verify found a problem, or a server gave out; "
-    "2 a mistake in a recipe, an input or the command; 3 batch files wait for their answers; 130 stopped with Ctrl-C.",
+    "2 a mistake in a recipe, an input or the command; 3 batch files wait for their answers, or jobs of a cluster "
+    "go on with the run; 130 stopped with Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -91,7 +99,7 @@ def main() -> None:
         app(prog_name="fineinstructions")
     except ConfigError as error:
         _leave(str(error), EXIT_MISTAKE)
-    except PendingError as error:
+    except (PendingError, HandedOverError) as error:
         _leave(str(error), EXIT_PENDING)
     except BackendError as error:
         _leave(f"{error}\nwhat is committed stays; run the same command again to continue: {_command()}", EXIT_LOSS)

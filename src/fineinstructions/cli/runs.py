@@ -108,7 +108,8 @@ def run(
     """Make judged pairs from queries and documents; run again to continue.
 
     Ends with exit code 1 as long as records or whole units failed, until --retry-failed has made them good; with 3
-    where batch files were written, as soon as every unit had its turn.
+    where batch files were written, as soon as every unit had its turn, and where jobs of a cluster go on with the run
+    (engine.slurm.detach).
     """
     overrides = [*(set_ or ()), *run_flags(limit, workers, engine)]
     if dry_run:
@@ -245,6 +246,7 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     import dataclasses
 
     from fineinstructions.backends.batch_files import waiting_requests
+    from fineinstructions.engines.slurm_relay import told
     from fineinstructions.review.diagnostics import read_diagnostics
     from fineinstructions.review.efficiency import efficiency
     from fineinstructions.runs import status as read_status
@@ -255,9 +257,11 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     cost = efficiency(run)
     asked = [dataclasses.asdict(stage) for stage in cost.stages if stage.asked]
     num_waiting, num_files = waiting_requests(run.root / "batches")
+    detached = told(run.root, state.detached) if state.detached else ""
     if as_json:
         phases = [dataclasses.asdict(phase) for phase in state.phases]
         facts = {"holder": state.holder, "phases": phases, "rows": state.published, "waiting_requests": num_waiting}
+        facts |= {"detached": detached} if detached else {}
         funnel = {"funnel": funnel_rows(list(state.funnel)), "asked": {s["stage"]: s["asked"] for s in asked}}
         print(json.dumps(facts | funnel | {"diagnostics": figures}, indent=1))
         return
@@ -268,6 +272,8 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
 
     console = Console()
     console.print(status_table(state))
+    if detached:
+        print(printable(detached))
     if num_waiting:
         files = f"{counted(num_waiting, 'request')} in {counted(num_files, 'file')}"
         print(printable(f"batch files: {files} without an answer, see {run.root}/batches/requests"))

@@ -14,7 +14,9 @@ from fineinstructions.config import Config
 from fineinstructions.engines.local import LocalEngine
 from fineinstructions.engines.ray import RayConfig, RayEngine
 from fineinstructions.engines.resources import Resources
-from fineinstructions.engines.slurm import SlurmConfig, SlurmEngine
+from fineinstructions.engines.slurm import SlurmEngine
+from fineinstructions.engines.slurm_config import SlurmConfig
+from fineinstructions.engines.slurm_relay import refuse_while_detached
 from fineinstructions.engines.tally import Outcome, Progress
 from fineinstructions.engines.worker import Job
 from fineinstructions.runs.folder import RunFolder
@@ -53,6 +55,7 @@ class Engine(Protocol):
             ConfigError: If a unit or the building of models finds a mistake of the user; committed units are kept.
             BackendError: If an engine failed for good; committed units are kept.
             PendingError: If units wait for answers; every unit had its turn.
+            HandedOverError: If jobs of a cluster go on with the run, and nobody waits for them.
             DataError: If a unit that covers a whole phase fails, or the first units all fail.
             KeyboardInterrupt: After Ctrl-C, once the workers of this call are gone.
         """
@@ -82,6 +85,7 @@ def open_engine(
     resources: Collection[Resources],
     note: Callable[[str], None],
     import_modules: Callable[[], None] = lambda: None,
+    again: Sequence[str] = (),
 ) -> Engine:
     """The engine that a recipe names.
 
@@ -91,12 +95,14 @@ def open_engine(
         resources: What workers of the phases will be given.
         note: Called with what a user should know.
         import_modules: Imports what workers would import by themselves; called where they are forked.
+        again: Command that goes on with the run, where it may be detached.
 
     Raises:
-        ConfigError: If the engine's settings are wrong, or it is not installed.
+        ConfigError: If the engine's settings are wrong, it is not installed, or jobs of a cluster go on with the run.
     """
+    refuse_while_detached(run.root)
     if config.kind == "ray":
         return RayEngine(config.workers, config.open_units, config.ray, resources, note)
     if config.kind == "slurm":
-        return SlurmEngine(run, config.workers, config.slurm, note)
+        return SlurmEngine(run, config.workers, config.slurm, note, again)
     return LocalEngine(config.workers, note, import_modules, resources)

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ ORDINARY_REASONS = frozenset(
     {"None", "Resources", "Priority", "JobArrayTaskLimit", "Dependency", "BeginTime", "Prolog"}
 )
 """Why a task may wait without anybody having to do something."""
+NO_ARRAY = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Task:
 
     job: str
     index: int
+    """Its number in the array; `NO_ARRAY` for a job that is none."""
 
     def __str__(self) -> str:
         return f"{self.job}_{self.index}"
@@ -60,15 +62,15 @@ class SlurmQueue:
         return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
 
     def submit(self, options: Sequence[str], script: Path, command: Sequence[str]) -> str:
-        """Submit an array; returns its job id.
+        """Submit a job or an array; returns its id.
 
         Raises:
             ConfigError: If Slurm refuses it, with its reason.
         """
         done = _call("sbatch", "--parsable", f"--job-name={self.name}", *options, str(script), *command)
         if done.returncode:
-            line = " ".join(done.stderr.split())[:300]
-            raise ConfigError(f"engine.slurm: the array was refused ({line}); mend engine.slurm or its template")
+            line = " ".join(done.stderr.split())[:300] or f"exit code {done.returncode}"
+            raise ConfigError(f"engine.slurm: the job was refused ({line}); mend engine.slurm or its template")
         return done.stdout.strip().split(";")[0]
 
     def live(self) -> set[Task] | None:
@@ -82,23 +84,54 @@ class SlurmQueue:
             self._silent_since = None
             lines = [line.split(maxsplit=2) for line in told.stdout.splitlines()]
             self.obstacles = {reason for _, _, reason in lines} - ORDINARY_REASONS
-            return {Task(job, int(index)) for job, index, _ in lines}
+            return {Task(job, int(index) if index.isdigit() else NO_ARRAY) for job, index, _ in lines}
         self._silent_since = self._silent_since or time.monotonic()
         if time.monotonic() - self._silent_since > PATIENCE_SECONDS:
             line = " ".join(told.stderr.split())[:300]
             raise BackendError(f"Slurm has not answered for {PATIENCE_SECONDS / 60:.0f} minutes ({line})")
         return None
 
-    def cancel(self, patience_seconds: float) -> bool:
-        """Cancel all jobs of the run folder, and wait until they are gone; false where they are not in time."""
+    def delay(self, job: str, after: Sequence[str]) -> None:
+        """Have a waiting job wait until others have ended, in whatever way.
+
+        Raises:
+            BackendError: If it is not waiting.
+        """
+        done = _call("scontrol", "update", f"jobid={job}", f"dependency=afterany:{':'.join(after)}")
+        if done.returncode:
+            line = " ".join(done.stderr.split())[:300]
+            raise BackendError(f"Slurm job {job}, which was to go on with the run, cannot be told to wait ({line})")
+
+    def cancel(self, patience_seconds: float, keep: Collection[str] = ()) -> bool:
+        """Cancel the jobs of the run folder, and wait until they are gone; false where they are not in time.
+
+        Args:
+            patience_seconds: How long they are waited for.
+            keep: Jobs that are left alone.
+        """
         deadline = time.monotonic() + patience_seconds
-        while (tasks := self.live()) != set():
-            for job in sorted({task.job for task in tasks or ()}):
+        while (live := self.live()) is None or not {task.job for task in live} <= set(keep):
+            for job in sorted({task.job for task in live or ()} - set(keep)):
                 _call("scancel", job)
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.2)
         return True
+
+
+def jobs_named(name: str) -> list[tuple[str, str, str]] | None:
+    """Id, state and reason of the jobs of a name, tasks of an array that are alike as one; for who only looks.
+
+    Returns:
+        Nothing at all where there is no Slurm here, or it gives no answer.
+    """
+    if shutil.which("squeue") is None:
+        return None
+    told = _call("squeue", "--noheader", f"--name={name}", "--format=%F %T %r")
+    if told.returncode:
+        return None
+    lines = [line.split(maxsplit=2) for line in told.stdout.splitlines()]
+    return [(job, state, reason) for job, state, reason in lines]
 
 
 def _call(*words: str) -> "subprocess.CompletedProcess[str]":

@@ -20,11 +20,11 @@ from fineinstructions.errors import ConfigError, DataError, StaleError
 from fineinstructions.records import failure
 from fineinstructions.runs import mirror
 from fineinstructions.runs.damage import Damage
+from fineinstructions.runs.detached import hold_run
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, remove_temporary, replace_folder, watch_disk, write_text
 from fineinstructions.runs.files import FolderFiles, file_problems
 from fineinstructions.runs.head import LEASE_SECONDS
 from fineinstructions.runs.layout import LAYOUT, Layout
-from fineinstructions.runs.lease import hold_lease
 from fineinstructions.runs.ledger import Manifest, list_files
 from fineinstructions.runs.mirror import LOCK
 from fineinstructions.runs.packing import Packer
@@ -138,7 +138,7 @@ class RunFolder(Layout):
             self.state_file.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self.root}: cannot be made ({error.strerror}); choose another --out") from None
-        with watch_disk(self.root), hold_lease(self.lease_file), mirror.held(self, note, store_seconds):
+        with watch_disk(self.root), hold_run(self.root, self.lease_file), mirror.held(self, note, store_seconds):
             stale = self._check()
             self._drop(stale)
             self._clear()

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fineinstructions.errors import ConfigError
+from fineinstructions.errors import ConfigError, HandedOverError
 
 PATIENCE_SECONDS = 0.5
 """How long a lock is tried for: whoever asks for the holder has it for a moment too."""
+RELAY_PATIENCE_SECONDS = 300.0
+"""The same for a job that goes on with a run: a shared disk keeps locks of a machine that is gone for a while."""
 _PAUSE_SECONDS = 0.02
 
 
@@ -35,15 +37,21 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def hold_lease(path: Path) -> Iterator[None]:
+def hold_lease(path: Path, token: str = "") -> Iterator[None]:
     """Hold a lock file for as long as the context is open.
+
+    Whoever hands over to jobs leaves its token, so that they may commit until somebody else holds the file.
+
+    Args:
+        path: The lock file.
+        token: What tells this holding from others, where it goes on with one of before; else made anew.
 
     Raises:
         ConfigError: If another process holds it; the line names the process and its host.
     """
     with path.open("a+", encoding="utf-8") as handle:
         try:
-            _lock(handle)
+            _lock(handle, RELAY_PATIENCE_SECONDS if token else PATIENCE_SECONDS)
         except BlockingIOError:
             raise ConfigError(
                 f"{path.parent}: {_holder(handle)} is working in this folder; wait for it or choose another --out"
@@ -52,26 +60,32 @@ def hold_lease(path: Path) -> Iterator[None]:
             raise ConfigError(f"{path}: this file system cannot lock files ({error}); choose another --out") from None
         handle.seek(0)
         handle.truncate()
-        handle.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "token": uuid.uuid4().hex}))
+        known = {"process": os.getpid(), "host": socket.gethostname(), "token": token or uuid.uuid4().hex}
+        handle.write(json.dumps(known))
         handle.flush()
         os.fsync(handle.fileno())  # other machines read the token
         _held.add(handle)
+        is_left = False
         try:
             yield
+        except HandedOverError:
+            is_left = True
+            raise
         finally:
             _held.discard(handle)
-            handle.seek(0)
-            handle.truncate()
-            handle.flush()
+            if not is_left:
+                handle.seek(0)
+                handle.truncate()
+                handle.flush()
 
 
-def _lock(handle: IO[str]) -> None:
+def _lock(handle: IO[str], patience_seconds: float) -> None:
     """Take the lock, within the patience there is.
 
     Raises:
         BlockingIOError: If somebody else holds it for longer.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

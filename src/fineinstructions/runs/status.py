@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fineinstructions.runs import mirror
+from fineinstructions.runs.detached import Detached
 from fineinstructions.runs.folder import RunFolder
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.lease import lease_holder
@@ -61,6 +62,8 @@ class RunStatus:
     funnel: tuple[StageFigures, ...]
     published: dict[str, int]
     """Rows of the published tables."""
+    detached: Detached | None = None
+    """Jobs that go on with it while nobody waits, or why they do not."""
 
 
 def status(run: RunFolder) -> RunStatus:
@@ -80,6 +83,7 @@ def status(run: RunFolder) -> RunStatus:
         phases=tuple(_phase_status(run, phase.name) for phase in run.phases),
         funnel=tuple(funnel(run)),
         published=published,
+        detached=Detached.load(run.root),
     )
 
 

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fineinstructions.backends.meter import Meter
 from fineinstructions.errors import DataError, PendingError, counted
-from fineinstructions.records import PENDING, Rejection
+from fineinstructions.records import PENDING, Rejection, from_table
 from fineinstructions.runs.durable import beside, replace_folder
 from fineinstructions.runs.layout import REJECTED_PREFIX, Layout
 from fineinstructions.runs.ledger import Manifest, StageAccount, list_files
@@ -138,6 +139,41 @@ class Unit:
         entering = counted()
         return self._sort_out(stage, account, operator(entering), entering=entering, stands_for=stands_for)
 
+    def sift(
+        self,
+        stage: str,
+        tables: Iterable[pa.Table],
+        is_good: Callable[[pa.Table], Sequence[bool]],
+        why: Callable[[Iterator[R]], Iterable[R | Rejection]],
+        record_type: type[R],
+    ) -> Iterator[pa.Table]:
+        """Like `through`, for an operator that lets records pass as they are: only what it turns away is made a record.
+
+        Args:
+            stage: Name of the stage.
+            tables: Rows that enter.
+            is_good: Which rows of a table pass.
+            why: The operator, which gives a rejection for every other row.
+            record_type: Type of the rows.
+
+        Returns:
+            A lazy stream of tables. It has to be read to its end before `commit`.
+
+        Raises:
+            DataError: While reading, if the operator lets a row pass that is not good.
+        """
+        account = self._open_stage(stage)
+        for table in tables:
+            good = pa.array(is_good(table), pa.bool_())
+            account.num_in += table.num_rows
+            account.num_out += good.true_count
+            for item in why(from_table(table.filter(pc.invert(good)), record_type)):
+                if not isinstance(item, Rejection):
+                    raise DataError(f"stage {stage!r} lets a record pass that is not good")
+                self._file(stage, account, item)
+            yield table.filter(good)
+        self._unfinished[stage] -= 1
+
     def _open_stage(self, stage: str) -> StageAccount:
         self._unfinished[stage] += 1
         return self._stages.setdefault(stage, StageAccount())
@@ -218,6 +254,14 @@ class Unit:
             writer.add(record)
             number += 1
         return number
+
+    def write_tables(self, tables: Iterable[pa.Table], record_type: type[R]) -> None:
+        """Like `write`, for rows that are tables already; the same rows give the same file."""
+        writer = self.writer(record_type)
+        for table in tables:
+            left = table
+            while left.num_rows:
+                left = left.slice(writer.add_front(left, left.num_rows))
 
     def commit(self, *, set_aside: str = "") -> Manifest:
         """Check the accounts and make the unit done.
