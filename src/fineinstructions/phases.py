@@ -193,10 +193,11 @@ def make_pairs(unit: Unit, models: Models, setup: Setup) -> None:
 
     def requests() -> Iterator[Request]:
         for table in unit.groups("matches", "match"):
-            for match in from_table(table.filter(table["sampled"]), Match):
+            matches = list(from_table(table.filter(table["sampled"]), Match))
+            new = list(dict.fromkeys(m.template_id for m in matches if m.template_id not in templates))
+            templates.update(zip(new, models.index.templates_of(new), strict=True))
+            for match in matches:
                 document = documents[match.document_id]
-                if match.template_id not in templates:
-                    templates[match.template_id] = models.index.template(match.template_id)
                 focus = chunk_span(spans[match.document_id], document, match.chunk)
                 yield Request(match, templates[match.template_id], document, focus)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pipeline_inputs import content as table_bytes
 from pipeline_inputs import in_process, take_documents, write_recipe
 from slurm_cluster import slurm, wait_for
 from slurm_runs import documents, expected, jobs, num_committed, tasks_of, toy_on
@@ -154,6 +155,28 @@ def wait_for_end(toy: Toy) -> Detached:
 
     wait_for(has_ended, seconds=600)
     return found[0]
+
+
+@pytest.mark.slow
+def test_a_whole_run_by_the_command_line(
+    cluster: dict[str, str], bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline with its phases of one unit, which relays do themselves."""
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
+    documents = take_documents(tmp_path / "documents.parquet", 20, every=20)
+    engine = {"workers": 2, "unit_rows": 10, "slurm": {"detach": True}}
+    recipe = write_recipe(tmp_path, documents, queries=None, templates={"bank": str(bank)}, engine=engine)
+    assert in_process("run", recipe, "--out", tmp_path / "local")[0] == 0
+    run = tmp_path / "run"
+    code, _, errors = in_process("run", recipe, "--out", run, "--engine", "slurm")
+    assert (code, "goes on with the run, nothing waits here" in errors) == (3, True), errors
+    wait_for(lambda: Detached.load(run) is None, seconds=900)
+    for table in ("pairs", "matches", "rejected"):
+        assert table_bytes(run / table) == table_bytes(tmp_path / "local" / table)
+    assert len(list(run.glob("logs/slurm/relay-*.log"))) == 4, "one before, and one after each of three arrays"
+    code, shown, _ = in_process("run", recipe, "--out", run)
+    assert (code, "nothing to do" in shown) == (0, True)
 
 
 @pytest.mark.slow

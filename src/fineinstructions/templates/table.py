@@ -8,7 +8,7 @@ Shapes: N templates.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -85,14 +85,20 @@ class TemplateTable:
                 found[place] = template
         yield from (template for template in found if template is not None)
 
-    def rows(self, template_id: str) -> list[int]:
-        """Row numbers of a template's id: several where it was removed and added again."""
-        wanted = np.uint64(key_of(template_id))
-        first = np.searchsorted(self.keys, wanted, side="left", sorter=self._rows_by_key)
-        last = np.searchsorted(self.keys, wanted, side="right", sorter=self._rows_by_key)
-        rows = self._rows_by_key[first:last]
-        found = zip(rows.tolist(), self.template_ids(rows), strict=True)
-        return sorted(row for row, found_id in found if found_id == template_id)
+    def live_rows(self, template_ids: Sequence[str], removed: NDArray[np.int64]) -> list[int]:
+        """Row number of every id; an id that was removed and added again stands in several rows, one of them live.
+
+        Raises:
+            KeyError: If one of them has no row, or only rows that were removed, which are given in ascending order.
+        """
+        wanted = np.array([key_of(template_id) for template_id in template_ids], np.uint64)
+        order = self._rows_by_key
+        first, last = (np.searchsorted(self.keys, wanted, side, sorter=order).tolist() for side in ("left", "right"))
+        rows = np.concatenate([np.empty(0, np.int64), *(order[a:b] for a, b in zip(first, last, strict=True))])
+        if len(removed):
+            rows = rows[removed[np.minimum(np.searchsorted(removed, rows), len(removed) - 1)] != rows]
+        row_of = dict(zip(reversed(self.template_ids(rows)), reversed(rows.tolist()), strict=True))
+        return [row_of[template_id] for template_id in template_ids]
 
     def repeated_id(self, removed: NDArray[np.int64] | None = None) -> str | None:
         """An id that stands twice, if there is one; rows that were removed do not count."""
