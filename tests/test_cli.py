@@ -113,6 +113,20 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
         assert all(f" {verb} " in done.stdout for verb in VERBS)
 
 
+@pytest.mark.parametrize("verb", ["status", "inspect"])
+def test_looking_at_a_run_imports_nothing_for_others(verb: str, finished: Path) -> None:
+    program = f"""
+import sys
+sys.argv = ["fineinstructions", "{verb}", {str(finished)!r}]
+from fineinstructions.cli import main
+main()
+unneeded = {HEAVY!r} + ("fineinstructions.pipeline", "fineinstructions.review.diversity", "aiohttp")
+print([name for name in unneeded if name in sys.modules and name != "fsspec"], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb: str) -> None:
     code, out, _ = in_process(verb, "--help")

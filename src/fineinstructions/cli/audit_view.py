@@ -9,7 +9,7 @@ from rich.text import Text
 
 from fineinstructions.cli.show import flowing
 from fineinstructions.errors import counted, printable
-from fineinstructions.review.audit_page import ASKED_HEAD, asked_rows
+from fineinstructions.review.efficiency import ASKED_HEAD, asked_rows
 
 
 def audit_view(found: dict[str, Any]) -> Group:

@@ -23,11 +23,13 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Read a seeded sample of pairs and rejections."""
+    from fineinstructions.parquet import leave_pandas_out
     from fineinstructions.records import as_dict
     from fineinstructions.review.samples import draw_pairs, draw_rejections
     from fineinstructions.runs.layout import Layout
     from fineinstructions.runs.places import look_at
 
+    leave_pandas_out()
     root = look_at(folder, work)
     is_bank = Layout(root).published("rejected") is not None and Layout(root).published("pairs") is None
     kept = draw_pairs(root, pairs, seed) if pairs and not is_bank else []
@@ -57,8 +59,10 @@ def explain(
 ) -> None:
     """Show where a pair comes from: queries, template, document span, scores, models."""
     from fineinstructions import pipeline
+    from fineinstructions.parquet import leave_pandas_out
     from fineinstructions.records import as_dict
 
+    leave_pandas_out()
     lineage = pipeline.explain(folder, pair_id, work)
     if as_json:
         print(json.dumps(as_dict(lineage), indent=1))
@@ -81,8 +85,10 @@ def try_document(
     """Take one document through every stage and show what each made of it."""
     from fineinstructions.errors import ConfigError
     from fineinstructions.inputs import looked_in
+    from fineinstructions.parquet import leave_pandas_out
     from fineinstructions.trial import try_document as take_through
 
+    leave_pandas_out()
     try:
         text = sys.stdin.read() if str(document) == "-" else document.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -187,6 +187,7 @@ class Lines:
 
 def waiting(what: str) -> AbstractContextManager[Any]:
     """A turning wheel on a terminal for a step without parts that could be counted; nothing elsewhere."""
+    leave_pandas_out()  # this process is the program's own
     console = Console(stderr=True)
     return console.status(f"{what} ...") if console.is_terminal else nullcontext()
 

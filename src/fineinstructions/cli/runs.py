@@ -247,11 +247,13 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
 
     from fineinstructions.backends.batch_files import waiting_requests
     from fineinstructions.engines.slurm_relay import told
+    from fineinstructions.parquet import leave_pandas_out
     from fineinstructions.review.diagnostics import read_diagnostics
     from fineinstructions.review.efficiency import efficiency
     from fineinstructions.runs import status as read_status
     from fineinstructions.runs.places import open_run
 
+    leave_pandas_out()
     run = open_run(folder, work)
     state, figures = read_status(run), read_diagnostics(run)
     cost = efficiency(run)

@@ -9,6 +9,7 @@ from typing import Any
 from fineinstructions.plots import Mark, Series, bars, histogram, line, percent, told
 from fineinstructions.review.blocks import Example, Grid, Plots, Section, Words, to_html
 from fineinstructions.review.diversity import PAPER_EXPONENT, PAPER_FACTOR, PAPER_TOP_SHARE
+from fineinstructions.review.efficiency import ASKED_HEAD, asked_rows
 from fineinstructions.review.labels import FAULTS
 from fineinstructions.review.sheet import Audited
 from fineinstructions.review.viewer.marking import Piece, shown
@@ -215,40 +216,10 @@ def _efficiency(found: dict[str, Any]) -> Iterator[Any]:
         yield Plots([("Worker seconds by phase", plot)])
 
 
-ASKED_HEAD = ("stage", "model", "calls", "prompt tokens", "generated tokens", "server seconds", "money")
 ASKED_NOTE = (
     "Calls are replies, those sent back for repair included; tokens as the servers count. Seconds run from request to "
     "reply, and many requests are under way at once. Money: llm.prompt_price and llm.completion_price of the recipe."
 )
-
-
-def asked_rows(stages: Sequence[dict[str, Any]], num_pairs: int) -> list[tuple[str, ...]]:
-    """What each stage has asked of its model, as texts under `ASKED_HEAD`; none where none asked one.
-
-    Args:
-        stages: Stages as `efficiency` tells them, plain.
-        num_pairs: Kept pairs; 0 before there are any.
-    """
-
-    def cell(amount: float | None, decimals: int = 0) -> str:
-        if amount is None:
-            return "-"
-        each = f" ({amount / num_pairs:.{max(1, decimals + 2)}f})" if num_pairs else ""
-        return f"{amount:,.{decimals}f}{each}"
-
-    return [
-        (
-            stage["stage"],
-            asked["model"],
-            cell(asked["calls"]),
-            cell(asked["prompt_tokens"]),
-            cell(asked["completion_tokens"]),
-            cell(asked["seconds"], 1),
-            cell(asked["money"], 4),
-        )
-        for stage in stages
-        if (asked := stage["asked"])
-    ]
 
 
 def _money(amount: float | None) -> str:

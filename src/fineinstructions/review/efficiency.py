@@ -6,7 +6,7 @@ cache when they were done again; seconds are those that the log has last for eac
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,3 +152,35 @@ def _seconds(run: RunFolder) -> tuple[dict[str, float], dict[str, float]]:
         for stage, spent in of_models.items():
             by_stage[stage] = by_stage.get(stage, 0.0) + spent
     return of_workers, by_stage
+
+
+ASKED_HEAD = ("stage", "model", "calls", "prompt tokens", "generated tokens", "server seconds", "money")
+
+
+def asked_rows(stages: Sequence[dict[str, Any]], num_pairs: int) -> list[tuple[str, ...]]:
+    """What each stage has asked of its model, as texts under `ASKED_HEAD`; none where none asked one.
+
+    Args:
+        stages: Stages as `efficiency` tells them, plain.
+        num_pairs: Kept pairs; 0 before there are any.
+    """
+
+    def cell(amount: float | None, decimals: int = 0) -> str:
+        if amount is None:
+            return "-"
+        each = f" ({amount / num_pairs:.{max(1, decimals + 2)}f})" if num_pairs else ""
+        return f"{amount:,.{decimals}f}{each}"
+
+    return [
+        (
+            stage["stage"],
+            asked["model"],
+            cell(asked["calls"]),
+            cell(asked["prompt_tokens"]),
+            cell(asked["completion_tokens"]),
+            cell(asked["seconds"], 1),
+            cell(asked["money"], 4),
+        )
+        for stage in stages
+        if (asked := stage["asked"])
+    ]
