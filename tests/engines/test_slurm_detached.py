@@ -1,5 +1,6 @@
 """Detached runs on a real Slurm cluster of one node: nobody waits, and the bytes are those of the local engine."""
 
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 from pipeline_inputs import content as table_bytes
 from pipeline_inputs import in_process, take_documents, write_recipe
 from slurm_cluster import slurm, wait_for
-from slurm_runs import documents, expected, jobs, num_committed, tasks_of, toy_on
+from slurm_runs import documents, expected, jobs, tasks_of, toy_on
 from toy_run import Toy, check, content, run_toy
 
 from fineinstructions.engines.engine import LaunchConfig, open_engine
@@ -22,6 +23,9 @@ from fineinstructions.runs.detached import FILE, LINK_VARIABLE, Detached, goes_o
 from fineinstructions.runs.lease import lease_holder, lease_token
 
 pytestmark = pytest.mark.xdist_group("slurm")
+
+wait = functools.partial(wait_for, seconds=900)
+"""A chain of six jobs takes long on a busy machine."""
 
 
 @pytest.fixture
@@ -54,11 +58,8 @@ def test_nothing_waits_and_the_bytes_are_those_of_one_machine(
     toy = replace(toy, slurm={"detach": True, "units_per_task": 1})
     line = detach(toy)
     assert re.search(r"Slurm job \d+ goes on with the run, nothing waits here; .* `scancel --name=fineinst", line)
-    wait_for(lambda: (state := Detached.load(Path(toy.out))) is not None and bool(state.arrays))
-    with pytest.raises(ConfigError, match=r"Slurm jobs \d+.* go on with this run; see `fineinstructions status"):
-        run_toy(replace(toy, engine="local", workers=0))
-    wait_for(lambda: Detached.load(Path(toy.out)) is None)
-    wait_for(lambda: not slurm(cluster, "squeue", "--noheader"))
+    wait(lambda: Detached.load(Path(toy.out)) is None)
+    wait(lambda: not slurm(cluster, "squeue", "--noheader"))
     assert content(toy.out) == expected(toy, tmp_path)
     assert check(toy.out) == []
     arrays = {job["ArrayJobId"] for job in jobs(cluster, toy) if job["Comment"] == "matches"}
@@ -72,13 +73,13 @@ def test_relays_and_tasks_that_are_killed_lose_nothing(toy: Toy, tmp_path: Path,
     """The first relay with its driver, a task, and the second relay put back into the queue as by pre-emption."""
     toy = replace(toy, seconds=0.1)
     detach(toy)
-    wait_for(lambda: len(relays(cluster, toy)) == 2)
+    wait(lambda: len(relays(cluster, toy)) == 2)
     first, _ = (job["JobId"] for job in relays(cluster, toy))
     slurm(cluster, "scancel", "--signal=KILL", "--full", first)
-    wait_for(lambda: bool(tasks_of(toy)))
+    wait(lambda: bool(tasks_of(toy)))
     os.kill(tasks_of(toy)[0], signal.SIGKILL)
-    wait_for(lambda: was_put_back(toy, cluster), seconds=600)
-    wait_for(lambda: Detached.load(Path(toy.out)) is None, seconds=600)
+    wait(lambda: was_put_back(toy, cluster))
+    wait(lambda: Detached.load(Path(toy.out)) is None)
     assert content(toy.out) == expected(toy, tmp_path)
     assert list(Path(toy.out).glob("logs/*.log")) == [], "no unit was given up"
 
@@ -98,19 +99,22 @@ def was_put_back(toy: Toy, cluster: dict[str, str]) -> bool:
 
 @pytest.mark.slow
 def test_one_command_stops_it_and_the_same_command_goes_on(toy: Toy, tmp_path: Path, cluster: dict[str, str]) -> None:
-    toy = replace(toy, seconds=0.2)
+    """Its first array would take half an hour; as long as it is there, no other driver takes the folder."""
+    toy = replace(toy, seconds=180.0, slurm={"detach": True, "time_minutes": 50})
     line = detach(toy)
-    wait_for(lambda: num_committed(toy) >= 1)
+    wait(lambda: bool(tasks_of(toy)) and bool((Detached.load(Path(toy.out)) or Detached("", "")).arrays))
+    with pytest.raises(ConfigError, match=r"Slurm jobs \d+.* go on with this run; see `fineinstructions status"):
+        run_toy(replace(toy, engine="local", workers=0))
     state = Detached.load(Path(toy.out))
     assert state is not None
     assert told(Path(toy.out), state).startswith(f"detached, phase matches: waiting for Slurm job {state.arrays[0]} (")
     command = re.search(r"`(scancel --name=\S+)`", line)
     assert command is not None
     slurm(cluster, *command[1].split())
-    wait_for(lambda: not slurm(cluster, "squeue", "--noheader"))
+    wait(lambda: not slurm(cluster, "squeue", "--noheader"))
     assert "none of its jobs is in Slurm's queue any more" in told(Path(toy.out), state)
     assert detach(replace(toy, seconds=0.0)) != line
-    wait_for(lambda: Detached.load(Path(toy.out)) is None, seconds=600)
+    wait(lambda: Detached.load(Path(toy.out)) is None)
     assert content(toy.out) == expected(toy, tmp_path)
 
 
@@ -124,7 +128,7 @@ def test_a_run_that_only_fails_ends_and_says_why(
 ) -> None:
     detach(replace(toy, inputs=(documents(tmp_path, dict.fromkeys(range(60), fate)),)))
     state = wait_for_end(toy)
-    wait_for(lambda: not slurm(cluster, "squeue", "--noheader"))
+    wait(lambda: not slurm(cluster, "squeue", "--noheader"))
     assert re.search(why, state.ended), state
     assert why.strip("^")[:9] in Path(state.log).read_text(encoding="utf-8")
     assert num_started(toy) == 2, "the first and the one that ended the run, which took its successor back"
@@ -139,7 +143,7 @@ def test_relays_that_are_killed_every_time_come_to_an_end(toy: Toy, cluster: dic
         raise AssertionError("a relay was submitted")
     state = wait_for_end(toy)
     assert state.ended.startswith("3 relays were killed one after the other")
-    wait_for(lambda: not slurm(cluster, "squeue", "--noheader"))
+    wait(lambda: not slurm(cluster, "squeue", "--noheader"))
     assert num_started(toy) == 4
 
 
@@ -153,7 +157,7 @@ def wait_for_end(toy: Toy) -> Detached:
         found.extend([state] if state.ended else [])
         return bool(found)
 
-    wait_for(has_ended, seconds=600)
+    wait(has_ended)
     return found[0]
 
 
@@ -171,7 +175,7 @@ def test_a_whole_run_by_the_command_line(
     run = tmp_path / "run"
     code, _, errors = in_process("run", recipe, "--out", run, "--engine", "slurm")
     assert (code, "goes on with the run, nothing waits here" in errors) == (3, True), errors
-    wait_for(lambda: Detached.load(run) is None, seconds=900)
+    wait(lambda: Detached.load(run) is None)
     for table in ("pairs", "matches", "rejected"):
         assert table_bytes(run / table) == table_bytes(tmp_path / "local" / table)
     assert len(list(run.glob("logs/slurm/relay-*.log"))) == 4, "one before, and one after each of three arrays"
@@ -186,13 +190,13 @@ def test_records_that_failed_are_tried_again_once(toy: Toy, tmp_path: Path, clus
     (tmp_path / "broken").touch()
     for _ in range(2):
         detach(toy)
-        wait_for(lambda: Detached.load(Path(toy.out)) is None, seconds=600)
-        wait_for(lambda: not slurm(cluster, "squeue", "--noheader"))
+        wait(lambda: Detached.load(Path(toy.out)) is None)
+        wait(lambda: not slurm(cluster, "squeue", "--noheader"))
     log = (Path(toy.out) / "logs" / "progress.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line).get("kind") for line in log].count("unit_error") == 2
     (tmp_path / "broken").unlink()
     detach(toy)
-    wait_for(lambda: Detached.load(Path(toy.out)) is None, seconds=600)
+    wait(lambda: Detached.load(Path(toy.out)) is None)
     assert content(toy.out) == expected(toy, tmp_path)
 
 
