@@ -47,6 +47,17 @@ def test_different_meanings_stay_apart(first: str, second: str) -> None:
     assert fold(first) != fold(second)
 
 
+def test_tense_aside_two_queries_share_a_frame_and_both_wordings_stay() -> None:
+    drafts = [
+        draft("q1", "When did <fi>a shop</fi> open?"),
+        draft("q2", "In what year does <fi>a shop</fi> open?"),
+        draft("q3", "When did <fi>a shop</fi> close?"),
+    ]
+    templates, rejected = split(list(merge(drafts, MergeConfig())))
+    assert [t.query_ids for t in templates] in ([("q1",), ("q2",)], [("q2",), ("q1",)])
+    assert [(r.reason, r.record_id) for r in rejected] == [("frame_not_shared", "q3")]
+
+
 def test_slot_names_and_wording_go_by_majority() -> None:
     drafts = [
         draft("q3", "What are the symptoms of <fi>a disease</fi>?", "Health page."),

@@ -5,10 +5,11 @@ before and after a slot, with nouns, verbs and names told apart by corpus counts
 """
 
 import math
+import re
 from functools import lru_cache
 from itertools import pairwise
 
-from fineinstructions.embedded.frames import Reading
+from fineinstructions.embedded.frames import Reading, is_plural
 from fineinstructions.embedded.words import (
     ADJECTIVES,
     AUXILIARIES,
@@ -32,6 +33,11 @@ _AFTER_SLOT_NOUNS = frozenset(("mean", "stand", "work", "syndrome"))
 _BARE_QUESTIONS = frozenset(
     f"{wh} {be} _" for wh in ("what", "who", "where", "when") for be in ("is", "are", "was", "were")
 ) | {"what does _ do", "what do _ do", "what did _ do", "what is _ for", "what is _ about"}
+_HALF_A_QUESTION = re.compile(
+    r"_ and (?!_|(?:where|when|how|why|what|who)\b)[a-z]+$|^(?:what|which|who|where|when)\b.* (?:over|on|in|of|by|for) \w+ upon\b"
+    r"|^how (?:much|many)\b.* (?:earn|make|paid|get|pay) _$|\b(?:once|upon) _|^how far in\b"
+)
+"""Frames that keep half of a title or that ask for an amount per slot: "plays _ and restless", "how much does _ earn _"."""
 _BE = frozenset(("is", "was", "were", "are"))
 _FULL_AUXILIARIES = frozenset(("do", "have"))
 _NEEDS_MORE = frozenset(("is", "was", "are", "were", "and", "the"))
@@ -66,14 +72,26 @@ class FrameGrammar:
             return False
         if any(w == "i" and words[k - 1] not in AUXILIARIES for k, w in enumerate(words)):
             return False
-        if "_ _" in frame or frame.endswith((" and", " or", "'s")):
+        if "_ _" in frame or frame.endswith((" and", " or", "'s")) or _HALF_A_QUESTION.search(frame):
             return False
         auxiliaries = [w for w in words if w in AUXILIARIES]
         if len(set(auxiliaries)) < len(auxiliaries):
             return False
+        if not self._numbers_agree(words):
+            return False
         if words[0] in {"how", "when", "where", "why"} and not auxiliaries:
             return False
         return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
+
+    def _numbers_agree(self, words: list[str]) -> bool:
+        """Whether "is" goes with "capital of" and "are" with "capitals of": the noun before the first preposition tells."""
+        if len(words) < 5 or words[0] not in {"what", "which"} or words[1] not in _BE:
+            return True
+        place = next((k for k, word in enumerate(words) if word in _RELATION_PREPOSITIONS), 0)
+        noun = words[place - 1] if place > 2 else "_"
+        if noun == "_" or noun in FUNCTION_WORDS or not self._table.is_mainly_noun(noun) or "and" in words[:place]:
+            return True
+        return is_plural(noun) == (words[1] in {"are", "were"})
 
     def _opens_well(self, words: list[str]) -> bool:
         """Every question has a verb: "who" an inflected one, "how do" one after its subject."""
@@ -176,6 +194,8 @@ class FrameGrammar:
         if first in ADJECTIVES or first.endswith("est"):
             cost += 1.0
         cost += 0.6 * ("to" in inner)
+        if "," in inner[1:2] and table.is_general(first):
+            cost += 3.0
         cost += 0.6 * sum(w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner)
         return cost + 0.5 * max(0, len(inner) - 4)
 

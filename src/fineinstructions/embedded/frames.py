@@ -16,6 +16,7 @@ from fineinstructions.embedded.words import (
     PREPOSITIONS,
     PRONOUNS,
     WH_WORDS,
+    WORD_CLASSES,
     Token,
     WordTable,
     tokenize,
@@ -33,6 +34,7 @@ _POLITE = re.compile(
 _TITLE_OPENING = re.compile(
     r"^(?:the )?(difference between|meaning of|definition of|history of|purpose of) ", re.IGNORECASE
 )
+_NOMINAL = re.compile(r"^(?:the |an? )?((?:[a-z]+ )?[a-z]{3,}) (of|for|between) (?=.{2,80}\?$)", re.IGNORECASE)
 _FUSED = {"whats": "what", "whos": "who", "wheres": "where", "hows": "how", "whens": "when"}
 _HOW_TO = tuple(
     tuple(opening.split())
@@ -41,6 +43,7 @@ _HOW_TO = tuple(
         "how would you", "how does one", "how can one", "how could i", "how could you",
     )
 )  # fmt: skip
+_SINGULAR_S = WORD_CLASSES["singular_s"]
 _QUOTES = frozenset("\"'“”‘’`«»")
 _CLOSING = frozenset("?.!,;:")
 _BREAKING = frozenset(".?!;:()[]{}<>|=\\*~^…–—")
@@ -78,6 +81,7 @@ def parse(text: str) -> ParsedQuery:
     text = " ".join(text.split())
     text = _POLITE.sub("", text, count=1)
     text = _TITLE_OPENING.sub(r"what is the \1 ", text, count=1)
+    text = _NOMINAL.sub(_with_verb, text, count=1)
     tokens = tokenize(text)
     while tokens and tokens[-1].text in _CLOSING:
         tokens.pop()
@@ -107,6 +111,20 @@ def parse(text: str) -> ParsedQuery:
         articles.append(article.text if article else "")
         article = None
     return _ask_you(ParsedQuery(text, tuple(words), tuple(starts), tuple(ends), tuple(articles)))
+
+
+def _with_verb(nominal: re.Match[str]) -> str:
+    """"Population of" becomes "what is the population of"; words that are no noun stay as they are."""
+    nouns, preposition = nominal.group(1).lower(), nominal.group(2).lower()
+    words = nouns.split()
+    if not FUNCTION_WORDS.isdisjoint(words) or words[0] in IMPERATIVES or words[-1].endswith(("ing", "ed")):
+        return nominal.group()
+    return f"what {'are' if is_plural(words[-1]) else 'is'} the {nouns} {preposition} "
+
+
+def is_plural(noun: str) -> bool:
+    """Whether a noun is plural, by its form."""
+    return noun.endswith("s") and not noun.endswith(("ss", "us", "is")) and noun not in _SINGULAR_S
 
 
 def _ask_you(query: ParsedQuery) -> ParsedQuery:

@@ -90,7 +90,7 @@ class JudgeConfig(Config):
     min_expected_score: float | None = Field(default=None, ge=1, le=5)
     """Lowest expected score that is kept, in addition to `min_score` (set that to 1 to let this one decide); a pair
     without an expected score is measured by its score. Ours."""
-    max_template_share: float = Field(default=0.05, gt=0, le=1)
+    max_template_share: float = Field(default=0.04, gt=0, le=1)
     """Largest share of the kept pairs that one template may have; 1 for no limit. Applied last, to pairs that are made
     and judged; `sample.max_sampled_share` limits the matches before a model is asked. Ours."""
     template_cap_floor: int = Field(default=20, ge=0)

@@ -21,7 +21,7 @@ class MergeConfig(Config):
     """How drafts become templates."""
 
     min_queries: int | None = Field(default=None, ge=1)
-    """Fewest different queries that share a template; `null` means 2 for the embedded genericizer and 1 for a model
+    """Fewest different queries that share a template, tense aside; `null` means 2 for the embedded genericizer and 1 for a model
     server. Ours: measured on 81,541 queries, sharing is what tells wording from topic."""
     max_words: int = Field(default=40, ge=2)
     """Longest template in words, slots counted as one. Ours."""
@@ -38,6 +38,16 @@ _HOW_TO = re.compile(
 )
 _SOME = re.compile(r"^(what (?:are|were|is)) some(?: of)? ")
 _FUSED = re.compile(r"^(what|who|where|when|how)s ")
+_YEAR = re.compile(r"^(?:in )?(?:what|which) year ")
+_TENSELESS = {
+    **dict.fromkeys(("is", "are", "was", "were"), "be"),
+    **dict.fromkeys(("do", "does", "did"), "do"),
+    **dict.fromkeys(("has", "have", "had"), "have"),
+    "could": "can",
+    "kind": "type",
+    "kinds": "types",
+    "movie": "film",
+}
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
 
@@ -69,6 +79,17 @@ def fold(template: str) -> str:
     return " ".join(word for word in words if word not in {"a", "an", "the"})
 
 
+def inflected(meaning: str) -> str:
+    """A folded template without tense: what "when did _ open" and "when does _ open" have in common.
+
+    Example:
+        >>> inflected("when was _ built") == inflected("in what year were _ built")
+        True
+    """
+    meaning = _YEAR.sub("when ", meaning)
+    return " ".join(_TENSELESS.get(word, word) for word in meaning.split())
+
+
 def merge(drafts: Iterable[TemplateDraft], config: MergeConfig) -> Iterator[Template | Rejection]:
     """Make one template of every group of drafts that ask the same thing.
 
@@ -92,10 +113,13 @@ def merge(drafts: Iterable[TemplateDraft], config: MergeConfig) -> Iterator[Temp
             rejected.append(rejection("merge", reason, draft.query_id, draft))
         else:
             groups[meaning].append(draft)
+    kin: Counter[str] = Counter()
+    for meaning, group in groups.items():
+        kin[inflected(meaning)] += len({draft.query_id for draft in group})
     templates = []
-    for group in groups.values():
-        num_queries = len({draft.query_id for draft in group})
-        if num_queries < min_queries:
+    for meaning, group in groups.items():
+        if kin[inflected(meaning)] < min_queries:
+            num_queries = len({draft.query_id for draft in group})
             rejected += [
                 rejection("merge", "frame_not_shared", draft.query_id, draft, float(num_queries)) for draft in group
             ]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fineinstructions.embedded.document_text import Sentence
+from fineinstructions.embedded.relations.facts import achieved, counted, dated_acts, in_charge, named_clause, told_how
 from fineinstructions.embedded.relations.grammar import (
     Phrase,
     is_participle,
@@ -59,6 +60,8 @@ _DEFINING = ("definition", "meaning", "identity")
 _POPULATION = pattern("population")
 _ABOUT_PERSON = re.compile(r"\b(?:his|her|he|she)\b")
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
+_STATES = re.compile(r"(?:include|includes|(?:is|are|was|were)(?! not\b)(?: (?P<said>[a-z-]+))?)\b")
+_SAYS_LITTLE = words("says_little")
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_MENTIONS = 2
 """A thing named once in a text is seldom what the text explains (ours)."""
@@ -92,8 +95,14 @@ def _read(reading: Reading, subject: Subject | None, sentence: Sentence, spans: 
         if found := _CLAUSE.match(lead + text[len(opening) :]):
             spans = ((behind, spans[0][1]), *spans[1:])
             yield from told(Statement(reading, subject.phrase, found.group("predicate"), spans, PRONOUN, lead))
+            made = Evidence("", subject.phrase, spans, PRONOUN, lead, past=True)
+            predicate = " ".join(text[len(opening) + 1 :].split())
+            yield from (*dated_acts(made, predicate), *achieved(made, predicate))
         return
     yield from _existential(reading, text, spans)
+    yield from (*told_how(text, spans), *counted(reading, text, spans), *in_charge(text, spans))
+    if not _LEANS.search(text):
+        yield from named_clause(reading, text, spans, subject.phrase if subject else None)
     yield from _apposition(text, spans)
     if subject and subject.phrase.kind == "place" and _POPULATION.match(text):
         yield Evidence("noun:population", subject.phrase, spans, PRONOUN)
@@ -220,14 +229,17 @@ def _existential(reading: Reading, text: str, spans: Spans) -> Iterator[Evidence
         key = "noun:" + NOUN_KEYS.get(stem, stem)
         made = Evidence(key, reading.spelled(phrase), spans, reliability, count=number_word(text))
         yield made
-        yield replace(made, key="count:" + key.removeprefix("noun:"))
+        for counting in ("count:", "counted:"):
+            yield replace(made, key=counting + key.removeprefix("noun:"))
 
 
 def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans) -> Iterator[Evidence]:
     """From "The purpose of X is to ..."."""
     stem = noun_stem(noun.group("noun"))
     phrase = noun_phrase(noun.group("x"))
-    states = re.match(r"(?:is|are|was|were|include|includes)\b(?! not\b)", predicate)
+    states = _STATES.match(predicate)
+    if states and (said := states.group("said")) and (said.endswith("ly") or is_participle(said) or said in _SAYS_LITTLE):
+        return
     key = "noun:" + NOUN_KEYS.get(stem, stem)
     if phrase is None or not states or (key in _LISTED and not _LIST.search(predicate)):
         return

@@ -3,7 +3,7 @@
 In: a `Wanted` and an `Evidence`. Out: the words for each slot, or nothing.
 """
 
-from fineinstructions.embedded.relations.grammar import Phrase
+from fineinstructions.embedded.relations.grammar import Phrase, kind_of_head
 from fineinstructions.embedded.relations.questions import Wanted
 from fineinstructions.embedded.relations.reading import Evidence
 
@@ -28,14 +28,16 @@ def fit(asked: Wanted, found: Evidence) -> dict[int, str] | None:
         return None
     filled = {asked.slot: words}
     if asked.other is not None:
-        if found.other is None or asked.other_kind not in ("", found.other.kind):
+        if found.other is None or not _other_agrees(asked, found.other):
             return None
-        filled[asked.other] = found.other.with_article()
+        filled[asked.other] = found.other.text if asked.other_article else found.other.with_article()
     return filled
 
 
 def _kind_agrees(asked: Wanted, found: Evidence) -> bool:
     kind = found.subject.kind
+    if asked.key == "cast":
+        return True
     if asked.kind == "person":
         return kind == "person" or (
             not kind and asked.key.startswith(_TELLING) and found.subject.text.istitle() and " " in found.subject.text
@@ -51,12 +53,21 @@ def _kind_agrees(asked: Wanted, found: Evidence) -> bool:
     return kind not in _NEVER.get(asked.key, ("task",))
 
 
+def _other_agrees(asked: Wanted, other: Phrase) -> bool:
+    """Whether the second thing has the kind and the article that the template wants."""
+    if asked.other_article and asked.other_article != other.article:
+        return False
+    kind = other.kind or kind_of_head(other.text)
+    unknown = not kind and asked.key.startswith(_TELLING) and asked.other_kind not in ("never", "person")
+    return asked.other_kind in ("", kind) or unknown
+
+
 def subject_is_common(found: Evidence) -> bool:
     """Whether the subject is a term rather than a name."""
     return found.subject.text[:1].islower() or found.subject.text.isupper()
 
 
-_TELLING = ("when:", "where:", "who:", "act:", "count:", "noun:population", "stand", "how:")
+_TELLING = ("when:", "when2:", "whenp:", "where:", "who:", "act:", "count:", "noun:population", "stand", "how:")
 """Relations that themselves tell what kind of thing the subject is."""
 _NEVER = {
     "definition": ("person", "task"),

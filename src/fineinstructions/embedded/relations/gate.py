@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.embedded.identity import RELATIONS, code_digest
 from fineinstructions.embedded.relations.clauses import clause_evidence
+from fineinstructions.embedded.relations.facts import cast_evidence
 from fineinstructions.embedded.relations.fit import fit
 from fineinstructions.embedded.relations.headings import heading_evidence, skipped_sections
 from fineinstructions.embedded.relations.lead import lead_evidence
@@ -53,6 +54,7 @@ def _collect(text: str, title: str) -> Iterator[Evidence]:
         return
     if subject:
         yield from lead_evidence(reading, subject)
+        yield from cast_evidence(reading, subject)
     yield from clause_evidence(reading, subject, skipped_sections(reading))
 
 

@@ -28,8 +28,12 @@ _CLASS_OF = re.compile(r"(?:an?|the) (?:\w+ )?(?:group|type|form|kind|class|fami
 _COMPLEMENT_END = re.compile(
     r"\b(?:that|which|who|whose|where|in|of|for|from|by|with|on|at|to|used|located|based)\b|[,.;(]"
 )
+_SECOND_ARTICLE = re.compile(r"(?<=[a-z]) (?:a|an|the) ")
+_BEHIND_HEAD = ("and", "or", "active", "born", "living", "currently", "who", "best")
 _BAD_INSIDE = pattern("bad_inside", re.IGNORECASE)
 _BAD_START = pattern("bad_start", re.IGNORECASE)
+_RESIDUE = re.compile(r"['’]s (?:first|second|third|last|next|new|own|only|original|final)\b|\b(\w+) \1\b|[a-z] [A-Z]{5,}\Z")
+"""A possessor's "first design", a word twice, and a running head behind a phrase."""
 _CLEAN = re.compile(r"[^\W_][\w’'.&/+\-–—]*(?: [\w’'&/+\-–—.]+){0,6}\Z")
 _ARTICLE = re.compile(r"(the|an|a)\s+(?=\S)", re.IGNORECASE)
 _SINGULAR_S = pattern("singular_s", re.IGNORECASE)
@@ -122,7 +126,7 @@ class Phrase:
 def indefinite(word: str) -> str:
     """``a`` or ``an``, by the sound the word begins with as far as its spelling tells."""
     first = word[:1].lower()
-    if re.match(r"(?:uni|use|usu|ur[aeio]|ute|eu|one\b|u[bt]i|U[A-Z])", word) or first not in "aeiou":
+    if re.match(r"(?:(?i:uni(?!n)|use|usu|ur[aeio]|ute|eu|one\b|u[bt]i)|U[A-Z])", word) or first not in "aeiou":
         return "an" if re.match(r"(?:hour|honest|heir|[FHLMNRSX][A-Z0-9\b])", word) else "a"
     return "an"
 
@@ -156,7 +160,7 @@ def noun_phrase(raw: str, plural: bool | None = None) -> Phrase | None:
     if found := _ARTICLE.match(text):
         article = "the" if found.group(1).lower() == "the" else "a"
         text = text[found.end() :]
-    if not text or len(text) > _MAX_CHARS or not _CLEAN.match(text) or text[-1] in ".-–—'’":
+    if not text or len(text) > _MAX_CHARS or not _CLEAN.match(text) or text[-1] in ".-–—'’" or _RESIDUE.search(text):
         return None
     if _is_no_phrase(text, article) or _is_vague(text, article):
         return None
@@ -169,7 +173,7 @@ def _is_no_phrase(text: str, article: str) -> bool:
     if tokens[0] in PRONOUNS or tokens[-1] in _PHRASE_ENDS or _BAD_START.match(text) or _BAD_INSIDE.search(text):
         return True
     if len(tokens) == 1:
-        return False
+        return _ends_in_ed(tokens[0]) and not text.isupper()
     shown = tokens[-1] in PARTICIPLES and tokens[-1].endswith("n")
     if shown or _ends_in_ed(tokens[-1]) or (not article and _ends_in_ed(tokens[0]) and not is_plural(text)):
         return True
@@ -204,7 +208,7 @@ def kind_of_head(phrase: str) -> str:
 
 
 def kind_of_complement(complement: str) -> str:
-    """Kind of thing that "is a ..." names: the last noun of a known kind before a preposition or relative clause.
+    """Kind of thing that "is a ..." names: that of the last noun before a preposition or relative clause.
 
     Example:
         >>> [kind_of_complement(c) for c in ("an Ethiopian footballer who plays", "a city in Kansas", "an idea")]
@@ -212,7 +216,8 @@ def kind_of_complement(complement: str) -> str:
     """
     complement = _CLASS_OF.sub("", complement)
     head = _COMPLEMENT_END.split(complement, maxsplit=1)[0]
-    for word in reversed(re.findall(r"[\w-]+", head.lower())[-5:]):
-        if kind := _KIND_OF_NOUN.get(word) or _KIND_OF_NOUN.get(noun_stem(word)):
-            return kind
-    return ""
+    words = re.findall(r"[\w-]+", _SECOND_ARTICLE.split(head.lower(), maxsplit=1)[0])
+    while len(words) > 1 and (is_participle(words[-1]) or words[-1] in _BEHIND_HEAD):
+        words.pop()
+    kinds = [_KIND_OF_NOUN.get(word) or _KIND_OF_NOUN.get(noun_stem(word), "") for word in words[-5:]]
+    return kinds[-1] if kinds and kinds[-1] else "event" if "event" in kinds else ""

@@ -26,12 +26,13 @@ _BOILERPLATE = pattern("boilerplate")
 _DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _BEGINS = pattern("begins")
 _CONTAGIOUS = re.compile(r"\binfected|\bspreads?\b|contagious|\bbites?\b|\bbitten|contaminat|\bcatch")
+_SHED = re.compile(r"\binfect|\bmites?\b|\blice\b|\bfung|\bbacteri|\bparasit|\bwarts?\b|\bacne\b")
 _NOT_SHED = re.compile(r"deficien|disease|emia\b|osis\b|itis\b|type \d", re.IGNORECASE)
 """Conditions of which nobody asks how to get rid."""
 _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation|unknown", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
-_MAX_TOPIC_WORDS, _OPENING_CHARS = 5, 250
+_MAX_TOPIC_WORDS, _OPENING_CHARS, _OPENS_WITHIN = 5, 250, 25
 _SENTENCE_ENDS = ".!?\"”)'’"
 _MIN_BODY_WORDS = 8
 _MIN_STUB_WORDS = 60
@@ -213,8 +214,10 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
         return False
     if phrase.kind == "command" and key in ("definition", "about", "work"):
         return phrase.text in body[:120]
+    if key == "act:eat":
+        return phrase.kind == "animal"
     if key == "rid":
-        return not (_LASTING.search(f"{phrase.text} {body}") or _NOT_SHED.search(phrase.text))
+        return _SHED.search(body) is not None and not (_LASTING.search(f"{phrase.text} {body}") or _NOT_SHED.search(phrase.text))
     if key == "how:begin":
         return _BEGINS.search(body[:250]) is not None
     return key != "happened_in" or phrase.kind == "place"
@@ -255,7 +258,8 @@ def _by_topic(reading: Reading, section: Section) -> Iterator[Evidence]:
     if phrase is None or spans is None or len(phrase.text.split()) > _MAX_TOPIC_WORDS:
         return
     opening = reading.text[spans[0][0] : spans[0][0] + _OPENING_CHARS]
-    if phrase.text.casefold() in " ".join(opening.split()).casefold() and "`" not in opening:
+    place = " ".join(opening.split()).casefold().find(phrase.text.casefold())
+    if 0 <= place <= _OPENS_WITHIN and "`" not in opening:
         yield Evidence("about", reading.spelled(phrase), spans, 0.7)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fineinstructions.embedded.document_text import Sentence
+from fineinstructions.embedded.relations.facts import origins, sort_of
 from fineinstructions.embedded.relations.grammar import is_participle, kind_of_complement
 from fineinstructions.embedded.relations.predicates import WEAK_COMPLEMENT
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
@@ -38,7 +39,7 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     found = _OPENING.match(text)
     if first is None or found is None or not _defines(text, found, subject):
         return
-    rest, brackets = found.group("rest"), found.group("paren") or ""
+    rest, brackets = " ".join(found.group("rest").split()), found.group("paren") or ""
     phrase = subject.phrase.of_kind(kind_of_complement(rest))
     made = Evidence("definition", phrase, ((first.start, first.end),), 0.9, past=subject.past)
     longer = extended(reading, made)
@@ -48,6 +49,8 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
     else:
         yield longer
         yield replace(longer, key="meaning")
+    yield from sort_of(made, rest)
+    yield from origins(made, rest)
     described = _paragraph(reading, first)
     words = reading.structure.words(*described[0])
     if words >= _MIN_DESCRIPTION_WORDS:

@@ -16,6 +16,8 @@ TIGHT_COMPLEMENT = pattern("tight_complement")
 WEAK_COMPLEMENT = pattern("weak_complement")
 """Complements that do not say what a thing is: "a result of", "the most common ..."."""
 IS_A_OF, NOUN_OF, OBJECT_OF = pattern("is_a_of"), pattern("noun_of"), pattern("object_of")
+NAMED = pattern("named", re.DOTALL)
+"""A sentence that a name opens, with a verb right behind it."""
 NOT_NOUN_RELATION = words("not_relation_nouns")
 REGIONS = tuple(
     (kind, pattern(f"region_{kind}", re.IGNORECASE if kind == "country" else 0))

@@ -73,6 +73,8 @@ class Wanted:
     other: int | None = None
     """Index of a second slot, for relations between two things or a slot for the relation itself."""
     other_kind: str = ""
+    other_article: str = ""
+    """Article the template puts before the second slot."""
 
 
 _SLOT_KINDS = by_member("slot_kinds")
@@ -144,11 +146,11 @@ def _build(parts: dict[str, str], key: str, names: list[str]) -> Wanted | None:
     before, after = words[:place], words[place + 1 :]
     if after and (after[-1] in _NO_NAME_END or is_participle(after[-1]) or after[-1].endswith("ing")):
         return None
-    article = {"a": "a", "an": "a", "the": "the"}.get(before[0], "") if before else ""
+    article = _article(before)
     before = before[1:] if article else before
     slot = int(words[place][1:2])
     full = _full_key(parts, key)
-    if full == "noun:type" and parts.get("be") in ("is", "was"):
+    if full in ("noun:type", "noun:part") and parts.get("n") and parts.get("be") in ("is", "was"):
         return None
     if full in _ONE_OF_A_KIND and parts.get("n") and parts.get("be") in ("are", "were"):
         return None
@@ -169,13 +171,19 @@ def _build(parts: dict[str, str], key: str, names: list[str]) -> Wanted | None:
         count=number_word(parts.get("drop", "")),
         other=other,
         other_kind="" if other is None else slot_kind(names[other]),
+        other_article=_article(parts.get("o", "").split()),
     )
+
+
+def _article(words: list[str]) -> str:
+    """The article that opens some words; ``a`` for "an", nothing where there is none."""
+    return {"a": "a", "an": "a", "the": "the"}.get(words[0], "") if words else ""
 
 
 def _full_key(parts: dict[str, str], key: str) -> str:
     """The relation key with verb, noun and preposition filled in."""
     verb = verb_stem(parts.get("v") or parts.get("pp") or "")
-    if key.split(":")[0] in ("when", "where", "who", "how"):
+    if key.split(":")[0] in ("when", "when2", "whenp", "where", "who", "how"):
         verb = SAME_VERB.get(verb, verb)
     noun = noun_stem(parts.get("n", "").replace(" ", "-"))
     full = key.format(v=verb, n=NOUN_KEYS.get(noun, noun), p=parts.get("p", ""), a=parts.get("a", ""))

@@ -17,6 +17,7 @@ from fineinstructions.embedded.relations.grammar import Phrase
 
 _INSIDE = re.compile(r"[a-z,;)] ")
 _WORD_INSIDE = re.compile(r"(?<=[a-z,;)] )[\w’'-]+")
+_SMALL = frozenset(("of", "in", "the", "and", "for", "to", "on", "a", "an"))
 _MAX_PLACES = 60
 """So many places of a phrase decide how it is spelled (ours)."""
 MAX_ANSWER_WORDS = 250
@@ -123,7 +124,7 @@ class Reading:
         if seen := self._forms_inside(words):
             return replace(phrase, text=max(sorted(set(seen), reverse=True), key=seen.count))
         first, _, rest = words.partition(" ")
-        if rest and words == words.title():
+        if rest and all(w[0].isupper() or w in _SMALL for w in words.split()) and words[1:] != words[1:].upper():
             return replace(phrase, text=" ".join(self._word(word) for word in words.split()))
         ordinary = first[1:] == first[1:].lower() and len(first) > 1
         common = unseen_lower and (

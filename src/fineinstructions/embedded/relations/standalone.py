@@ -15,6 +15,8 @@ from fineinstructions.embedded.relations.tables import pattern, words
 Spans = tuple[tuple[int, int], ...]
 
 _POINTS_ELSEWHERE = pattern("points_elsewhere", re.IGNORECASE)
+_CITATION = re.compile(r" \((?:FM|ADP|ADRP|ATP|JP|AR|TC|DODD)s? [\d.-]+[A-Z]?(?:/[A-Z]+ [\d.-]+[A-Z]?)?\)")
+"""A source in brackets, which takes nothing away from a sentence: "(ADP 3-90)"."""
 _KNOWN_ACRONYMS = words("known_acronyms")
 _RESIDUE = re.compile(r"\b(?:in|by|from|of|see|with) ?[.)]|•|[<|]|\n\n|[A-Z]{3,} [A-Z]{3,} [A-Z]{3,}")
 _GENERIC_VERB = re.compile(r"(?:is|are|also|often|usually|consists?|contains?|[a-z]+s)\b")
@@ -31,6 +33,7 @@ def is_self_contained(text: str) -> bool:
         >>> is_self_contained("Glycolysis is a pathway."), is_self_contained("See Figure 3 for details.")
         (True, False)
     """
+    text = _CITATION.sub("", text)
     if text[-1] not in '.!:"”)' or text[0].islower() or not (text[0].isalnum() or text[0] in "*`\"“'"):
         return False
     if text.count("(") != text.count(")") or text.count('"') % 2:

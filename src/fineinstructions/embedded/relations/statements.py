@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from fineinstructions.embedded.relations import predicates as say
+from fineinstructions.embedded.relations.facts import origins, sort_of
 from fineinstructions.embedded.relations.grammar import (
     Phrase,
     is_participle,
@@ -31,13 +32,18 @@ _ACTS = frozenset(verb_stem(verb) for verb in words("told_acts"))
 _NEGATED = re.compile(
     r"(?:is|are|was|were|has|have|can|may|do|does)\s+(?:an? |the )?(?:not|never|no|neither|nor|hardly)\b"
 )
-_COPULA = re.compile(r"(?:is|are|was|were|refers to|refer to|means|describes)\s+(?P<rest>.+)")
+_COPULA = re.compile(
+    r"(?:is|are|was|were|refers to|refer to|means(?= (?:that|to|the|an?|any|\w+ing)\b)|"
+    r"describes)\s+(?P<rest>.+)"
+)
 _PASSIVE = re.compile(r"(?:is|are|was|were) (?:\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
 _ACTIVE = re.compile(r"(?P<verb>\w+)\b(?P<rest>.*)")
 _IN_PLACE = {
-    "place": r"\b(?:in|near|on|of) (?:the )?[A-Z]|\b(?:located|situated) ",
+    "place": r"\b(?:in|near|on|of) (?:the )?(?!House|Parliament|Legislat|Senate|Assembly|National)[A-Z]|\b(?:located|situated) ",
     "organisation": r"\b(?:based|located|headquartered) (?:in|at)\b",
 }
+_CONTRASTS = re.compile(r", (?:while|whereas|but|yet)\b|\b(?:order of the day|underway|wake-up call|growing|homage)\b")
+_NAMES = re.compile(r"(?<=[a-z] )[A-Z][a-z]")
 _GERUND = re.compile(r"\w+ing\b(?! that| which| of)")
 _NOWHERE = r"(?!)"
 _NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "used": 9, "where:find": 9}
@@ -46,15 +52,24 @@ _OF_PERSONS = ("award", "spouse", "college", "team", "position")
 """Relations for which a first name or "the team" in the middle of a text is not enough."""
 _FAR = 70
 """How far into a definition a place may stand that says where the thing is, in characters."""
-_NEAR = 16
+_NEAR = 8
 """How far behind an active verb its own date may stand, in characters."""
-_LISTS = re.compile(r",|:|\band\b")
+_TOLD_OF_ANYTHING = ("be", "caus", "affect", "influenc", "regulat", "help")
+"""Verbs whose object may be a bare noun; of "started strongly" nobody is the starter."""
+_PRIZE = re.compile(r"\b(?:1\d{3}|20\d\d)\b|\b(?:Award|Cup|Trophy|Prize|Open|Prix|Bowl|Championships?)\b")
+_LISTS = re.compile(r":|, (?:[^,]+, )?(?:and|or) |\b(?:of|by|from|with|contains?|comprises?|in|causes?|to) (?:[\w-]+ ){1,7}and (?!is\b|are\b|was\b)")
+_LISTS_ALL = re.compile(r":|—|, [^,]+,? (?:and|or) |\b(?:into|as|types|kinds|forms) [\w -]+ (?:and|or) ")
+"""What names the things it counts; "has three types" does not."""
 _HAS_SO_MANY = re.compile(
-    r"(?:has|have|contains?|includes?) (?:\w+ )?(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|twelve) "
-    r"(?:\w+ ){0,2}?(?P<n>[a-z]+)\b"
+    r"(?:has|have|had|contains?|contained|includes?|included|consists? of|consisted of|comprises?|comprised|featured|"
+    r"features|lasted|ran for|aired|employs|seats) (?:about |around |approximately |over |nearly |only |exactly )?(?:a total of )?"
+    r"(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve) "
+    r"(?:[\w-]+ ){0,2}?(?P<n>[a-z]+)(?=[.,;:(]|\Z| (?:at|as|overall|altogether)\b)"
 )
 _LIFELESS = ("start", "begin", "open", "end", "form")
 """Verbs whose date says little about a person: "Rosberg started well in 1996"."""
+_DONE_TO_PERSONS = frozenset(verb_stem(verb) for verb in words("done_to_persons"))
+_OTHER_CLAUSE = re.compile(r" but | and (?:is|was|were|later|then)\b|, (?:but|and|which|who)\b")
 _DATED_ACTS = frozenset(
     (*_LIFELESS, "close", "die", "retir", "debut", "graduat", "join", "air", "occur", "happen", "stop")
 )
@@ -99,6 +114,8 @@ def told(statement: Statement) -> Iterator[Evidence]:
         yield from _active(made, verb_stem(found.group("verb")), found.group("rest"), statement.is_named)
     if found := _HAS_SO_MANY.match(predicate):
         yield replace(made, key=f"count:{noun_stem(found.group('n'))}")
+        if made.subject.kind != "person":
+            yield replace(made, key=f"counted:{noun_stem(found.group('n'))}")
 
 
 def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
@@ -110,12 +127,14 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         if needed and not needed.search(predicate):
             continue
         name = made.subject.text[:1].isupper() and made.reliability <= INSIDE
-        if key == "noun:function" and name and not predicate.startswith(("is ", "are ", "was ", "were ")):
+        if key == "noun:function" and name and not predicate.startswith(("is ", "are ")):
             continue
         fewest = _NEED_SUBSTANCE.get(key, 0) if made.reliability <= INSIDE else 0
         if len(predicate.split()) < fewest:
             continue
         if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
+            continue
+        if key in ("noun:type", "noun:step", "divided") and not _LISTS_ALL.search(predicate):
             continue
         if key == "noun:effect" and made.reliability <= INSIDE:
             continue
@@ -137,7 +156,7 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
 def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     """Definition, identity and "is the N of Y"."""
     several = made.subject.plural and say.PLURAL_DEFINITION.match(rest)
-    if not (say.DEFINITION.match(rest) or several) or say.WEAK_COMPLEMENT.match(rest) or _GERUND.match(rest):
+    if not (say.DEFINITION.match(rest) or several) or say.WEAK_COMPLEMENT.match(rest) or (_GERUND.match(rest) and not made.subject.text.endswith("ing")):
         return
     kind = kind_of_complement(rest)
     made = replace(made, subject=made.subject.of_kind(kind))
@@ -153,11 +172,16 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     if re.search(_IN_PLACE.get(kind, _NOWHERE), rest[:_FAR]):
         yield replace(made, key="where:locate", reliability=made.reliability - 0.05)
         yield from located(made, rest)
+    yield from sort_of(made, rest)
+    if made.reliability >= PRONOUN:
+        yield from origins(made, rest)
     yield from _role(reading, made, rest)
 
 
 def _is_tight(made: Evidence, rest: str) -> bool:
     """Whether a definition in the middle of a text names a class and what tells the thing apart."""
+    if _CONTRASTS.search(rest) or made.subject.text.split()[0].endswith("est") or (made.subject.article == "the" and " " not in made.subject.text and _NAMES.search(rest)):
+        return False
     unknown_name = made.subject.text[:1].isupper() and not made.subject.text.isupper() and not made.subject.kind
     return say.TIGHT_COMPLEMENT.match(rest) is not None and not unknown_name and not is_participle(rest.split()[0])
 
@@ -174,8 +198,13 @@ def _role(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
 def located(made: Evidence, rest: str) -> Iterator[Evidence]:
     """Evidence for "in which country" and the like, where the sentence names one."""
     for kind, expression in say.REGIONS:
-        if expression.search(rest):
-            yield replace(made, key=f"where:{kind}", reliability=made.reliability - 0.05)
+        if not (found := expression.search(rest)):
+            continue
+        made_less = replace(made, reliability=made.reliability - 0.05)
+        yield replace(made_less, key=f"where:{kind}")
+        if kind == "country" and re.search(r"\b(?:in|near|on|at) ", rest[: found.start()]):
+            country = re.sub(r"^\W*(?:(?:in|of|from|the|central|\w+ern|north\w*|south\w*|east\w*|west\w*)\s)*", "", found.group())
+            yield replace(made_less, key="where:in", other=Phrase(country, kind="place"))
 
 
 def agrees(phrase: Phrase, predicate: str) -> bool:
@@ -189,12 +218,12 @@ def agrees(phrase: Phrase, predicate: str) -> bool:
 def _passive(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[Evidence]:
     """From "was founded in 1960 by ...": time, place, agent, manner."""
     same = SAME_VERB.get(stem, stem)
-    unfit = made.subject.kind == "person" and same in ("releas", "come", "begin")
+    unfit = made.subject.kind == "person" and same not in _DONE_TO_PERSONS
     if is_named and not unfit and say.DATE.search(rest[:80]):
         yield replace(made, key=f"when:{same}")
-    if is_named and say.PLACE.search(rest[:80]):
+    if is_named and not unfit and say.PLACE.search(rest[:80]):
         yield replace(made, key=f"where:{same}")
-    if say.AGENT.search(rest[:60]):
+    if say.AGENT.search(_OTHER_CLAUSE.split(rest[:60], maxsplit=1)[0]):
         yield replace(made, key=f"who:{same}")
     elif " by " in rest[:40] and stem in ("determin", "caus", "control", "influenc", "regulat", "trigger"):
         yield replace(made, key=f"by:{stem}")
@@ -231,6 +260,12 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
     verb = found.group("verb").split()[0]
     stem, past = verb_stem(verb), is_past(verb)
     made = Evidence(f"who:{SAME_VERB.get(stem, stem)}", phrase, spans, INSIDE, past=True)
+    if stem == "win" and not (kind_of_head(phrase.text) == "event" or _PRIZE.search(phrase.text)):
+        return
+    if stem not in _TOLD_OF_ANYTHING and not (phrase.article or any(c.isupper() for c in phrase.text)):
+        return
+    if stem == "introduc" and " " not in phrase.text:
+        return
     if stem == "be":
         yield replace(made, key="who:responsible", past=verb.startswith("w"))
     elif stem == "caus" and phrase.article != "a" and not predicate[found.end() :].startswith(" to "):
