@@ -30,7 +30,12 @@ def filled(template, text, title=""):
         ("Who directed <fi>a film</fi>?", "Night Train", FILM, {0: "Night Train"}),
         ("Who wrote <fi>a book</fi>?", "Night Train", FILM, {0: "Night Train"}),
         ("When was <fi>a film</fi> released?", "Night Train", FILM, {0: "Night Train"}),
-        ("What type of <fi>a topic</fi> is <fi>another topic</fi>?", "Night Train", FILM, {1: "Night Train", 0: "film"}),
+        (
+            "What type of <fi>a topic</fi> is <fi>another topic</fi>?",
+            "Night Train",
+            FILM,
+            {1: "Night Train", 0: "film"},
+        ),
         ("Who sang <fi>a song</fi>?", "Blue Rain", SONG, {0: "Blue Rain"}),
         ("Who sings <fi>a song</fi>?", "Blue Rain", SONG, {0: "Blue Rain"}),
         ("Where is <fi>an organisation</fi> based?", "Foxton Rovers", CLUB, {0: "Foxton Rovers"}),
@@ -46,8 +51,18 @@ def filled(template, text, title=""):
             PERSON + "In 1999, Miller moved to New York to study.",
             {0: "Ada Miller", 1: "New York"},
         ),
-        ("How did <fi>a person</fi> die?", "Ada Miller", PERSON + "Ada Miller died of a stroke in Foxton.", {0: "Ada Miller"}),
-        ("What did <fi>a person</fi> discover?", "Ada Miller", PERSON + "She discovered a new salt of iron.", {0: "Ada Miller"}),
+        (
+            "How did <fi>a person</fi> die?",
+            "Ada Miller",
+            PERSON + "Ada Miller died of a stroke in Foxton.",
+            {0: "Ada Miller"},
+        ),
+        (
+            "What did <fi>a person</fi> discover?",
+            "Ada Miller",
+            PERSON + "She discovered a new salt of iron.",
+            {0: "Ada Miller"},
+        ),
         (
             "How do you <fi>do something</fi>?",
             "",
@@ -66,7 +81,12 @@ def filled(template, text, title=""):
             "There are eight planets in the Solar System, and five dwarfs.",
             {0: "the Solar System"},
         ),
-        ("How big is <fi>a place</fi>?", "Foxton", "Foxton is a town in Kent. It covers 12 square kilometres.", {0: "Foxton"}),
+        (
+            "How big is <fi>a place</fi>?",
+            "Foxton",
+            "Foxton is a town in Kent. It covers 12 square kilometres.",
+            {0: "Foxton"},
+        ),
     ],
 )
 def test_facts_fill_templates(template, title, text, words):
@@ -82,13 +102,29 @@ def test_facts_fill_templates(template, title, text, words):
         ("When did <fi>a person</fi> join <fi>a topic</fi>?", "", "Ada Miller joined the side without fuss."),
         ("Who started <fi>a topic</fi>?", "", "Ada Miller started strongly in 1999, but lost."),
         ("Who won <fi>an event</fi>?", "", "Ada Miller won silver in the relay."),
-        ("What type of <fi>a topic</fi> is <fi>another topic</fi>?", "", "Uric acid is a compound similar to purines. Uric acid."),
+        (
+            "What type of <fi>a topic</fi> is <fi>another topic</fi>?",
+            "",
+            "Uric acid is a compound similar to purines. Uric acid.",
+        ),
         ("How do you <fi>do something</fi>?", "", "To change this setting, use the menu at the top."),
-        ("Who is responsible for <fi>a topic</fi>?", "", "The officer is responsible for planning, buying and selling."),
+        (
+            "Who is responsible for <fi>a topic</fi>?",
+            "",
+            "The officer is responsible for planning, buying and selling.",
+        ),
         ("How many games are in <fi>a topic</fi>?", "Ada Miller", PERSON + "She has 10 games."),
-        ("What was <fi>a person</fi> called?", "Ada Miller", "Ada Miller is a player. She was called up to the squad in 1999."),
+        (
+            "What was <fi>a person</fi> called?",
+            "Ada Miller",
+            "Ada Miller is a player. She was called up to the squad in 1999.",
+        ),
         ("What are the types of <fi>a topic</fi>?", "", "Synovial joints have three types. Synovial joints move."),
-        ("What is <fi>a topic</fi>?", "", "A potato is a stem tuber of the nightshade, while parsnip is a root. A potato."),
+        (
+            "What is <fi>a topic</fi>?",
+            "",
+            "A potato is a stem tuber of the nightshade, while parsnip is a root. A potato.",
+        ),
     ],
 )
 def test_facts_that_are_not_told(template, title, text):
@@ -96,7 +132,8 @@ def test_facts_that_are_not_told(template, title, text):
 
 
 def test_cast_answers_who_plays_whom():
-    text = "Night Train is a 1999 film.\n\n## Cast\n\n- Ada Miller as Captain Jane Frost, who drives the train.\n- Bo Reed\n"
+    cast = "- Ada Miller as Captain Jane Frost, who drives the train.\n- Bo Reed\n"
+    text = f"Night Train is a 1999 film.\n\n## Cast\n\n{cast}"
     asked = "Who played <fi>a character</fi> in <fi>a film or show</fi>?"
     assert filled(asked, text, "Night Train") == [{0: "Captain Jane Frost", 1: "Night Train"}]
     role = "Who does <fi>a person</fi> play in <fi>a film</fi>?"
@@ -104,7 +141,9 @@ def test_cast_answers_who_plays_whom():
 
 
 def test_a_source_in_brackets_does_no_harm_but_a_figure_does():
-    text = "An ambush is an attack by fire from concealed positions on a moving enemy (FM 3-90-1). An ambush is short.\n"
+    text = (
+        "An ambush is an attack by fire from concealed positions on a moving enemy (FM 3-90-1). An ambush is short.\n"
+    )
     assert "definition" in evidence(document(text, name="citation"))
     assert "definition" not in evidence(document(text.replace("FM 3-90-1", "see figure 3"), name="figure"))
 

@@ -34,10 +34,11 @@ _BARE_QUESTIONS = frozenset(
     f"{wh} {be} _" for wh in ("what", "who", "where", "when") for be in ("is", "are", "was", "were")
 ) | {"what does _ do", "what do _ do", "what did _ do", "what is _ for", "what is _ about"}
 _HALF_A_QUESTION = re.compile(
-    r"_ and (?!_|(?:where|when|how|why|what|who)\b)[a-z]+$|^(?:what|which|who|where|when)\b.* (?:over|on|in|of|by|for) \w+ upon\b"
+    r"_ and (?!_|(?:where|when|how|why|what|who)\b)[a-z]+$"
+    r"|^(?:what|which|who|where|when)\b.* (?:over|on|in|of|by|for) \w+ upon\b"
     r"|^how (?:much|many)\b.* (?:earn|make|paid|get|pay) _$|\b(?:once|upon) _|^how far in\b"
 )
-"""Frames that keep half of a title or that ask for an amount per slot: "plays _ and restless", "how much does _ earn _"."""
+"""Frames that keep half of a title, or ask for an amount per slot: "plays _ and restless", "how much does _ earn _"."""
 _BE = frozenset(("is", "was", "were", "are"))
 _FULL_AUXILIARIES = frozenset(("do", "have"))
 _NEEDS_MORE = frozenset(("is", "was", "are", "were", "and", "the"))
@@ -84,7 +85,7 @@ class FrameGrammar:
         return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
 
     def _numbers_agree(self, words: list[str]) -> bool:
-        """Whether "is" goes with "capital of" and "are" with "capitals of": the noun before the first preposition tells."""
+        """Whether "is" goes with "capital of" and "are" with "capitals of"."""
         if len(words) < 5 or words[0] not in {"what", "which"} or words[1] not in _BE:
             return True
         place = next((k for k, word in enumerate(words) if word in _RELATION_PREPOSITIONS), 0)

@@ -114,7 +114,7 @@ def parse(text: str) -> ParsedQuery:
 
 
 def _with_verb(nominal: re.Match[str]) -> str:
-    """"Population of" becomes "what is the population of"; words that are no noun stay as they are."""
+    """The question of a bare "population of"; words that are no noun stay as they are."""
     nouns, preposition = nominal.group(1).lower(), nominal.group(2).lower()
     words = nouns.split()
     if not FUNCTION_WORDS.isdisjoint(words) or words[0] in IMPERATIVES or words[-1].endswith(("ing", "ed")):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fineinstructions.embedded.frame_grammar import FrameGrammar, content_words
-from fineinstructions.embedded.frames import ParsedQuery, Reading, parse, readings
+from fineinstructions.embedded.frames import ParsedQuery, Reading, opens_question, parse, readings
 from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
 from fineinstructions.embedded.kinds import hinted_kinds, vote_kind
 from fineinstructions.embedded.words import FUNCTION_WORDS, WORD_CLASSES, WordCounts, WordTable, tokenize
@@ -124,7 +124,8 @@ def learn_frames(
         if found:
             parsed.append(query)
             options.append(found)
-            rated.append(ratings.get(text))
+            # People rated the wording as it was; a bare "population of _" says nothing about the question made of it.
+            rated.append(ratings.get(text) if opens_question(tuple(t.text for t in tokenize(text))) else None)
     weight = {f: float(n) for f, n in _count_fillers(zip(parsed, options, strict=True)).items() if n > 1}
     blocked: set[str] = set()
     for _ in range(ROUNDS):

@@ -21,8 +21,8 @@ class MergeConfig(Config):
     """How drafts become templates."""
 
     min_queries: int | None = Field(default=None, ge=1)
-    """Fewest different queries that share a template, tense aside; `null` means 2 for the embedded genericizer and 1 for a model
-    server. Ours: measured on 81,541 queries, sharing is what tells wording from topic."""
+    """Fewest different queries that share a template, tense aside; `null` means 2 for the embedded genericizer and 1
+    for a model server. Ours: measured on 81,541 queries, sharing is what tells wording from topic."""
     max_words: int = Field(default=40, ge=2)
     """Longest template in words, slots counted as one. Ours."""
     allow_digits: bool = False

@@ -63,6 +63,8 @@ _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "
 _STATES = re.compile(r"(?:include|includes|(?:is|are|was|were)(?! not\b)(?: (?P<said>[a-z-]+))?)\b")
 _SAYS_LITTLE = words("says_little")
 _MIN_WORDS, _MAX_WORDS = 5, 70
+_MIN_APPOSITION_WORDS = 4
+"""Fewest words between commas that say who somebody is; "a pitcher" says too little (ours)."""
 _MIN_MENTIONS = 2
 """A thing named once in a text is seldom what the text explains (ours)."""
 
@@ -151,7 +153,8 @@ def _inside(
 def _apposition(text: str, spans: Spans) -> Iterator[Evidence]:
     """From "Frances Perkins, the first woman in the cabinet, ...": who she was."""
     found = _APPOSITION.match(text)
-    if found and kind_of_complement(found.group("what")) == "person":
+    telling = found and len(found.group("what").split()) >= _MIN_APPOSITION_WORDS
+    if found and telling and kind_of_complement(found.group("what")) == "person":
         past = is_past(found.group("verb")) or found.group("verb") in ("was", "had")
         yield Evidence("identity", Phrase(found.group("name"), kind="person"), spans, INSIDE, past=past)
 
@@ -238,7 +241,11 @@ def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans
     stem = noun_stem(noun.group("noun"))
     phrase = noun_phrase(noun.group("x"))
     states = _STATES.match(predicate)
-    if states and (said := states.group("said")) and (said.endswith("ly") or is_participle(said) or said in _SAYS_LITTLE):
+    if (
+        states
+        and (said := states.group("said"))
+        and (said.endswith("ly") or is_participle(said) or said in _SAYS_LITTLE)
+    ):
         return
     key = "noun:" + NOUN_KEYS.get(stem, stem)
     if phrase is None or not states or (key in _LISTED and not _LIST.search(predicate)):

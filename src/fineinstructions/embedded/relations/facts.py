@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fineinstructions.embedded.relations import predicates as say
-from fineinstructions.embedded.relations.grammar import Phrase, is_participle, is_past, noun_phrase, noun_stem, verb_stem
+from fineinstructions.embedded.relations.grammar import (
+    Phrase,
+    is_participle,
+    is_past,
+    noun_phrase,
+    noun_stem,
+    verb_stem,
+)
 from fineinstructions.embedded.relations.questions import SAME_VERB
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import Spans
@@ -40,8 +47,12 @@ _LASTING = ("locate", "base")
 _UNNAMED = re.compile(r"(?:He|She|They|We|You|I|Who|Which|Each|All|Some|Others?|Many|Most)\b")
 _LEANING = re.compile(r"\b(?:this|that|these|those|it|its|their|them|his|her|your|previous|same|example|following)\b")
 _LED_BY_DATE = re.compile(r"(?:In|On|By) [^,]{0,20}?\b(?:1\d{3}|20\d\d)\b, ")
-_ROLE = re.compile(r"[-*•] (?P<actor>[A-Z][\w.’'-]+(?: [A-Z][\w.’'-]*){1,3}) (?:as|[-–—]) (?P<role>[A-Z][^,;:()/\n]{2,40})")
-_ABOUT_CAST = re.compile(r"(?:main |starring |principal |voice )?(?:cast|characters)(?: and characters)?", re.IGNORECASE)
+_ROLE = re.compile(
+    r"[-*•] (?P<actor>[A-Z][\w.’'-]+(?: [A-Z][\w.’'-]*){1,3}) (?:as|[-–—]) (?P<role>[A-Z][^,;:()/\n]{2,40})"
+)
+_ABOUT_CAST = re.compile(
+    r"(?:main |starring |principal |voice )?(?:cast|characters)(?: and characters)?", re.IGNORECASE
+)
 
 
 def dated_acts(made: Evidence, predicate: str, dated: bool = False) -> Iterator[Evidence]:

@@ -32,7 +32,9 @@ _SECOND_ARTICLE = re.compile(r"(?<=[a-z]) (?:a|an|the) ")
 _BEHIND_HEAD = ("and", "or", "active", "born", "living", "currently", "who", "best")
 _BAD_INSIDE = pattern("bad_inside", re.IGNORECASE)
 _BAD_START = pattern("bad_start", re.IGNORECASE)
-_RESIDUE = re.compile(r"['’]s (?:first|second|third|last|next|new|own|only|original|final)\b|\b(\w+) \1\b|[a-z] [A-Z]{5,}\Z")
+_RESIDUE = re.compile(
+    r"['’]s (?:first|second|third|last|next|new|own|only|original|final)\b|\b(\w+) \1\b|[a-z] [A-Z]{5,}\Z"
+)
 """A possessor's "first design", a word twice, and a running head behind a phrase."""
 _CLEAN = re.compile(r"[^\W_][\w’'.&/+\-–—]*(?: [\w’'&/+\-–—.]+){0,6}\Z")
 _ARTICLE = re.compile(r"(the|an|a)\s+(?=\S)", re.IGNORECASE)

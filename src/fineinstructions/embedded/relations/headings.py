@@ -217,7 +217,9 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
     if key == "act:eat":
         return phrase.kind == "animal"
     if key == "rid":
-        return _SHED.search(body) is not None and not (_LASTING.search(f"{phrase.text} {body}") or _NOT_SHED.search(phrase.text))
+        return _SHED.search(body) is not None and not (
+            _LASTING.search(f"{phrase.text} {body}") or _NOT_SHED.search(phrase.text)
+        )
     if key == "how:begin":
         return _BEGINS.search(body[:250]) is not None
     return key != "happened_in" or phrase.kind == "place"

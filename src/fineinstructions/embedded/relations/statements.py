@@ -24,7 +24,7 @@ from fineinstructions.embedded.relations.grammar import (
 from fineinstructions.embedded.relations.questions import NOUN_KEYS, SAME_VERB
 from fineinstructions.embedded.relations.reading import Evidence, Reading
 from fineinstructions.embedded.relations.standalone import Spans, extended
-from fineinstructions.embedded.relations.tables import words
+from fineinstructions.embedded.relations.tables import pattern, words
 
 TITLE, PRONOUN, INSIDE = 0.85, 0.7, 0.6
 """Reliability of a sentence about the document's subject by name, by pronoun, and about anything else."""
@@ -39,7 +39,8 @@ _COPULA = re.compile(
 _PASSIVE = re.compile(r"(?:is|are|was|were) (?:\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
 _ACTIVE = re.compile(r"(?P<verb>\w+)\b(?P<rest>.*)")
 _IN_PLACE = {
-    "place": r"\b(?:in|near|on|of) (?:the )?(?!House|Parliament|Legislat|Senate|Assembly|National)[A-Z]|\b(?:located|situated) ",
+    "place": r"\b(?:in|near|on|of) (?:the )?(?!House|Parliament|Legislat|Senate|Assembly|National)[A-Z]"
+    r"|\b(?:located|situated) ",
     "organisation": r"\b(?:based|located|headquartered) (?:in|at)\b",
 }
 _CONTRASTS = re.compile(r", (?:while|whereas|but|yet)\b|\b(?:order of the day|underway|wake-up call|growing|homage)\b")
@@ -57,15 +58,10 @@ _NEAR = 8
 _TOLD_OF_ANYTHING = ("be", "caus", "affect", "influenc", "regulat", "help")
 """Verbs whose object may be a bare noun; of "started strongly" nobody is the starter."""
 _PRIZE = re.compile(r"\b(?:1\d{3}|20\d\d)\b|\b(?:Award|Cup|Trophy|Prize|Open|Prix|Bowl|Championships?)\b")
-_LISTS = re.compile(r":|, (?:[^,]+, )?(?:and|or) |\b(?:of|by|from|with|contains?|comprises?|in|causes?|to) (?:[\w-]+ ){1,7}and (?!is\b|are\b|was\b)")
+_LISTS = pattern("lists")
 _LISTS_ALL = re.compile(r":|—|, [^,]+,? (?:and|or) |\b(?:into|as|types|kinds|forms) [\w -]+ (?:and|or) ")
 """What names the things it counts; "has three types" does not."""
-_HAS_SO_MANY = re.compile(
-    r"(?:has|have|had|contains?|contained|includes?|included|consists? of|consisted of|comprises?|comprised|featured|"
-    r"features|lasted|ran for|aired|employs|seats) (?:about |around |approximately |over |nearly |only |exactly )?(?:a total of )?"
-    r"(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve) "
-    r"(?:[\w-]+ ){0,2}?(?P<n>[a-z]+)(?=[.,;:(]|\Z| (?:at|as|overall|altogether)\b)"
-)
+_HAS_SO_MANY = pattern("has_so_many")
 _LIFELESS = ("start", "begin", "open", "end", "form")
 """Verbs whose date says little about a person: "Rosberg started well in 1996"."""
 _DONE_TO_PERSONS = frozenset(verb_stem(verb) for verb in words("done_to_persons"))
@@ -156,7 +152,11 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
 def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     """Definition, identity and "is the N of Y"."""
     several = made.subject.plural and say.PLURAL_DEFINITION.match(rest)
-    if not (say.DEFINITION.match(rest) or several) or say.WEAK_COMPLEMENT.match(rest) or (_GERUND.match(rest) and not made.subject.text.endswith("ing")):
+    if (
+        not (say.DEFINITION.match(rest) or several)
+        or say.WEAK_COMPLEMENT.match(rest)
+        or (_GERUND.match(rest) and not made.subject.text.endswith("ing"))
+    ):
         return
     kind = kind_of_complement(rest)
     made = replace(made, subject=made.subject.of_kind(kind))
@@ -180,7 +180,11 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
 
 def _is_tight(made: Evidence, rest: str) -> bool:
     """Whether a definition in the middle of a text names a class and what tells the thing apart."""
-    if _CONTRASTS.search(rest) or made.subject.text.split()[0].endswith("est") or (made.subject.article == "the" and " " not in made.subject.text and _NAMES.search(rest)):
+    if (
+        _CONTRASTS.search(rest)
+        or made.subject.text.split()[0].endswith("est")
+        or (made.subject.article == "the" and " " not in made.subject.text and _NAMES.search(rest))
+    ):
         return False
     unknown_name = made.subject.text[:1].isupper() and not made.subject.text.isupper() and not made.subject.kind
     return say.TIGHT_COMPLEMENT.match(rest) is not None and not unknown_name and not is_participle(rest.split()[0])
@@ -203,7 +207,9 @@ def located(made: Evidence, rest: str) -> Iterator[Evidence]:
         made_less = replace(made, reliability=made.reliability - 0.05)
         yield replace(made_less, key=f"where:{kind}")
         if kind == "country" and re.search(r"\b(?:in|near|on|at) ", rest[: found.start()]):
-            country = re.sub(r"^\W*(?:(?:in|of|from|the|central|\w+ern|north\w*|south\w*|east\w*|west\w*)\s)*", "", found.group())
+            country = re.sub(
+                r"^\W*(?:(?:in|of|from|the|central|\w+ern|north\w*|south\w*|east\w*|west\w*)\s)*", "", found.group()
+            )
             yield replace(made_less, key="where:in", other=Phrase(country, kind="place"))
 
 
