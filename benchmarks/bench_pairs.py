@@ -83,7 +83,8 @@ def report(run: Path, documents: Path) -> str:
             f"# Pairs of the embedded tier, {datetime.date.today().isoformat()}",
             f"`bench_pairs.py` over a run of {len(texts):,} documents: {len(pairs):,} pairs of {len(used):,} "
             f"templates out of {len(templates):,}, from {len(by_document):,} documents "
-            f"({len(by_document) / len(texts):.1%}); the most frequent template has {most:,} ({most / max(1, len(pairs)):.1%}).",
+            f"({len(by_document) / len(texts):.1%}); the most frequent template has {most:,} "
+            f"({most / max(1, len(pairs)):.1%}).",
             table("source of the answer", sources, [*SOURCES, "unknown"], len(pairs)),
             table("first word", openings, list(OPENINGS), len(pairs)),
             table("domain", domains, sorted(domains), len(pairs)),

@@ -29,6 +29,7 @@ from fineinstructions.embedded.relations.standalone import (
     is_anaphoric,
     is_part_of_title,
     is_self_contained,
+    is_unexplained,
     opens_with,
 )
 from fineinstructions.embedded.relations.statements import (
@@ -62,6 +63,7 @@ _ABOUT_PERSON = re.compile(r"\b(?:his|her|he|she)\b")
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _STATES = re.compile(r"(?:include|includes|(?:is|are|was|were)(?! not\b)(?: (?P<said>[a-z-]+))?)\b")
 _SAYS_LITTLE = words("says_little")
+_NUMBER_OF = re.compile(r"\b(?:\d+|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b")
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_APPOSITION_WORDS = 4
 """Fewest words between commas that say who somebody is; "a pitcher" says too little (ours)."""
@@ -232,7 +234,7 @@ def _existential(reading: Reading, text: str, spans: Spans) -> Iterator[Evidence
         key = "noun:" + NOUN_KEYS.get(stem, stem)
         made = Evidence(key, reading.spelled(phrase), spans, reliability, count=number_word(text))
         yield made
-        for counting in ("count:", "counted:"):
+        for counting in ("count:", "counted:") if _NUMBER_OF.search(found.group()) else ():
             yield replace(made, key=counting + key.removeprefix("noun:"))
 
 
@@ -251,5 +253,7 @@ def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans
     if phrase is None or not states or (key in _LISTED and not _LIST.search(predicate)):
         return
     phrase = reading.spelled(phrase)
+    if is_unexplained(phrase, noun.string):
+        return
     if phrase.article != "the" or not phrase.text.islower() or " " in phrase.text:
         yield Evidence(key, phrase, spans, 0.75, past=predicate.startswith("w"))

@@ -27,6 +27,8 @@ _IN_PLACE = re.compile(r"\b(?:in|of|near|on) (?:the )?[A-Z]")
 _ONE_OF_A_SERIES = re.compile(
     r"the (?:\w+ ){1,4}(?:season|edition|film|album|game|tournament|event|championship|round|race)"
 )
+_BEFORE_NAME = 8
+"""How much may stand before the name of a thing in the sentence that defines it, in characters: article and marks."""
 _MIN_COMPLEMENT_WORDS = 4
 _MIN_DESCRIPTION_WORDS, _MIN_EVENT_WORDS, _MAX_DESCRIPTION_WORDS = 25, 40, 120
 """Shortest opening that describes a thing or tells what happened, and where it is cut (ours)."""
@@ -68,7 +70,8 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
 def _defines(text: str, found: re.Match[str], subject: Subject) -> bool:
     """Whether a sentence says what its subject is."""
     rest = found.group("rest")
-    names = subject.phrase.text.split()[0].casefold() in found.group("name").casefold()
+    first, name = subject.phrase.text.split()[0].casefold(), found.group("name").casefold()
+    names = first in (name if subject.phrase.kind == "person" else name[: len(first) + _BEFORE_NAME])
     if not names or not is_self_contained(text) or is_participle(rest.split()[0]):
         return False
     weak = WEAK_COMPLEMENT.match(rest) and not _ONE_OF_A_SERIES.match(rest)

@@ -85,8 +85,8 @@ def opens_with(text: str, phrase: Phrase) -> bool:
 def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate: str) -> bool:
     """Whether a phrase in the middle of a text leans on what stands before it: "the crash", an abbreviation."""
     tokens = phrase.text.split()
-    if len(tokens) == 1 and phrase.text.isupper() and phrase.text not in _KNOWN_ACRONYMS:
-        return f"({phrase.text})" not in reading.text[sentence.start : sentence.end]
+    if is_unexplained(phrase, reading.text[sentence.start : sentence.end]):
+        return True
     if phrase.article != "the" or not phrase.text.islower():
         return False
     if phrase.plural or not _GENERIC_VERB.match(predicate):
@@ -101,6 +101,12 @@ def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate
         mentioned += rf"|\b(?:an?|called|the) (?:[\w-]+ ){{1,2}}{name}\b"
     before = reading.text[max(0, sentence.start - _LOOK_BACK) : sentence.start]
     return re.search(mentioned, before, re.IGNORECASE) is not None
+
+
+def is_unexplained(phrase: Phrase, text: str) -> bool:
+    """Whether a phrase is an abbreviation that its sentence does not write out and few people know."""
+    short = phrase.text.isupper() and " " not in phrase.text and phrase.text not in _KNOWN_ACRONYMS
+    return short and f"({phrase.text})" not in text
 
 
 def is_part_of_title(phrase: Phrase, subject: Subject) -> bool:

@@ -122,6 +122,9 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
         needed = say.PLACE if key == "where:take" else say.DATE if key == "when:take" else None
         if needed and not needed.search(predicate):
             continue
+        told_name = any(c.isupper() or c.isdigit() for c in made.subject.text)
+        if needed and made.reliability <= INSIDE and not told_name:
+            continue
         name = made.subject.text[:1].isupper() and made.reliability <= INSIDE
         if key == "noun:function" and name and not predicate.startswith(("is ", "are ")):
             continue
