@@ -104,7 +104,7 @@ def test_facts_fill_templates(template, title, text, words):
         ("How many types of <fi>a topic</fi> are there?", "", "There are many kinds of salts: simple and double ones."),
         ("Where did <fi>a topic</fi> take place?", "", "Auditions took place in Leeds in 1999. Auditions were long."),
         ("What is the goal of <fi>a topic</fi>?", "", "The goal of the HEPE is to improve the health of workers."),
-        ("What is <fi>a topic</fi>?", "Gout", "A Common Pain Gout is a disease of the joints that hurts. Gout."),
+        ("What is <fi>a topic</fi>?", "Gout", "A Common Pain With Age Gout is a disease of the joints that hurts. Gout."),
         ("What is <fi>a topic</fi>?", "", "Lignin itself is a polymer that is hard to break. Lignin itself."),
         ("Who won <fi>an event</fi>?", "", "Ada Miller won silver in the relay."),
         (
