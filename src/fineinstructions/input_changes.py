@@ -9,7 +9,7 @@ for a message would cost more than it says.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -159,5 +159,9 @@ def _documents(config: RunConfig) -> Mapping[str, Sequence[InputFile] | str]:
     return {"documents.path": files, "documents.limit": str(config.documents.limit), **cut}
 
 
-PHASES = {"queries": _queries, "templates": _bank, "candidates": _documents}
+PHASES: Mapping[str, Callable[[RunConfig], Mapping[str, Sequence[InputFile] | str]]] = {
+    "queries": _queries,
+    "templates": _bank,
+    "candidates": _documents,
+}
 """The inputs of the phases that read any, by key of the recipe."""

@@ -67,7 +67,8 @@ def has_colours(console: Console) -> bool:
 
 
 def _with_marks(text: Text, spans: Sequence[tuple[int, int]]) -> Text:
-    pieces, position = [], 0
+    pieces: list[Text] = []
+    position = 0
     for start, stop in spans:
         pieces += [text[position:start], Text("«"), text[start:stop], Text("»")]
         position = stop
