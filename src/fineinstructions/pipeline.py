@@ -37,21 +37,11 @@ from fineinstructions.records import Match, Pair, Rejection, Template
 from fineinstructions.review import lineage
 from fineinstructions.review.card import write_card
 from fineinstructions.review.lineage import Lineage
-from fineinstructions.runs import (
-    Finding,
-    Phase,
-    RunFolder,
-    StageFigures,
-    Unit,
-    UnitSpec,
-    describe_parquet,
-    funnel,
-    plan_units,
-    single_unit,
-)
+from fineinstructions.runs import Finding, Phase, RunFolder, StageFigures, Unit, funnel
 from fineinstructions.runs import verify as verify_folder
 from fineinstructions.runs.places import fresh_look, gone_unless_begun, open_run, run_root
-from fineinstructions.runs.specs import num_rows
+from fineinstructions.runs.plan import describe_parquet, plan_units
+from fineinstructions.runs.specs import UnitSpec, num_rows, single_unit
 from fineinstructions.runs.verify import DocumentReader
 from fineinstructions.sense import check_sense
 from fineinstructions.serving import prepare_serving, require_engines, serving
