@@ -101,10 +101,14 @@ def test_facts_fill_templates(template, title, text, words):
         ("When did <fi>a person</fi> join <fi>a topic</fi>?", "", "The company joined Foxton Rovers in 1999."),
         ("When did <fi>a person</fi> join <fi>a topic</fi>?", "", "Ada Miller joined the side without fuss."),
         ("Who started <fi>a topic</fi>?", "", "Ada Miller started strongly in 1999, but lost."),
-        ("How many types of <fi>a topic</fi> are there?", "", "There are many kinds of salts: simple and double ones."),
+        ("How many types of <fi>a topic</fi> are there?", "", "There are many kinds of salts: simple, double."),
         ("Where did <fi>a topic</fi> take place?", "", "Auditions took place in Leeds in 1999. Auditions were long."),
         ("What is the goal of <fi>a topic</fi>?", "", "The goal of the HEPE is to improve the health of workers."),
-        ("What is <fi>a topic</fi>?", "Gout", "A Common Pain With Age Gout is a disease of the joints that hurts. Gout."),
+        (
+            "What is <fi>a topic</fi>?",
+            "Gout",
+            "A Common Pain With Age Gout is a disease of the joints that hurts. Gout.",
+        ),
         ("What is <fi>a topic</fi>?", "", "Lignin itself is a polymer that is hard to break. Lignin itself."),
         ("Who won <fi>an event</fi>?", "", "Ada Miller won silver in the relay."),
         (
