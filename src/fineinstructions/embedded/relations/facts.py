@@ -210,7 +210,7 @@ def in_charge(text: str, spans: Spans) -> Iterator[Evidence]:
     found = _IN_CHARGE.match(" ".join(text.split()))
     if not found or _LEANING.search(found.group()):
         return
-    task = found.group("task")
+    task = found.group("task").strip()
     if " " not in task or text[:1].islower() or " ".join(text.split())[found.end() : found.end() + 1] == ",":
         return
     phrase = noun_phrase(re.sub(r"^\w+ing (?:and \w+ing )?", "", task))
