@@ -12,8 +12,10 @@ from pipeline_inputs import EXAMPLES
 
 from fineinstructions.embedded.answers.model import AnswerModel
 from fineinstructions.embedded.answers.sentences import Sentences
+from fineinstructions.embedded.contrastive import Training
 from fineinstructions.embedded.encoder import DATA_DIR, EmbeddedEncoder
 from fineinstructions.embedded.genericizer import EmbeddedGenericizer, load_frames
+from fineinstructions.embedded.recipes import TrainingData, make_encoder
 from fineinstructions.embedded_training import MAX_BYTES, train_embedded
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import Query, TemplateDraft
@@ -51,6 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         corpus.append({"id": f"h-{number}", "domain": "medicine", "title": title, "text": text})
         for kind, (start, end) in spans.items():
             row = {"doc_id": f"h-{number}", "question": f"What is the {kind} of {title}?", "question_type": kind}
+            row["question_template"] = f"What is the {kind} of {{focus}}?"
             medquad.append(
                 {**row, "answer": text[start:end], "answer_start": start, "answer_end": end, "doc_split": "corpus"}
             )
@@ -69,7 +72,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stories.append({**row, "answer_starts": [start], "answer_ends": [start + 20]})
     write(folder / "supervised" / "fairytaleqa.parquet", stories)
     write(folder / "supervised" / "medquad.parquet", medquad)
-    meetings = [{"split": "train", "query": f"What about {n}?", "evidence_text": "we talk " * 30} for n in range(9)]
+    meetings = [
+        {"split": "train", "meeting": f"m{n}", "query": f"What about {n}?", "evidence_text": "we talk " * 30}
+        for n in range(9)
+    ]
     write(folder / "supervised" / "qmsum.parquet", meetings)
     write(folder / "supervised" / "query_wellformedness.parquet", [{"text": "What is it?", "wellformedness": 0.9}])
     write(folder / "benchmarks" / "judges" / "a.parquet", [{"question": queries[0]["text"].upper() + "??"}])
@@ -124,6 +130,27 @@ def test_the_same_inputs_give_the_same_bytes(data: Path, trained: tuple[Path, li
         with np.load(path) as here, np.load(out / path.name) as there:
             assert here.files == there.files
             assert all(here[name].tobytes() == there[name].tobytes() for name in here.files), path.name
+
+
+@pytest.mark.extra
+def test_an_encoder_alone_is_the_same_twice(data: Path, tmp_path: Path) -> None:
+    """A few steps are enough to show that the same inputs give the same bytes, and that held-out pages are not read."""
+    pytest.importorskip("scipy")
+    folders, said = (tmp_path / "a", tmp_path / "b"), []
+    for folder in folders:
+        folder.mkdir()
+        make_encoder(TrainingData(data), folder, said.append, Training(steps=24, batch=64))
+    for name in ("encoder.npz", "encoder.json"):
+        first, second = ((folder / name).read_bytes() for folder in folders)
+        assert first == second, name
+    encoder = EmbeddedEncoder(folders[0])
+    question, *texts = encoder.encode_texts(
+        ["treatment of gout8", PARTS["treatment"].format("gout8"), "a king and bread"]
+    )
+    assert question @ texts[0] > question @ texts[1]
+    with np.load(folders[0] / "encoder.npz", allow_pickle=False) as arrays:
+        assert MARK not in arrays["keys"].tobytes().decode("utf-8").split("\n")
+    assert any("descriptions of pages" in line for line in said)
 
 
 def test_missing_inputs_are_named(tmp_path: Path, data: Path) -> None:

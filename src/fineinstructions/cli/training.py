@@ -72,7 +72,7 @@ def embedded(
 ) -> None:
     """Train the models of the embedded tier from scratch, on a processor.
 
-    The answer models are fitted by LightGBM (pip install 'fineinstructions[train]'); the others need nothing.
+    The encoder is fitted with SciPy, the answer models by LightGBM (pip install 'fineinstructions[train]').
     Nothing is learned from the documents of docs_dev.parquet nor from validation splits. The same inputs give the same
     files on one machine.
     """

@@ -1,8 +1,8 @@
 """The recipes that make the models of this tier, from Parquet files of documents, queries and labelled questions.
 
-In: a `TrainingData`. Out: files in a folder. Nothing but the base installation is needed, for the answer models the
-extra ``train`` too, and the same inputs give the same bytes on one machine. The decision to question: no document of
-the development set is read, and no query that a judge set asks, so that both can measure what was learned.
+In: a `TrainingData`. Out: files in a folder. The genericizer needs nothing but the base installation, the encoder and
+the answer models the extra ``train``; the same inputs give the same bytes on one machine. The decision to question: no
+document of the development set is read, and no query that a judge set asks, so that both can measure what was learned.
 """
 
 import json
@@ -22,12 +22,19 @@ from fineinstructions.embedded.answers.learn import learn_answers
 from fineinstructions.embedded.answers.lexical import counted
 from fineinstructions.embedded.answers.silver import page_examples
 from fineinstructions.embedded.contrastive import Training, train_rows
-from fineinstructions.embedded.encoder import DATA_DIR, find_row, token_key, word_spans
+from fineinstructions.embedded.encoder import DATA_DIR, EmbeddedEncoder, find_row, token_key, word_spans
 from fineinstructions.embedded.genericizer import save_frames
 from fineinstructions.embedded.learn_encoder import LearnedEncoder, learn_encoder, passages, quantised
 from fineinstructions.embedded.learn_frames import WordCounter, learn_frames
-from fineinstructions.embedded.pairs_of_texts import document_pairs, question_pairs, sources
-from fineinstructions.embedded.relation_words import RELATIONS
+from fineinstructions.embedded.pairs_of_texts import (
+    description_pairs,
+    document_pairs,
+    health_rows,
+    is_kept_back,
+    question_pairs,
+    sources,
+)
+from fineinstructions.embedded.threshold import calibrated
 from fineinstructions.records import Document, Template, from_table
 
 Say = Callable[[str], None]
@@ -37,6 +44,7 @@ FICTION_STRIDE = 4
 MAX_QUERY_CHARS = 300
 WINDOW_TOKENS = 8192
 MIN_COSINE = 0.03
+"""Threshold of an encoder for which too few pages were kept back to choose one."""
 RARITY_CHARS, MAX_RARITY_CHARS, MIN_RARITY_PASSAGES = 800, 4_000, 5
 """Words are counted in passages of so many characters, of the beginning of every document."""
 MAX_PAGES = 80
@@ -134,20 +142,32 @@ def make_genericizer(data: TrainingData, out: Path, say: Say) -> None:
 
 def make_encoder(data: TrainingData, out: Path, say: Say, how: Training | None = None) -> None:
     """Write ``encoder.npz`` and ``encoder.json``."""
-    documents = [(domain, title, text) for _, domain, title, text in data.documents()]
-    corpus = [passage for _, title, text in documents for passage in passages(title, text)]
+    documents = list(data.documents())
+    corpus = [passage for _, _, title, text in documents for passage in passages(title, text)]
     words = (word for text in data.queries(lambda _: None) for word, _, _ in word_spans(text))
     start = learn_encoder(corpus, words)
-    say(f"encoder: {len(start.keys):,} rows from {len(corpus):,} passages")
+    say(f"encoder: {len(start.keys):,} rows of {start.vectors.shape[1]} numbers from {len(corpus):,} passages")
     del corpus
-    pairs = {**question_pairs(data.supervised, data.held_out()), **document_pairs(documents)}
+    held_out = data.held_out()
+    health = health_rows(data.supervised, held_out)
+    pairs = {**question_pairs(data.supervised, held_out), **document_pairs(documents)}
+    pairs |= description_pairs(health, documents)
     say("encoder: " + ", ".join(f"{len(texts):,} {name}" for name, texts in pairs.items()))
     trained = train_rows(start.vectors, sources(pairs, _rows_of(start)), how or Training(), say)
     vectors, scales = quantised(trained)
     keys = np.frombuffer("\n".join(start.keys).encode("utf-8"), np.uint8)
     with (out / "encoder.npz").open("wb") as file:
         np.savez(file, keys=keys, vectors=vectors, scales=scales)
-    settings = {"window_tokens": WINDOW_TOKENS, "min_cosine": MIN_COSINE, "relations": list(RELATIONS)}
+    _write_settings(out, MIN_COSINE)
+    pages = {name: text for name, _, _, text in documents}
+    kept_back = [row for row in health if is_kept_back(row["doc_id"]) and row["doc_id"] in pages]
+    min_cosine, told = calibrated(EmbeddedEncoder(out), kept_back, pages, MIN_COSINE)
+    _write_settings(out, min_cosine)
+    say(f"encoder: {told}")
+
+
+def _write_settings(out: Path, min_cosine: float) -> None:
+    settings = {"window_tokens": WINDOW_TOKENS, "min_cosine": min_cosine}
     (out / "encoder.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
