@@ -119,3 +119,10 @@ def output_json(result: subprocess.CompletedProcess[str]) -> Any:
     """What the program printed with --json."""
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
+
+
+def ended(*words: str | Path) -> str:
+    """Standard output of a call that has to succeed."""
+    code, out, errors = in_process(*words)
+    assert code == 0, errors
+    return out

@@ -1,4 +1,4 @@
-"""The command line as people and programs meet it: help, progress, looking at runs, trying a text, the doctor."""
+"""The command line as people and programs meet it: help, progress, looking at runs, the doctor."""
 
 import io
 import json
@@ -19,6 +19,7 @@ from pipeline_inputs import (
     call,
     command,
     doctor_checks,
+    ended,
     in_process,
     output_json,
     rows,
@@ -35,8 +36,6 @@ pytestmark = pytest.mark.xdist_group("cli")
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("faiss", "openai", "pyarrow.dataset", "rensa", "py3langid", "torch", "rich.progress", "fsspec", "pandas")
-TEXT = """Photosynthesis is the process by which plants turn light, water and carbon dioxide into sugar and oxygen.
-It takes place in the chloroplasts of the leaves, and it feeds nearly all life on Earth."""
 VERBS = (
     "run",
     "status",
@@ -79,20 +78,6 @@ def finished(folder: Path, recipe: Path) -> Path:
     code, _, errors = in_process("run", recipe, "--out", folder / "run")
     assert code == 0, errors
     return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def text(folder: Path) -> Path:
-    path = folder / "photosynthesis.txt"
-    path.write_text(TEXT, encoding="utf-8")
-    return path
-
-
-def ended(*words: str | Path) -> str:
-    """Standard output of a call that has to succeed."""
-    code, out, errors = in_process(*words)
-    assert code == 0, errors
-    return out
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
@@ -251,88 +236,6 @@ def test_documents_cannot_steer_the_terminal(tmp_path: Path, recipe: Path) -> No
         shown += ended("explain", tmp_path / "run", pair["pair_id"])
     shown += ended("try", tmp_path / "d.jsonl", "--query", "What is photosynthesis?", "--title", row["title"])
     assert not {"\x1b", "\x07", "\u202e"} & set(shown)
-
-
-def test_try_takes_a_text_through_every_stage(text: Path, folder: Path, recipe: Path) -> None:
-    shown = ended("try", text, "--query", "What is a mitochondrion?")
-    for stage in ("genericize", "merge", "chunk", "retrieve", "sample"):
-        assert f"\n{stage}  " in shown
-    assert " kept\n" in shown
-    trial = json.loads(ended("try", text, "--query", "What is a mitochondrion?", "--json"))
-    steps = {step["stage"]: step for step in trial["steps"]}
-    assert list(steps) == [
-        *("genericize", "merge", "chunk", "retrieve", "sample", "instantiate", "excerpts", "judge", "select")
-    ]
-    assert "<fi>" in steps["genericize"]["made"][0]["template"]
-    assert steps["chunk"]["made"][0]["num_tokens"] > 10
-    for pair in steps["select"]["made"]:
-        assert pair["answer"] in TEXT or pair["excerpt_ratio"] >= 0.8
-    trial = json.loads(ended("try", text, "--bank", folder / "bank", "--json"))
-    assert [step["stage"] for step in trial["steps"]][:2] == ["chunk", "retrieve"]
-    trial = json.loads(ended("try", text, "--recipe", recipe, "--json"))
-    assert trial["document_id"].startswith("d-")
-
-
-def test_try_takes_the_title_from_the_text_alone(tmp_path: Path) -> None:
-    path = tmp_path / "report_v2.txt"
-    body = "A mitochondrion is an organelle found in the cells of most eukaryotes.\n\nWhere it is\n\nIn the cell.\n"
-    for text, title in ((f"# Mitochondrion\n\n{body}", "from: Mitochondrion"), (body, "from: d-")):
-        path.write_text(text, encoding="utf-8")
-        shown = ended("try", path, "--query", "What is a mitochondrion?")
-        assert title in shown and "report" not in shown
-
-
-def test_try_tells_the_nearest_template_where_there_is_none_that_fits(tmp_path: Path) -> None:
-    path = tmp_path / "d.txt"
-    path.write_text("rain and more rain over the harbour all day long", encoding="utf-8")
-    shown = " ".join(ended("try", path).split())
-    assert "no_compatible_template" in shown and "the embedded gate knows" in shown
-    assert re.search(r"nearest template: .*<fi>.* \(t-\w+\), cosine -?0\.\d{3}, threshold 0\.000", shown)
-
-
-def test_try_shows_what_a_screen_lets_through(text: Path, tmp_path: Path) -> None:
-    screened = tmp_path / "screened.yaml"
-    screened.write_text("compatibility: {screen: true}\n", encoding="utf-8")
-    for query, passes in (("What is photosynthesis?", True), ("Who invented the power loom?", False)):
-        steps = json.loads(ended("try", text, "--query", query, "--recipe", screened, "--json"))["steps"]
-        found = {step["stage"]: step for step in steps}
-        assert [bool(found["screen"][side]) for side in ("made", "rejected")] == [passes, not passes]
-        assert len(found["instantiate"]["made"] + found["instantiate"]["rejected"]) == passes
-
-
-def test_try_reads_standard_input(text: Path) -> None:
-    words = command("try", "-", "--query", "What is a mitochondrion?", "--json")
-    done = subprocess.run(words, input=TEXT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"]
-
-
-def test_try_without_bank_uses_the_one_that_ships(text: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from fineinstructions import trial
-
-    if trial.EMBEDDED_BANK.exists():
-        steps = json.loads(ended("try", text, "--json"))["steps"]
-        assert steps[0]["stage"] == "chunk"
-    monkeypatch.setattr(trial, "EMBEDDED_BANK", tmp_path / "absent.parquet")
-    code, _, errors = in_process("try", text)
-    assert code == 2
-    assert errors == (
-        "fineinstructions: this installation ships no template bank; name one with --bank, or give a --query\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [(None, "no such file"), (b" \n", "the document is empty"), (b"\xff\xfe\x00", "cannot be read as UTF-8 text")],
-)
-def test_try_refuses_what_is_no_text(tmp_path: Path, content: bytes | None, expected: str) -> None:
-    path = tmp_path / "d.txt"
-    if content is not None:
-        path.write_bytes(content)
-    code, _, errors = in_process("try", path)
-    assert code == 2
-    assert expected in errors
-    assert errors.count("\n") == 1
 
 
 def test_doctor_looks_at_the_machine_and_the_recipe(tmp_path: Path, recipe: Path, folder: Path) -> None:
