@@ -100,13 +100,17 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 
 @pytest.mark.parametrize("verb", ["status", "inspect"])
 def test_looking_at_a_run_imports_nothing_for_others(verb: str, finished: Path) -> None:
+    unneeded = set(HEAVY) - {"fsspec", "pyarrow.dataset"}  # with which files are found and tables are read
     program = f"""
 import sys
 sys.argv = ["fineinstructions", "{verb}", {str(finished)!r}]
 from fineinstructions.cli import main
-main()
-unneeded = {HEAVY!r} + ("fineinstructions.pipeline", "fineinstructions.review.diversity", "aiohttp")
-print([name for name in unneeded if name in sys.modules and name != "fsspec"], file=sys.stderr)
+try:
+    main()
+except SystemExit:
+    pass
+unneeded = {unneeded!r} | {{"fineinstructions.pipeline", "fineinstructions.review.diversity", "aiohttp"}}
+print(sorted(unneeded & sys.modules.keys()), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
@@ -227,7 +231,11 @@ def test_inspect_and_explain_mark_quotations_in_a_pipe(finished: Path) -> None:
 
 def test_documents_cannot_steer_the_terminal(tmp_path: Path, recipe: Path) -> None:
     """Escape sequences of a document are not sent on; its title and answer are shown as plain text."""
-    row = {"id": "a\x1b[2J", "title": "Evil \x1b]0;title\x07 \u202e", "text": TEXT.replace("light", "\x1b[31mlight")}
+    row = {
+        "id": "a\x1b[2J",
+        "title": "Evil \x1b]0;title\x07 \u202e",
+        "text": "Plants turn \x1b[31mlight, water and carbon dioxide into sugar and oxygen by photosynthesis.",
+    }
     (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     words = ["--set", f"documents.path={tmp_path / 'd.jsonl'}", "--set", "retrieve.min_cosine=-1.0"]
     shown = ended("run", recipe, "--out", tmp_path / "run", *words)

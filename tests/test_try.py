@@ -74,7 +74,8 @@ def test_try_shows_what_a_screen_lets_through(text: Path, tmp_path: Path) -> Non
     screened = tmp_path / "screened.yaml"
     screened.write_text("compatibility: {screen: true}\n", encoding="utf-8")
     for query, passes in (("What is photosynthesis?", True), ("Who invented the power loom?", False)):
-        steps = json.loads(ended("try", text, "--query", query, "--recipe", screened, "--json"))["steps"]
+        words = ("--query", query, "--title", "Photosynthesis", "--recipe", screened, "--json")
+        steps = json.loads(ended("try", text, *words))["steps"]
         found = {step["stage"]: step for step in steps}
         assert [bool(found["screen"][side]) for side in ("made", "rejected")] == [passes, not passes]
         assert len(found["instantiate"]["made"] + found["instantiate"]["rejected"]) == passes
