@@ -74,7 +74,7 @@ def test_without_a_budget_all_pairs_are_there(dense: Path, tmp_path: Path) -> No
 
 
 def test_arms_get_the_same_number_of_tokens(tmp_path: Path) -> None:
-    """Also where pairs run out: then the documents are cut, and less than one short row is missing."""
+    """Also where pairs run out: then the documents are cut, and little is missing."""
     run = write_run(tmp_path, some_texts(90), lambda n: n % 2)
     words = ("--arm", "standard", "--arm", "fineinstructions", "--arm", "half=documents:1,pairs:1")
     facts = export(run, tmp_path / "out", *words)
@@ -83,6 +83,8 @@ def test_arms_get_the_same_number_of_tokens(tmp_path: Path) -> None:
     assert max(tokens.values()) == tokens["fineinstructions"]
     assert max(tokens.values()) - min(tokens.values()) < 60, tokens
     half = facts["arms"]["half"]
+    used = {row["document_id"] for row in rows_of(tmp_path / "out", "half")}
+    assert half["documents"] == len(used) < half["rows"], "one that both sources have counts once"
     assert abs(half["sources"]["documents"]["tokens"] - half["sources"]["pairs"]["tokens"]) < 60
     cut = [r for r in pq.read_table(tmp_path / "out" / "rejected").to_pylist() if r["stage"] == "cut"]
     left_out = [r["record_id"] for r in cut if json.loads(r["record"])["arm"] == "standard"]
@@ -302,5 +304,7 @@ def test_arms_can_be_made_of_the_documents_that_have_pairs_only(tmp_path: Path) 
         assert have_pairs & used
     cut = facts["stages"]["cut"]
     assert cut["rejected"]["no_pairs"] >= 2 * 14
+    for arm, figures in facts["arms"].items():
+        assert figures["documents"] == len({row["document_id"] for row in rows_of(tmp_path / "out", arm)}), arm
     assert cut["in"] == cut["out"] + sum(cut["rejected"].values())
     assert check_corpora(tmp_path / "out") == []

@@ -19,7 +19,7 @@ from fineinstructions.artefacts import made_with
 from fineinstructions.backends.tokenizer import BYTES, Tokenizer, tokenizer_file
 from fineinstructions.config import to_plain
 from fineinstructions.corpus import lingua, torchtitan
-from fineinstructions.corpus.arms import Share, Source, joined_rows, open_array, share_out
+from fineinstructions.corpus.arms import DocumentCount, Share, Source, joined_rows, open_array, share_out
 from fineinstructions.corpus.budget import LedgerRow
 from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
@@ -235,6 +235,8 @@ class CorpusWriting:
         folder.mkdir()
         self._progress.start(f"write {arm}", 1, 0)
         tables: Iterator[pa.Table] = chain.from_iterable(share.tables() for share in shares)
+        documents = DocumentCount(self._folder.root / f"{TEMPORARY_PREFIX}arrays" / f"documents-{arm}", shares)
+        tables = documents.counted(tables)
         if self._config.is_shuffled(arm):
             buckets = self._folder.root / f"{TEMPORARY_PREFIX}buckets"
             tables = (t.drop_columns([KEY]) for t in shuffled(map(self._with_keys, tables), buckets))
@@ -254,6 +256,7 @@ class CorpusWriting:
         facts: dict[str, Any] = {
             "rows": sum(file.num_rows for file in files),
             "tokens": sum(file.num_tokens for file in files),
+            "documents": documents.number(),
             "sources": of_sources,
             "shuffled": self._config.is_shuffled(arm),
             "files": {f"{arm}/{file.name}": {"rows": file.num_rows, "tokens": file.num_tokens} for file in files},

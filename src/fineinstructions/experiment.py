@@ -305,13 +305,20 @@ class Experiment:
         scores = {trained: read_ledger(self._ledger(trained))[1] for trained in done}
         benchmarks = {trained: self._models.known(self._name(trained)) for trained in done}
         found = list(figures(scores, self._pairs(done), self._config.resamples, more=benchmarks))
-        arms = [_arm_row(arm, model, done, scores) for arm, model in dict.fromkeys((t.arm, t.model) for t in done)]
+        shown = dict.fromkeys((t.arm, t.model) for t in done)
+        arms = [_arm_row(arm, model, done, scores, self._num_documents(arm)) for arm, model in shown]
         title, missing = self._root.name, self._missing(done)
         write_text(self._root / "table.md", markdown(title, arms, found, missing) + "\n")
         write_text(self._root / "table.csv", csv_text(found))
         write_text(self._root / "table.json", json_text(title, arms, found, missing))
         write_text(self._root / "loss.svg", plot(title, self._curves(done)))
         self._draw_held_out(title, done, scores)
+
+    def _num_documents(self, arm: str) -> int | None:
+        """Documents in an arm's corpus; none where its figures, of an earlier version, do not say."""
+        variant = next(variant for variant, arms in self._config.variants.items() if arm in arms)
+        number: int | None = _corpus_facts(self._root / "corpora" / variant)["arms"][arm].get("documents")
+        return number
 
     def _pairs(self, done: Trainings) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
         """What is compared with what: every arm with the baseline of its size, and with that of the next size."""
@@ -343,7 +350,7 @@ class Experiment:
         return trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"
 
 
-def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, Any]) -> ArmRow:
+def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, Any], documents: int | None) -> ArmRow:
     done = {t.seed: result for t, result in trainings.items() if (t.arm, t.model) == (arm, model)}
     first = next(iter(done.values()))
     seconds = [
@@ -360,6 +367,7 @@ def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, A
         tokens=first.tokens,
         unique_tokens=first.unique_tokens,
         epochs=first.epochs,
+        documents=documents,
         parameters=int(first.facts["num_parameters"]),
         flops=float(first.facts["flops"]),
         seconds_per_answer=sum(seconds) / len(seconds) if seconds else None,

@@ -110,7 +110,7 @@ def test_figures_and_tables_tell_what_the_ledgers_hold() -> None:
     assert (neutral.difference, neutral.difference_low, neutral.difference_high) == pytest.approx((-0.5, -0.5, -0.5))
     (rouge,) = [f for f in found if f.arm == "standard" and f.measure == ROUGE]
     assert (rouge.value, rouge.difference) == (0.25, None)
-    arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
+    arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 7, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
     page = markdown("small", arms, found, ["pairs.5m.3"])
     assert "Not done yet: pairs.5m.3." in page
     assert "| pairs | 5m | 1, 2 | 100 | 90 | 1.1 | 5,000,000 | 3e+15 | 0.5 |" in page
@@ -127,7 +127,7 @@ def test_costs_tell_a_figure_once_however_many_it_is_compared_with() -> None:
     ours, same, next_size = ("pairs", "5m"), ("standard", "5m"), ("standard", "9m")
     found = list(figures(scores, [(same, None), (ours, same), (ours, next_size)], resamples=5))
     assert {f.against for f in found if f.arm == "pairs"} == {"standard", "standard 9m"}
-    arms = [ArmRow(arm, "5m", (1,), 100, 90, 1.0, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
+    arms = [ArmRow(arm, "5m", (1,), 100, 90, 1.0, 7, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
     told = json.loads(json_text("small", arms, found, []))["per_parameter_and_flop"]
     keys = [(one["arm"], one["model"], one["set_name"], one["form"], one["measure"]) for one in told]
     assert len(keys) == len(set(keys)) == len({k for k in keys if k[0] == "pairs"}) * 2
@@ -144,7 +144,7 @@ def test_further_measures_stand_beside_those_of_the_ledgers() -> None:
     base, ours = (f for f in found if f.measure == BENCHMARK)
     assert (base.value, base.num_seeds, base.num_items) == (pytest.approx(0.3), 2, 2)
     assert (ours.value, ours.num_seeds, ours.difference) == (0.5, 1, pytest.approx(0.3))
-    arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
+    arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 7, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
     page = markdown("small", arms, found, [])
     assert "## Benchmarks, as a judge scores them" in page
     assert "the judge follows a script" in page

@@ -4,7 +4,7 @@ In: sources, each with the tokens, random keys and marks of its rows. Out: for e
 rows that it takes. Arrays of all rows may lie on disk; the rows themselves are read only when they are written.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fineinstructions.corpus.cut import keep_tokens, live_tokens
 from fineinstructions.corpus.export import DOCUMENTS, WITH_PAIRS, arm_tokens
 from fineinstructions.corpus.render import with_pairs
 from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
+from fineinstructions.seeded_order import row_keys
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,33 @@ class Share:
             yield from (start + np.flatnonzero(offered[block] & ~self.kept[block])).tolist()
 
 
+class DocumentCount:
+    """How many documents the rows of an arm are made of, told apart by 64 bits of their ids.
+
+    Args:
+        path: File that holds the bits meanwhile.
+        shares: What the arm takes.
+    """
+
+    def __init__(self, path: Path, shares: Sequence[Share]) -> None:
+        self._keys = open_array(path, np.uint64, sum(int(share.kept.sum()) for share in shares))
+        self._num_keys = 0
+
+    def counted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The same tables."""
+        for table in tables:
+            keys = row_keys(0, "documents", table.column("document_id").unique().to_pylist())
+            self._keys[self._num_keys : self._num_keys + len(keys)] = keys
+            self._num_keys += len(keys)
+            yield table
+
+    def number(self) -> int:
+        """Documents of all tables so far."""
+        found = self._keys[: self._num_keys]
+        found.sort()
+        return int(np.count_nonzero(found[1:] != found[:-1])) + bool(len(found))
+
+
 def joined_rows(
     documents: Iterable[pa.Table], pairs: Iterable[pa.Table], tokenizer: Tokenizer
 ) -> Iterator[TrainingRow]:
@@ -119,7 +147,8 @@ def share_out(
         folder: Where marks are kept.
 
     Returns:
-        What each arm takes, at most its share of every source and less than one row below it.
+        What each arm takes, at most its share of every source and about one row below it; an arm of several
+        sources may lack about one row per source.
     """
     used = {name for shares in mixtures.values() for name in shares}
     capacities = {name: live_tokens(sources[name].tokens, sources[name].live) for name in used}

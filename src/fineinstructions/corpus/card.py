@@ -72,7 +72,7 @@ def card_text(facts: Mapping[str, Any], rows: RowTallies, made_with: Sequence[Ma
         f"---\n{front}---\n",
         "# Training corpora of one run\n",
         f"Made by fineinstructions {__version__} with the method of *FineInstructions* "
-        "([arXiv:2601.22146](https://arxiv.org/abs/2601.22146)). Every arm is a corpus made of the same documents; "
+        "([arXiv:2601.22146](https://arxiv.org/abs/2601.22146)). Every arm is a corpus made from one run; "
         f"{_equal(facts)}\n",
         *section("How to load", _loading(facts)),
         *section("Tokens", _tokens(facts)),
@@ -89,7 +89,10 @@ def _equal(facts: Mapping[str, Any]) -> str:
     if len(facts["arms"]) == 1:
         return "this export has one arm."
     if facts["config"]["equal_tokens"]:
-        return "all arms have the tokens of the smallest, but for less than one short row."
+        return (
+            "all arms have the tokens of the smallest, but for about one row per source. Each is cut by rows of its "
+            "own, so arms may hold different documents."
+        )
     return "arms have different numbers of tokens: *epochs* says how often each is read for the tokens of the largest."
 
 
@@ -125,10 +128,18 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[str]:
     name = "bytes" if tokenizer["kind"] == "bytes" else f"{tokenizer['kind']}, SHA-256 {tokenizer['sha256']}"
     yield f"Counted with the tokens before and behind every text; tokenizer: {name}.\n"
     lines = [
-        (arm, f["rows"], f["tokens"], f"{f['tokens'] / max(1, f['rows']):,.1f}", str(f["epochs"]), _mixture(f))
+        (
+            arm,
+            f["rows"],
+            f["documents"],
+            f["tokens"],
+            f"{f['tokens'] / max(1, f['rows']):,.1f}",
+            str(f["epochs"]),
+            _mixture(f),
+        )
         for arm, f in facts["arms"].items()
     ]
-    yield from table(("arm", "rows", "tokens", "per row", "epochs", "tokens of each source"), lines)
+    yield from table(("arm", "rows", "documents", "tokens", "per row", "epochs", "tokens of each source"), lines)
     documents = facts["documents"]
     yield f"\nThe documents are {documents['rows']:,} with {documents['tokens']:,} tokens."
     if facts["config"]["budget"] == "document":
@@ -150,7 +161,10 @@ def _left_out(facts: Mapping[str, Any]) -> Iterator[str]:
         lines.append((stage, account["in"], account["out"], why))
     yield from table(("stage", "in", "out", "left out"), lines)
     if facts["config"]["sift"]["benchmarks"]:
-        yield "\nPairs that share wording with a benchmark (`benchmark_hits.parquet`):\n"
+        yield (
+            "\nPairs that share wording with a benchmark (`benchmark_hits.parquet`). Only pairs were compared: rows of "
+            "raw or rephrased documents were not.\n"
+        )
         hits = [(h["benchmark"].rpartition("/")[2], h["part"], h["kind"], h["pairs"]) for h in facts["benchmark_hits"]]
         yield from table(("benchmark", "part", "kind", "pairs"), hits)
 

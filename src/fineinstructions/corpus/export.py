@@ -64,7 +64,8 @@ class ExportConfig(Config):
     """``document``: pairs cost at most what their documents would; ``none``: all pairs. Default: paper, section 4.2."""
     documents: Literal["all", "with_pairs"] = "all"
     """Documents that rows may be made of: ``all`` of the run, or those that the arms of pairs have pairs of. Where few
-    documents have pairs, only ``with_pairs`` makes arms that differ in form and not in topic. Ours."""
+    documents have pairs, ``with_pairs`` keeps arms from being about different things; with ``equal_tokens`` they still
+    hold different documents of that pool. Ours."""
     sift: SiftConfig = SiftConfig()
     """Which pairs are taken at all."""
     ranks: int = Field(default=1, ge=1, le=65_536)

@@ -31,6 +31,8 @@ class ArmRow:
     tokens: int
     unique_tokens: int
     epochs: float
+    documents: int | None
+    """That the rows of the arm's corpus are made of, where its figures say so; one that is read in part has fewer."""
     parameters: int
     flops: float
     """Of one training."""
@@ -69,6 +71,7 @@ def _arms_table(arms: Sequence[ArmRow]) -> list[str]:
         "tokens",
         "unique tokens",
         "epochs",
+        "documents",
         "parameters",
         "training FLOPs",
         "s per answer",
@@ -81,6 +84,7 @@ def _arms_table(arms: Sequence[ArmRow]) -> list[str]:
             f"{row.tokens:,}",
             f"{row.unique_tokens:,}",
             f"{row.epochs:.3g}",
+            "-" if row.documents is None else f"{row.documents:,}",
             f"{row.parameters:,}",
             f"{row.flops:.3g}",
             "-" if row.seconds_per_answer is None else f"{row.seconds_per_answer:.3g}",
