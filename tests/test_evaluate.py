@@ -15,6 +15,8 @@ from pipeline_inputs import command, in_process
 
 from fineinstructions.backends.scripted_replies import Reply, StatusError
 from fineinstructions.backends.scripted_server import ScriptedServer
+from fineinstructions.evaluate import _as_answer
+from fineinstructions.evaluation.items import Answer
 
 CHAT = "/v1/chat/completions"
 
@@ -203,6 +205,20 @@ def test_the_judge_is_asked_coldly_and_answers_are_not_cut_short(data: Path, tmp
         assert in_process(*arguments(server, data, tmp_path / "out", "mixeval"))[0] == 0
     limits = {body["model"]: (body["temperature"], body["max_tokens"]) for body in server.bodies}
     assert limits == {"m": (0.0, 512), "judge": (0.0, 1024)}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_cut", "form", "kept"),
+    [
+        ("A.\n\nB.", False, "instruction", Answer("A.\n\nB.")),
+        ("A.\n\nB.", True, "instruction", Answer("A.\n\nB.", is_cut=True)),
+        ("A.\n\nB.\n\nInstruction: And C?\n\nAnswer: D", True, "instruction", Answer("A.\n\nB.")),
+        ("A.\n\nInstruction: B", True, "chat", Answer("A.\n\nInstruction: B", is_cut=True)),
+    ],
+)
+def test_a_model_of_bare_text_keeps_its_whole_answer(text: str, is_cut: bool, form: str, kept: Answer) -> None:
+    """Trap: the original cuts a base model's answer at the first empty line; ours ends where it asks itself anew."""
+    assert _as_answer(text, is_cut, form) == kept
 
 
 @pytest.mark.parametrize(
