@@ -1,7 +1,9 @@
 """MixEval's scorer on cases worked out by hand, and every trap of the original."""
 
+import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 from benchmark_files import FREE_FORM, MULTIPLE_CHOICE, write_benchmarks
 
 from fineinstructions.backends.chat import ChatReply
+from fineinstructions.backends.prompt import Message
 from fineinstructions.errors import ConfigError
 from fineinstructions.evaluation.items import Answer, Judgement
 from fineinstructions.evaluation.mixeval import MixEval, MixEvalConfig
+from fineinstructions.evaluation.options import option_facts
 from fineinstructions.evaluation.short_answer import chosen_letter
 
 
@@ -109,6 +113,26 @@ def test_rules_give_whole_figures_by_themselves(folder: Path) -> None:
     assert found["rule_choice"] == found["rule_choice_at_chance"] == pytest.approx(1 / 2)
     assert found["rule_unread"] == 0
     assert found["score"] == 0
+
+
+def test_three_ways_to_count_an_options_probability_may_choose_three_options(folder: Path) -> None:
+    """The letter says trout, the text heron, and the text for each of its characters the grey heron."""
+    chances = {"A": -0.5, "B": -2.0, "C": -3.0, "trout": -5.0, "heron": -4.0, "a grey heron": -6.0}
+    asked: list[str] = []
+
+    def probability_of(messages: Sequence[Message], beginnings: Sequence[str]) -> list[float]:
+        asked.append(messages[-1][1])
+        return [chances[beginning] for beginning in beginnings]
+
+    items = MixEval(MixEvalConfig(path=str(folder)), hard=False).items
+    bird = next(item for item in items if item.item_id == "multiple-choice/0")
+    names = ("option_letter", "option_text", "option_text_per_char")
+    for right, name in enumerate(names):
+        row = {**bird.record, "options": ["trout", "heron", "a grey heron"], "target": [right]}
+        found = option_facts(dataclasses.replace(bird, record=row), probability_of)
+        assert [other for other in names if found[other]] == [name]
+        assert found["option_letter_mass"] == pytest.approx(math.exp(-0.5) + math.exp(-2) + math.exp(-3))
+    assert asked == [bird.messages[-1][1], "Which is a bird?"] * 3, "texts of options go after the bare question"
 
 
 def test_steps_are_asked_for_where_the_original_does(folder: Path) -> None:

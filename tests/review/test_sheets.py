@@ -17,9 +17,10 @@ from small_run import some_texts, write_run
 from fineinstructions.backends.llm import ChatClient, LlmConfig
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.records import Pair, Rejection, Template
+from fineinstructions.review.audit_page import sheet_page
 from fineinstructions.review.labels import FAULTS, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
-from fineinstructions.review.sheet import Audited
+from fineinstructions.review.sheet import Audited, sheet_text
 from fineinstructions.review.sheet_judge import PROMPT, SheetVerdict, judge_sheet, read_verdicts, sheet_prompt
 from fineinstructions.review.viewer.catalogue import PairList
 from fineinstructions.review.viewer.wanted import Wanted
@@ -151,17 +152,27 @@ def test_the_judge_sees_template_and_query_unless_direct_pairs_are_judged_beside
             instruction: words.get(template_id) for instruction, template_id in drawn.items()
         }
         assert any("template" in job for job in asked)
+        assert {row["instruction"]: row["template"] or None for row in sheet_of(run)} == {
+            instruction: words.get(template_id) for instruction, template_id in drawn.items()
+        }
+        page = run / "audit" / "sheet.html"
+        assert "template: What is &lt;fi&gt;a thing" in page.read_text(encoding="utf-8")
         asked.clear()
         pq.write_table(pa.table({"instruction": ["A direct question?"], "answer": ["yes"]}), tmp_path / "d.parquet")
         against = ("--against", tmp_path / "d.parquet", "--judge", f"other@{server.base_url}")
         assert in_process("audit", run, "--pairs", "5", *against)[0] == 0
         assert len(asked) == 6 and not any("template" in job for job in asked)
+        assert [(row["template"], row["query"]) for row in sheet_of(run)] == [("", "")] * 6
+        assert "template: " not in page.read_text(encoding="utf-8")
         asked.clear()
         row = Audited("p", "run", "What is a lake?", "Water.", "Text.", "What is <fi>a thing</fi>?", "what is a pond")
         with ChatClient(LlmConfig(base_url=server.base_url, model="m")) as client:
             (verdict,) = judge_sheet([row], client, "m", sheet_prompt(None))
         assert isinstance(verdict, SheetVerdict) and verdict.faults == ()
         assert [(job["template"], job["query"]) for job in asked] == [(row.template, row.query)]
+    (cells,) = csv.DictReader(sheet_text([row], {}, 0).splitlines())
+    assert (cells["template"], cells["query"]) == (row.template, row.query)
+    assert "query: what is a pond \u00b7 p<" in sheet_page([row])
 
 
 def test_the_prompt_names_the_faults_and_may_be_another(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ same bytes from the same run, labels and settings.
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from fineinstructions.review.sheet import (
     rates,
     read_sheet,
     sheet_text,
+    told_alike,
 )
 from fineinstructions.review.sheet_judge import (
     SheetVerdict,
@@ -137,7 +138,7 @@ def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[s
         document = lookup.document(pair.document_id, (place + 0.5) / len(rows))
         sample.append(of_run(pair, document, *_wording_behind(pair, lookup)))
     direct = drawn(direct_rows(asked.direct), asked.count, asked.seed)
-    sheet = [*sample, *direct]
+    sheet = told_alike([*sample, *direct])
     _take_sheets(run.root, {row.pair_id for row in sheet}, asked.sheets)
     num_failed = _ask_judge(run.root, sheet, asked.judge) if asked.judge else 0
     labels, verdicts = read_labels(run.root), read_verdicts(run.root)
@@ -182,8 +183,6 @@ def _ask_judge(root: Path, sheet: Sequence[Audited], judge: SheetJudge) -> int:
     """Have a judge look at the rows that it has not seen; gives how many an engine failed on."""
     seen = read_verdicts(root).get(judge.name, {})
     new = [row for row in sheet if row.pair_id not in seen or seen[row.pair_id].prompt != judge.prompt.digest]
-    if any(row.arm != "run" for row in sheet):  # pairs of both arms are judged by the same things
-        new = [replace(row, template="", query="") for row in new]
     num_failed = 0
     for outcome in judge_sheet(new, judge.model, judge.name, judge.prompt):
         if isinstance(outcome, SheetVerdict):

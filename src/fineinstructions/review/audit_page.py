@@ -93,10 +93,16 @@ def sheet_page(rows: Sequence[Audited]) -> str:
         Words("Pairs in the order of sheet.csv, one row each. Put an x under each fault, or under judged alone.")
     ]
     pairs: list[Any] = [
-        Example(f"{number}. {row.instruction}", [Piece(shown(row.answer))], row.pair_id, row.document)
+        Example(f"{number}. {row.instruction}", [Piece(shown(row.answer))], _behind(row), row.document)
         for number, row in enumerate(rows, start=1)
     ]
     return to_html("Audit sheet", [Section("What to look for", [*blocks, *faults]), Section("Pairs", pairs)])
+
+
+def _behind(row: Audited) -> str:
+    """The line below a pair of the sheet: what it was asked for by, as far as that is known, and its id."""
+    known = [("template", row.template), ("query", row.query)]
+    return " \u00b7 ".join([*(f"{name}: {text}" for name, text in known if text), row.pair_id])
 
 
 def _distribution(found: dict[str, Any]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,7 +19,7 @@ from fineinstructions.review.labels import FAULTS, Label, checked
 from fineinstructions.statistics import wilson_interval
 
 SHEET_FILE = "sheet.csv"
-COLUMNS = ("pair_id", "instruction", "answer", "document", "judged", *FAULTS, "note", "by")
+COLUMNS = ("pair_id", "instruction", "answer", "document", "template", "query", "judged", *FAULTS, "note", "by")
 BY_JUDGE = "judge "
 """How the column ``by`` begins where a language model has filled a row in."""
 MAX_DOCUMENT_CHARS = 4000
@@ -91,6 +91,13 @@ def _luck(pair_id: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}\0sheet\0{pair_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def told_alike(rows: Sequence[Audited]) -> list[Audited]:
+    """The rows without template and query where some are not of the run, so that both arms are judged by the same."""
+    if all(row.arm == "run" for row in rows):
+        return list(rows)
+    return [replace(row, template="", query="") for row in rows]
+
+
 def in_sheet_order(rows: Sequence[Audited], seed: int) -> list[Audited]:
     """Rows of all arms, mixed, in an order that depends on seed and ids alone."""
     return sorted(rows, key=lambda row: _luck(row.pair_id, seed))
@@ -119,7 +126,8 @@ def sheet_text(
         by = f"{BY_JUDGE}{judge}" if row.pair_id in judged and row.pair_id not in labels else ""
         label = labels.get(row.pair_id) or judged.get(row.pair_id)
         marks = ["x" if label and fault in label.faults else "" for fault in FAULTS]
-        texts = [_cell(text) for text in (row.pair_id, row.instruction, row.answer, row.document)]
+        shown = (row.pair_id, row.instruction, row.answer, row.document, row.template, row.query)
+        texts = [_cell(text) for text in shown]
         writer.writerow([*texts, "x" if label else "", *marks, _cell(label.note) if label else "", _cell(by)])
     return out.getvalue()
 
