@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.errors import ConfigError
-from fineinstructions.review.distribution import compare, proposed_target
-from fineinstructions.review.diversity import growth, place_figures, self_bleu
+from fineinstructions.review.distribution import as_plain, compare, proposed_target
+from fineinstructions.review.diversity import (
+    growth,
+    near_duplicate_share,
+    openings,
+    place_figures,
+    self_bleu,
+    spread,
+    style,
+)
 from fineinstructions.review.labels import FAULTS, Label
 from fineinstructions.review.rows import Rows
 from fineinstructions.review.sheet import Audited, Rate, difference_interval, drawn, rates, read_sheet, sheet_text
@@ -58,10 +67,19 @@ def test_the_same_shares_do_not_diverge_and_what_is_missing_is_named() -> None:
     other = compare("x", {"a": 1000, "b": 0}, {"a": 400, "b": 600}, 0)
     assert other.missing == ("b",)
     assert other.js_low <= other.js <= other.js_high
+    assert other.kl_generated_real_low < other.kl_generated_real < other.kl_generated_real_high
+    assert other.kl_real_generated_low < other.kl_real_generated < other.kl_real_generated_high
+    fewer = compare("x", {"a": 100, "b": 20}, {"a": 40, "b": 60}, 0)
+    many = compare("x", {"a": 10_000, "b": 2000}, {"a": 4000, "b": 6000}, 0)
+    for name in ("kl_generated_real", "kl_real_generated", "js"):
+        widths = [getattr(one, f"{name}_high") - getattr(one, f"{name}_low") for one in (fewer, many)]
+        assert widths[0] > 5 * widths[1] > 0, "a hundred times the rows, a tenth of the width"
+        assert set(as_plain(many)) >= {name, f"{name}_low", f"{name}_high"}
     assert other.kl_real_generated > other.kl_generated_real > 0
     apart = compare("x", {"a": 10_000}, {"b": 10_000}, 0)
     assert apart.js == pytest.approx(1, abs=0.01)
-    assert math.isnan(compare("x", {}, {"a": 1}, 0).js_low)
+    empty = compare("x", {}, {"a": 1}, 0)
+    assert math.isnan(empty.js_low) and math.isnan(empty.kl_real_generated_high)
 
 
 def test_the_proposed_target_moves_towards_real_queries() -> None:
@@ -109,6 +127,27 @@ def test_self_bleu_tells_repetition() -> None:
     assert self_bleu(["the same words here now"] * 5) == pytest.approx(1)
     assert self_bleu(["alpha beta gamma delta", "one two three four", "red green blue black"]) < 0.3
     assert self_bleu([]) == 0
+
+
+def test_wording_of_texts_counted_by_hand() -> None:
+    texts = ["What is rain?", "what is my name? ", "Tell me why.", "Tell us a tale or two."]
+    assert style(texts) == {
+        "words_mean": 4.0,  # 3, 4, 3 and 6 words
+        "words_sd": pytest.approx(math.sqrt(1.5)),
+        "first_words": 0.5,
+        "question_marks": 0.5,
+        "capitalised": 0.75,
+        "you_or_i": 0.5,
+    }
+    asked = ["Please list three rivers", "List three lakes", "now list three", "How do you make stoemp?"]
+    assert openings(asked) == {"list three": 0.75, "how do": 0.25}
+    assert openings(asked, 1) == {"list three": 0.75}
+    assert openings(["The rain", "", "In which year?"]) == dict.fromkeys(("", "in which", "the rain"), 1 / 3)
+    assert near_duplicate_share(["What is rain?", "what is rain", "What is snow?", "Name a river."]) == 1 / 4
+    assert (near_duplicate_share([]), spread(["one"])) == (0, 0)
+    u, v, w = EmbeddedEncoder().encode_texts(texts[:3]).astype(np.float64)
+    assert spread(texts[:3]) == pytest.approx(1 - (u @ v + u @ w + v @ w) / 3)
+    assert spread(texts[:1] * 3) == pytest.approx(0, abs=1e-6)
 
 
 def test_wilson_and_the_difference_of_rates() -> None:
@@ -202,3 +241,38 @@ def test_the_worst_of_many_are_the_worst(tmp_path: Path, monkeypatch: pytest.Mon
     ranked = sorted(range(60), key=lambda n: figures[n])
     assert pairs.places(Wanted(sort="worst")).tolist() == ranked[:7]
     assert pairs.places(Wanted(sort="best")).tolist() == ranked[:-8:-1]
+
+
+TEN: dict[str, list[object]] = {
+    "judge_score": [4, 5, 4, 5, 5, 4, 4, 5, 4, 5],
+    "excerpt_ratio": [0.8, 0.9, 1.0, 0.85, 0.9, 0.95, 0.8, 1.0, 0.9, 0.8],
+    "cosine": [0.75, 0.5, 0.25, 0.75, 0.5, 1.0, 0.0, -0.5, 0.5, 0.75],
+    "template_id": ["t0", "t1", "t0", "t2", "t1", "t0", "t1", "t2", "t0", "t1"],
+    "document_id": ["d0", "d0", "d1", "d1", "d1", "d2", "d3", "d3", "d4", "d5"],
+    "source": ["wiki", "wiki", "web", "web", "web", "wiki", "news", "news", "wiki", "web"],
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        (Wanted(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (Wanted(score=5), [1, 3, 4, 7, 9]),
+        (Wanted(score=3), []),
+        (Wanted(min_ratio=0.9), [1, 2, 4, 5, 7, 8]),
+        (Wanted(max_ratio=0.85), [0, 3, 6, 9]),
+        (Wanted(min_ratio=0.85, max_ratio=0.9), [1, 3, 4, 8]),
+        (Wanted(min_cosine=0.75), [0, 3, 5, 9]),
+        (Wanted(template="t1"), [1, 4, 6, 9]),
+        (Wanted(template="none"), []),
+        (Wanted(document="d1"), [2, 3, 4]),
+        (Wanted(document="d9"), []),
+        (Wanted(source="web", template="t1"), [4, 9]),
+        (Wanted(score=4, min_ratio=0.9, min_cosine=0.5, template="t0"), [5, 8]),
+        (Wanted(document="d3", score=5, sample=1), [7]),
+    ],
+)
+def test_filters_of_the_viewer_give_the_rows_of_the_table(tmp_path: Path, wanted: Wanted, places: list[int]) -> None:
+    """Rows picked by eye; two files, and row groups of three."""
+    pairs = catalogue.PairList(table_of(tmp_path, **TEN), np.array([9, 7, 0], np.int64))
+    assert pairs.places(wanted).tolist() == places

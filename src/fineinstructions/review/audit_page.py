@@ -8,6 +8,7 @@ from typing import Any
 
 from fineinstructions.plots import Mark, Series, bars, histogram, line, percent, told
 from fineinstructions.review.blocks import Example, Grid, Plots, Section, Words, to_html
+from fineinstructions.review.distribution import DIVERGENCES
 from fineinstructions.review.diversity import PAPER_EXPONENT, PAPER_FACTOR, PAPER_TOP_SHARE
 from fineinstructions.review.efficiency import ASKED_HEAD, asked_rows
 from fineinstructions.review.labels import FAULTS
@@ -116,17 +117,26 @@ def _distribution(found: dict[str, Any]) -> Iterator[Any]:
     for one in found["comparisons"]:
         if not sum(row["real"] for row in one["classes"]):
             continue
-        interval = f"{told(one['js_low'] or 0)} to {told(one['js_high'] or 0)}"
+        figures = [cell for name in DIVERGENCES for cell in (one[name], _interval(one, name))]
         few = ", ".join(one["under_represented"][:6]) or "none"
-        rows.append((one["name"], one["js"], interval, one["kl_generated_real"], one["kl_real_generated"], few))
+        rows.append((one["name"], *figures, few))
         plots.append((f"By {one['name']}", _beside(one)))
-    yield Grid(("by", "Jensen-Shannon", "95 %", "KL generated, real", "KL real, generated", "under-represented"), rows)
+    heads = [
+        cell for title in ("KL generated, real", "KL real, generated", "Jensen-Shannon") for cell in (title, "95 %")
+    ]
+    yield Grid(("by", *heads, "under-represented"), rows)
     yield Plots(plots)
     now, proposed = found["target_now"], found["target_proposed"]
     slots = [str(n) if n < len(now) - 1 else f"{n} and more" for n in range(len(now))]
     yield Words("Slot counts to ask for, so that the next run comes nearer to real queries (sample.target):")
     yield Grid(("slots", "asked for now", "proposed"), list(zip(slots, now, proposed, strict=True)))
     yield Words("sample: {target: " + str(proposed) + "}", is_quiet=True)
+
+
+def _interval(one: dict[str, Any], name: str) -> str:
+    """The interval of a divergence; audits of an earlier version have it of Jensen-Shannon alone."""
+    low, high = one.get(f"{name}_low"), one.get(f"{name}_high")
+    return "-" if low is None or high is None else f"{told(low)} to {told(high)}"
 
 
 def _beside(one: dict[str, Any]) -> str:
@@ -174,7 +184,7 @@ def _diversity(found: dict[str, Any]) -> Iterator[Any]:
     )
     both = list(dict.fromkeys([*list(ours["openings"])[:8], *list(real.get("openings", {}))[:8]]))
     rows = [(o, _share(ours["openings"].get(o, 0.0)), _share(real.get("openings", {}).get(o, 0.0))) for o in both]
-    yield Grid(("first words", "instructions", "real queries"), rows)
+    yield Grid(("begins, from a task's verb on", "instructions", "real queries"), rows)
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,7 @@ RESAMPLES = 1000
 MIN_EXPECTED = 5
 """Real queries of a class below which it is not called under-represented. Ours."""
 MAX_SOURCES = 20
+DIVERGENCES = ("kl_generated_real", "kl_real_generated", "js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Comparison:
     """0 for the same shares, 1 for shares that have nothing in common."""
     js_low: float
     js_high: float
+    kl_generated_real_low: float
+    kl_generated_real_high: float
+    kl_real_generated_low: float
+    kl_real_generated_high: float
     missing: tuple[str, ...]
     """Classes that have less than half of their real share, the largest real share first."""
 
@@ -82,7 +87,7 @@ def compare(
     names = list(classes) or sorted({*generated, *real}, key=lambda c: (-real.get(c, 0), -generated.get(c, 0), c))
     ours, theirs = ([int(counts.get(c, 0)) for c in names] for counts in (generated, real))
     p, q = shares(ours), shares(theirs)
-    low, high = _interval(ours, theirs, seed)
+    intervals = _intervals(ours, theirs, seed)
     return Comparison(
         name=name,
         classes=tuple(names),
@@ -91,21 +96,21 @@ def compare(
         kl_generated_real=float(kl_divergence(p, q)),
         kl_real_generated=float(kl_divergence(q, p)),
         js=float(js_divergence(p, q)),
-        js_low=low,
-        js_high=high,
+        **intervals,
         missing=_missing(names, ours, theirs),
     )
 
 
-def _interval(ours: Sequence[int], theirs: Sequence[int], seed: int) -> tuple[float, float]:
-    """Percentile interval of the Jensen-Shannon divergence; rows of both sides are drawn again."""
+def _intervals(ours: Sequence[int], theirs: Sequence[int], seed: int) -> dict[str, float]:
+    """Percentile intervals of all divergences by the names of their ends; rows of both sides are drawn again."""
     if not (sum(ours) and sum(theirs)):
-        return math.nan, math.nan
+        return {f"{name}_{end}": math.nan for name in DIVERGENCES for end in ("low", "high")}
     rng = np.random.default_rng(seed)
     drawn = [rng.multinomial(sum(c), np.array(c) / sum(c), RESAMPLES).astype(np.float64) for c in (ours, theirs)]
-    values = js_divergence(shares(drawn[0]), shares(drawn[1]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    p, q = shares(drawn[0]), shares(drawn[1])
+    values = (kl_divergence(p, q), kl_divergence(q, p), js_divergence(p, q))
+    ends = {name: np.quantile(of_name, [0.025, 0.975]) for name, of_name in zip(DIVERGENCES, values, strict=True)}
+    return {f"{name}_{end}": float(ends[name][at]) for name in DIVERGENCES for at, end in enumerate(("low", "high"))}
 
 
 def _missing(names: Sequence[str], ours: Sequence[int], theirs: Sequence[int]) -> tuple[str, ...]:
@@ -178,9 +183,8 @@ def proposed_target(now: Sequence[float], generated: Counter[int], real: Counter
 def as_plain(found: Comparison) -> dict[str, Any]:
     """A comparison for JSON."""
     rows = zip(found.classes, found.generated, found.real, strict=True)
-    figures = {
-        n: _plain(getattr(found, n)) for n in ("kl_generated_real", "kl_real_generated", "js", "js_low", "js_high")
-    }
+    names = [f"{name}{end}" for name in DIVERGENCES for end in ("", "_low", "_high")]
+    figures = {name: _plain(getattr(found, name)) for name in names}
     return {
         "name": found.name,
         "classes": [{"class": c, "generated": g, "real": r} for c, g, r in rows],

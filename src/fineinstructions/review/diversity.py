@@ -109,7 +109,7 @@ def _best_of_others(best: list[int], own: int) -> int:
 
 
 def openings(texts: Sequence[str], number: int = NUM_OPENINGS) -> dict[str, float]:
-    """The most frequent first two words, with their shares."""
+    """The most frequent beginnings, from a task's verb on, with their shares."""
     counts = Counter(opening(text) for text in texts)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:number]
     return {name: count / len(texts) for name, count in ordered}

@@ -66,13 +66,16 @@ def instruction_type(text: str) -> str:
 
 
 def opening(text: str) -> str:
-    """The first two words of a text, which tell its verb or its question.
+    """The two words that tell what is asked: a task's verb and the word after it, else the first two of the text.
 
     Example:
-        >>> opening("How do you make stoemp?"), opening("Define entropy.")
-        ('how do', 'define entropy')
+        >>> opening("How do you make stoemp?"), opening("Please list three rivers.")
+        ('how do', 'list three')
     """
-    return " ".join(word.group().lower() for word in islice(_WORD.finditer(text), 2))
+    found = [word.group().lower() for word in islice(_WORD.finditer(text), 5)]
+    is_task = instruction_type(text) == "task"
+    begin = next(place for place, word in enumerate(found) if word in _TASKS) if is_task else 0
+    return " ".join(found[begin : begin + 2])
 
 
 def first_word(text: str) -> str:
