@@ -113,7 +113,7 @@ def test_figures_and_tables_tell_what_the_ledgers_hold() -> None:
     arms = [ArmRow(arm, "5m", (1, 2), 100, 90, 1.1, 7, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
     page = markdown("small", arms, found, ["pairs.5m.3"])
     assert "Not done yet: pairs.5m.3." in page
-    assert "| pairs | 5m | 1, 2 | 100 | 90 | 1.1 | 5,000,000 | 3e+15 | 0.5 |" in page
+    assert "| pairs | 5m | 1, 2 | 100 | 90 | 1.1 | 7 | 5,000,000 | 3e+15 | 0.5 |" in page
     assert "-0.500 (-0.500 to -0.500)" in page
     assert len(list(csv.DictReader(io.StringIO(csv_text(found))))) == len(found)
     plain = json.loads(json_text("small", arms, found, []))
