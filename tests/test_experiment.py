@@ -12,11 +12,15 @@ import yaml
 from benchmark_files import write_benchmarks
 from pipeline_inputs import EXAMPLES, command, in_process
 from small_experiment import table_of, write_experiment, write_held_out, write_model
+from small_run import some_texts, write_run
 
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.errors import ConfigError
 from fineinstructions.experiment import as_experiment_config, experiment
 from fineinstructions.progress import Silent
+from fineinstructions.records import Rejection, Template
+from fineinstructions.runs import RunFolder
+from fineinstructions.runs.tables import tables_of
 from fineinstructions.scores.forms import FORMS
 from fineinstructions.scores.ledger import WRITTEN, read_ledger
 
@@ -102,6 +106,12 @@ def _add_a_seed(recipe: Path, out: Path, before: dict[str, Any]) -> None:
 def _check_curves(out: Path) -> None:
     """Checkpoints of the new seed are scored on what finished models are scored on, and taken away."""
     assert "bits per byte of held-out qa answers" in (out / "heldout.svg").read_text(encoding="utf-8")
+    for name in ("loss", "heldout"):
+        curves = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        assert [one["name"] for one in curves["series"]] == ["standard", "fineinstructions"]
+        assert all(len(one["x"]) == len(one["y"]) > 1 and one["x"][-1] == 640 for one in curves["series"])
+    assert curves["y_label"] == "bits per byte of held-out qa answers"
+    _check_report(out)
     assert not (out / "trainings" / "standard.tiny.2" / "checkpoints").exists()
     steps = sorted(
         int(path.name.split(".")[-2]) for path in (out / "scores" / "curves").glob("standard.tiny.2.*.jsonl")
@@ -116,6 +126,23 @@ def _check_curves(out: Path) -> None:
     )
     assert of_first.keys() == finished.keys()
     assert sum(of_first.values()) > sum(finished.values()), "it had learned less by then"
+
+
+def _check_report(out: Path) -> None:
+    """The report of a run draws the experiment's curves."""
+    (out.parent / "reported").mkdir()
+    run = write_run(out.parent / "reported", some_texts(6), lambda n: n % 3)
+    folder = RunFolder.open(run)
+    with folder.lease():
+        folder.publish("templates", Template, tables_of([], Template), phase="assemble")
+        folder.publish("rejected", Rejection, tables_of([], Rejection), phase="assemble")
+    code, _, errors = in_process("report", run, "--curves", out)
+    assert code == 0, errors
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert ": held-out loss (the same text for all arms; less is better)</figcaption>" in page
+    assert ": training loss (each arm" in page
+    code, _, errors = in_process("report", run, "--curves", run)
+    assert (code, "no curves (loss.json or heldout.json); name the folder of an experiment" in errors) == (2, True)
 
 
 def _add_benchmarks(recipe: Path, out: Path, data: Path) -> None:

@@ -29,6 +29,7 @@ from fineinstructions.experiment_recipe import (
     model_name,
     plain_for_comparison,
 )
+from fineinstructions.plots import Curves
 from fineinstructions.pretraining import PretrainResult, as_pretrain_config, pretrain, read_training
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.readers import DocumentsConfig
@@ -38,7 +39,7 @@ from fineinstructions.runs.lease import hold_lease
 from fineinstructions.scores.ledger import WRITTEN, read_ledger
 from fineinstructions.scores.results import Trained, figures
 from fineinstructions.scores.score import is_scored, read_held_out, score
-from fineinstructions.scores.table import ArmRow, csv_text, held_out_plot, json_text, markdown, plot
+from fineinstructions.scores.table import ArmRow, csv_text, held_out_curves, json_text, markdown, training_curves
 from fineinstructions.setup import open_setup
 from fineinstructions.tokenizer_training import train_tokenizer
 from fineinstructions.training.metrics import read_metrics
@@ -311,7 +312,7 @@ class Experiment:
         write_text(self._root / "table.md", markdown(title, arms, found, missing) + "\n")
         write_text(self._root / "table.csv", csv_text(found))
         write_text(self._root / "table.json", json_text(title, arms, found, missing))
-        write_text(self._root / "loss.svg", plot(title, self._curves(done)))
+        self._draw("loss", training_curves(title, self._curves(done)))
         self._draw_held_out(title, done, scores)
 
     def _num_documents(self, arm: str) -> int | None:
@@ -343,8 +344,12 @@ class Experiment:
         way = self._on_the_way
         points = {t: way.points(self._name(t), result, scores[t]) for t, result in done.items()}
         if any(points.values()):
-            drawn = held_out_plot(title, mean_curves(points, self._line_name), way.label)
-            write_text(self._root / "heldout.svg", drawn)
+            self._draw("heldout", held_out_curves(title, mean_curves(points, self._line_name), way.label))
+
+    def _draw(self, name: str, curves: Curves) -> None:
+        """Write curves as a plot, and as JSON that `report --curves` draws in the report of a run."""
+        write_text(self._root / f"{name}.json", curves.as_json())
+        write_text(self._root / f"{name}.svg", curves.drawn())
 
     def _line_name(self, trained: Trained) -> str:
         return trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"

@@ -8,6 +8,7 @@ The decision to question: no plotting library. What is needed fits a page of cod
 adds nothing to the base install.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,26 @@ class Series:
     has_dots: bool = False
     """Dots instead of a line."""
     is_dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines of one plot, as they are drawn now and written down to be drawn again elsewhere."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+
+    def as_json(self) -> str:
+        """The lines as JSON, the format of docs/report.md."""
+        lines = [{"name": one.name, "x": list(one.x), "y": list(one.y)} for one in self.series]
+        plain = {"title": self.title, "x_label": self.x_label, "y_label": self.y_label, "series": lines}
+        return json.dumps(plain, ensure_ascii=False) + "\n"
+
+    def drawn(self) -> str:
+        """The plot."""
+        return line(self.series, title=self.title, x_label=self.x_label, y_label=self.y_label)
 
 
 @dataclass(frozen=True)

@@ -67,16 +67,21 @@ def open_viewer(place: str | Path, access: Access, work: str | Path | None = Non
     return make_app(shop, access)
 
 
-def write_run_report(place: str | Path, work: str | Path | None = None) -> Path:
-    """Write the report of a run; arguments as `open_viewer`.
+def write_run_report(place: str | Path, work: str | Path | None = None, experiment: Path | None = None) -> Path:
+    """Write the report of a run.
+
+    Args:
+        place: As `open_viewer`.
+        work: As `open_viewer`.
+        experiment: Folder of an experiment whose curves are to be in it.
 
     Returns:
         The page.
 
     Raises:
-        ConfigError: If there is no such run, or it has no pairs yet.
+        ConfigError: If there is no such run, it has no pairs yet, or the experiment has no curves.
     """
-    return write_report(open_run(place, work))
+    return write_report(open_run(place, work), experiment)
 
 
 def audit_run(

@@ -40,7 +40,13 @@ def view(
         serve(app, listening)
 
 
-def report(folder: Folder, work: Work = None) -> None:
+def report(
+    folder: Folder,
+    curves: Annotated[
+        Path | None, typer.Option(help="Folder of an experiment; its curves are drawn in the report.", metavar="DIR")
+    ] = None,
+    work: Work = None,
+) -> None:
     """Write the report of a run: RUN/report/index.html, one page that needs nothing else, and report.md.
 
     The funnel, scores, origins, what `audit` has found, pairs drawn at random, the worst kept and the best rejected.
@@ -50,7 +56,7 @@ def report(folder: Folder, work: Work = None) -> None:
     from fineinstructions.windows import write_run_report
 
     with waiting("writing the report"):
-        page = write_run_report(folder, work)
+        page = write_run_report(folder, work, curves)
     print(printable(str(page)))
 
 

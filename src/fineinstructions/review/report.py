@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.errors import DataError
-from fineinstructions.plots import Mark, Series, bars, histogram, line
+from fineinstructions.errors import ConfigError, DataError
+from fineinstructions.plots import Curves, Mark, Series, bars, histogram
 from fineinstructions.records import GLOBAL_CHUNK, Pair
 from fineinstructions.review.audit import pairs_at, read_audit
 from fineinstructions.review.audit_page import audit_sections
@@ -41,23 +41,29 @@ from fineinstructions.runs.durable import write_text
 
 REPORT_DIR = "report"
 CURVES_DIR = "curves"
+EXPERIMENT_CURVES = ("loss.json", "heldout.json")
+"""Curves in the folder of an experiment."""
 NUM_SAMPLED, NUM_WORST, NUM_BEST = 20, 10, 10
 SEED = 0
 _MAX_ANSWER_CHARS = 3000
 _MAX_LISTED = 15
 
 
-def write_report(run: RunFolder) -> Path:
+def write_report(run: RunFolder, experiment: Path | None = None) -> Path:
     """Write the report of a run.
+
+    Args:
+        run: A finished run.
+        experiment: Folder of an experiment whose curves are to be in it.
 
     Returns:
         The page.
 
     Raises:
-        ConfigError: If the run has no pairs yet.
+        ConfigError: If the run has no pairs yet, or the experiment no curves.
         DataError: If a file of curves or of a judge's calibration is none.
     """
-    sections = report_sections(run)
+    sections = report_sections(run, experiment)
     title = "Report of a run"
     folder = run.root / REPORT_DIR
     folder.mkdir(exist_ok=True)
@@ -66,8 +72,9 @@ def write_report(run: RunFolder) -> Path:
     return folder / "index.html"
 
 
-def report_sections(run: RunFolder) -> list[Section]:
-    """Everything that the report tells, in order."""
+def report_sections(run: RunFolder, experiment: Path | None = None) -> list[Section]:
+    """Everything that the report tells, in order; arguments as `write_report`."""
+    curves = [*sorted((run.root / CURVES_DIR).glob("*.json")), *(_curves_of(experiment) if experiment else [])]
     pairs, rejected = Rows(parts(run.root, "pairs")), Rows(parts(run.root, "rejected"))
     return [
         Section("In short", list(_short(run, pairs, rejected))),
@@ -76,7 +83,7 @@ def report_sections(run: RunFolder) -> list[Section]:
         Section("Where pairs come from", list(_origins(run, pairs))),
         *calibration_sections(run.root),
         *audit_sections(read_audit(run.root)),
-        *_curves(run.root),
+        *_curves(curves),
         Section("Pairs drawn at random", [_example(pair) for pair in draw_pairs(run.root, NUM_SAMPLED, SEED)]),
         Section("The worst that were kept", _worst(pairs)),
         Section("The best that were turned away", _best_rejected(rejected)),
@@ -208,15 +215,25 @@ def _template_texts(run: RunFolder, wanted: set[str]) -> dict[str, str]:
     return found
 
 
-def _curves(root: Path) -> Iterator[Section]:
-    """Plots of an experiment that has left its curves in the run: ``RUN/curves/*.json``."""
+def _curves_of(experiment: Path) -> list[Path]:
+    found = [path for name in EXPERIMENT_CURVES if (path := experiment / name).is_file()]
+    if not found:
+        raise ConfigError(
+            f"{experiment}: no curves ({' or '.join(EXPERIMENT_CURVES)}); name the folder of an experiment, "
+            "and run an older one again to have them written"
+        )
+    return found
+
+
+def _curves(files: Sequence[Path]) -> Iterator[Section]:
+    """Plots of experiments, from files of their curves."""
     drawn: list[tuple[str, str]] = []
-    for path in sorted((root / CURVES_DIR).glob("*.json")):
+    for path in files:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             series = [Series(str(s["name"]), s["x"], s["y"]) for s in found["series"]]
             title, x_label, y_label = (str(found.get(name, "")) for name in ("title", "x_label", "y_label"))
-            drawn.append((title, line(series, title=title, x_label=x_label, y_label=y_label)))
+            drawn.append((title, Curves(title, x_label, y_label, series).drawn()))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: no curves ({error}); see docs/report.md, or take the file away") from None
     if drawn:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from fineinstructions.markdown import table
-from fineinstructions.plots import Series, line
+from fineinstructions.plots import Curves, Series
 from fineinstructions.scores.forms import PAIR
 from fineinstructions.scores.results import BENCHMARK, BITS, NEUTRAL_FORMS, ROUGE, SECONDS, Figure
 
@@ -179,7 +179,7 @@ Curve = Sequence[tuple[float, float]]
 """Tokens and loss."""
 
 
-def plot(title: str, curves: Mapping[str, Curve]) -> str:
+def training_curves(title: str, curves: Mapping[str, Curve]) -> Curves:
     """Loss of the training over tokens, one line per arm and model, and a title that warns of comparing arms by it.
 
     Args:
@@ -190,7 +190,7 @@ def plot(title: str, curves: Mapping[str, Curve]) -> str:
     return _lines(warning, curves, "loss on its own training text, nats per token")
 
 
-def held_out_plot(title: str, curves: Mapping[str, Curve], label: str) -> str:
+def held_out_curves(title: str, curves: Mapping[str, Curve], label: str) -> Curves:
     """Loss of checkpoints on text that no arm was trained on, over tokens; arms compare.
 
     Args:
@@ -201,6 +201,6 @@ def held_out_plot(title: str, curves: Mapping[str, Curve], label: str) -> str:
     return _lines(f"{title}: held-out loss (the same text for all arms; less is better)", curves, label)
 
 
-def _lines(title: str, curves: Mapping[str, Curve], label: str) -> str:
+def _lines(title: str, curves: Mapping[str, Curve], label: str) -> Curves:
     series = [Series(name, [x for x, _ in curve], [y for _, y in curve]) for name, curve in curves.items()]
-    return line(series, title=title, x_label="tokens", y_label=label)
+    return Curves(title, "tokens", label, series)
