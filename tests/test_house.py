@@ -282,6 +282,7 @@ def test_no_database_on_a_shared_disk(path: Path) -> None:
 
 
 WALL_CLOCK = {
+    "backends.allotments": "until when a silent server is asked, for people",
     "backends.endpoint": "a Retry-After with a date",
     "engines.slurm": "a name for a folder",
     "runs.status": "rates for people",

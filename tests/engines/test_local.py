@@ -257,7 +257,7 @@ def finish(driver: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 def wait_for_units(toy: Toy, number: int, driver: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(list(Path(toy.out).glob("units/*/*/manifest.json"))) < number and driver.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)

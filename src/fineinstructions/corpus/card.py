@@ -27,6 +27,8 @@ from fineinstructions.cards import (
 from fineinstructions.markdown import code, table
 
 CARD_FILE = "README.md"
+ENDINGS = (".parquet", ".jsonl", ".gz", ".zst")
+"""Endings that tell a format; other points belong to the name."""
 COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
     "text": [("text", "the training text")],
     "messages": [("messages", "instruction and answer as a dialogue of user and assistant")],
@@ -97,8 +99,9 @@ def _equal(facts: Mapping[str, Any]) -> str:
 
 
 def _front_matter(facts: Mapping[str, Any], rows: RowTallies) -> dict[str, Any]:
-    endings = {"".join(PurePath(name).suffixes[-2:]) for arm in facts["arms"].values() for name in arm["files"]}
-    files = f"*{next((e for e in endings if e.startswith('.jsonl')), '.parquet')}"
+    written = next((name for arm in facts["arms"].values() for name in arm["files"]), "")
+    ending = "".join(part for part in PurePath(written).suffixes if part in ENDINGS) or ".parquet"
+    files = f"*{ending}"
     configs: list[dict[str, Any]] = [
         {"config_name": arm, "data_files": [{"split": "train", "path": f"{arm}/{files}"}]} for arm in facts["arms"]
     ]
