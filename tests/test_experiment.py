@@ -227,6 +227,7 @@ def test_an_arm_may_have_a_run_of_its_own_and_fewer_tokens(tmp_path: Path) -> No
         ({"arms": ["standard", "nothing"]}, "arms.nothing.mixture"),
         ({"arms": ["fineinstructions"]}, "baseline"),
         ({"recipe": "x.yaml"}, "either run"),
+        ({"arms": {"standard": {}, "one": {"mixture": "ipt", "settings": {"sample": {"per": 1}}}}}, r"arms\.one.*per"),
         ({"export": {"arms": ["ipt"]}}, r"export\.arms"),
         ({"export": {"sift": {"min_scores": 3}}}, "min_scores"),
         ({"pretrain": {"tokens": 5}}, r"pretrain\.tokens"),

@@ -100,6 +100,8 @@ def experiment(
     config = as_experiment_config(recipe, overrides)
     config.check_sections()
     check_benchmarks(config)
+    for arm in config.arms if config.recipe else [arm for arm, of in config.arms.items() if of.settings]:
+        _run_config(config, arm)
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     with watch_disk(root), hold_lease(root / "lease"):
@@ -186,10 +188,9 @@ class Experiment:
         if config.run and not settings:
             self._say(f"run {folder}: as it is")
             return folder
-        under = to_plain(as_config(config.recipe) if config.recipe else open_setup(Path(config.run)).config)
         self._say(f"run {folder}: making pairs")
         folder.parent.mkdir(exist_ok=True)
-        result = pipeline.run(from_mapping(merged(under, settings), RunConfig, where=f"arms.{arms[0]}"), folder)
+        result = pipeline.run(_run_config(config, arms[0]), folder)
         if result.set_aside:
             raise ConfigError(f"{folder}: units failed; mend it with 'fineinstructions run' and --retry-failed")
         return folder
@@ -377,6 +378,16 @@ def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, A
         flops=float(first.facts["flops"]),
         seconds_per_answer=sum(seconds) / len(seconds) if seconds else None,
     )
+
+
+def _run_config(config: ExperimentConfig, arm: str) -> RunConfig:
+    """The recipe of the run that an arm is made of, with its own settings.
+
+    Raises:
+        ConfigError: If a key is wrong, or the recipe or run cannot be read.
+    """
+    under = to_plain(as_config(config.recipe) if config.recipe else open_setup(Path(config.run)).config)
+    return from_mapping(merged(under, config.arms[arm].settings), RunConfig, where=f"arms.{arm}.settings")
 
 
 def _corpus_facts(folder: Path) -> dict[str, Any]:

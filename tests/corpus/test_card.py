@@ -66,5 +66,6 @@ def test_what_sources_say_is_shown_and_does_nothing(made: Path) -> None:
 def test_models_and_the_way_to_load_are_told(made: Path) -> None:
     _, body = card_of(made)
     assert "some-judge" in body
+    assert "0123abcd" in body, "the digest of its prompt"
     for arm in ARMS:
         assert f'load_dataset("PATH_OR_NAME", "{arm}", split="train")' in body

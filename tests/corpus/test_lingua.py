@@ -1,5 +1,6 @@
 """Files and recipes for Lingua, held against a reader written from its loader's behaviour."""
 
+import json
 import random
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_every_row_is_read_once_and_no_file_is_left_over(run: Path, tmp_path: Pa
     for arm in ("standard", "fineinstructions"):
         by_rank = one_epoch(out / arm, ranks)
         ids = [name for found in by_rank for name in found]
-        assert len(ids) == len(set(ids)) > 20
+        rows = json.loads((out / "corpus.json").read_text(encoding="utf-8"))["arms"][arm]["rows"]
+        assert len(ids) == len(set(ids)) == rows > 20
         assert len(list((out / arm).iterdir())) == ranks
         assert min(map(len, by_rank)) > 0
 
