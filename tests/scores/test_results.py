@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from fineinstructions.scores.ledger import ANSWER, TEXT, WRITTEN, ScoreRow
 from fineinstructions.scores.results import BENCHMARK, BITS, NEUTRAL_FORMS, ROUGE, Measure, Trained, figures
 from fineinstructions.scores.rouge import rouge_l
-from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, plot
+from fineinstructions.scores.table import ArmRow, csv_text, json_text, markdown, training_curves
 from fineinstructions.statistics import ratio_interval
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 12))
@@ -159,7 +159,7 @@ def test_arms_without_common_seeds_are_not_compared() -> None:
 
 
 def test_the_plot_names_every_arm() -> None:
-    drawn = plot("losses", {"standard": [(0, 8.0), (100, 6.0)], "a<b": [(0, 8.0), (100, 5.0)]})
+    drawn = training_curves("losses", {"standard": [(0, 8.0), (100, 6.0)], "a<b": [(0, 8.0), (100, 5.0)]}).drawn()
     assert drawn.startswith("<svg")
     assert "standard" in drawn
     assert "a<b" not in drawn
