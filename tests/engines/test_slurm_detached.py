@@ -268,7 +268,7 @@ def test_what_needs_a_driver_is_not_detached(tmp_path: Path, bank: Path) -> None
         templates={"bank": str(bank)},
         engine={"kind": "slurm", "workers": 2, "slurm": {"detach": True}},
         judge={"model": "openai"},
-        llm={"model": "m", "serve": {"engine": "vllm"}},
+        llm={"serve": {"model": "m", "engine": "vllm"}},
     )
     code, _, errors = in_process("run", recipe, "--out", tmp_path / "run")
     assert (code, "engine.slurm.detach: a run starts the server of judge" in errors) == (2, True), errors
