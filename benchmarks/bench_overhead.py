@@ -4,7 +4,9 @@
 
 The run is started as a user starts it; its figure is the processor time of all of its processes, starting Python and
 importing modules included. The stages are `bare_stages.py`: the same functions in one process, whose start-up is left
-out. Both take turns, and both must keep the same pairs. Two tiers: the embedded one, and language models at a scripted
+out. Both take turns, and both must keep the same pairs. As many bare processes run at once as the run has workers, each
+of which does everything, and the mean counts: what busy processors take from each other (caches, memory) is then in
+both figures. Two tiers: the embedded one, and language models at a scripted
 server, which has a process of its own that is not counted. Short documents (`short_documents`) come in two numbers:
 what grows from the smaller to the larger is the overhead at scale, the rest is start-up. They are so short that little
 is done to each; the given documents as they are stand beside them.
@@ -104,7 +106,7 @@ def turn_of(
         if kind == "run":
             costs[kind] = watching.run([*watching.PROGRAM, "run", str(path), "--out", str(out)], 0).cpu_seconds
         else:
-            costs[kind] = bare_cpu_seconds(path, kept)
+            costs[kind] = bare_cpu_seconds(path, kept, arguments.workers)
     made = pq.read_table(sorted((out / "pairs").glob("*.parquet"))).combine_chunks()
     if not made.equals(pq.read_table(kept).combine_chunks()):
         raise SystemExit(f"{path}: the run and the bare stages kept other pairs")
@@ -112,10 +114,16 @@ def turn_of(
     return costs["run"], costs["bare"]
 
 
-def bare_cpu_seconds(path: Path, kept: Path) -> float:
-    """Processor time of the bare stages of a recipe."""
-    said = subprocess.run([sys.executable, BARE, path, kept], check=True, capture_output=True, text=True).stdout
-    return float(json.loads(said.splitlines()[-1])["cpu_seconds"])
+def bare_cpu_seconds(path: Path, kept: Path, at_once: int) -> float:
+    """Mean processor time of the bare stages of a recipe, in so many processes at once."""
+    command = [sys.executable, str(BARE), str(path)]
+    outs = [kept.with_suffix(f".{number}") for number in range(at_once - 1)]
+    others = [subprocess.Popen([*command, str(out)], stdout=subprocess.PIPE, text=True) for out in outs]
+    said = [subprocess.run([*command, str(kept)], check=True, stdout=subprocess.PIPE, text=True).stdout]
+    said += [process.communicate()[0] for process in others]
+    if any(process.returncode for process in others):
+        raise SystemExit(f"{path}: the bare stages failed")
+    return statistics.fmean(float(json.loads(text.splitlines()[-1])["cpu_seconds"]) for text in said)
 
 
 def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator[str]:

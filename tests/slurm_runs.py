@@ -2,12 +2,11 @@
 
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from slurm_cluster import slurm
-from toy_run import Toy, command_of, content, run_toy, some_texts, write_documents
+from toy_run import Toy, command_of, documents
 
 
 def toy_on(cluster: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
@@ -15,18 +14,6 @@ def toy_on(cluster: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatc
     for name, value in cluster.items():
         monkeypatch.setenv(name, value)
     return Toy(inputs=(documents(folder, {}),), out=str(folder / "run"), engine="slurm", workers=2, unit_rows=5)
-
-
-def documents(folder: Path, fates: dict[int, str], number: int = 60) -> str:
-    texts = [fates.get(i, text) for i, text in enumerate(some_texts(number))]
-    return str(write_documents(folder / "documents.parquet", texts))
-
-
-def expected(toy: Toy, folder: Path) -> dict[str, bytes]:
-    """What an undisturbed run in one process of this machine gives."""
-    undisturbed = replace(toy, engine="local", out=str(folder / "undisturbed"), workers=0, open_units=1, seconds=0.0)
-    run_toy(undisturbed)
-    return content(undisturbed.out)
 
 
 def start_driver(toy: Toy) -> "subprocess.Popen[str]":

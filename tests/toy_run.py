@@ -96,6 +96,12 @@ def some_texts(number: int) -> list[str]:
     return [turned_away.get(i % 21, f"the number {i} is {i * i} squared") for i in range(number)]
 
 
+def documents(folder: Path, fates: dict[int, str], number: int = 60) -> str:
+    """A file of documents, some of which are replaced by a word that decides their fate."""
+    texts = [fates.get(i, text) for i, text in enumerate(some_texts(number))]
+    return str(write_documents(folder / "documents.parquet", texts))
+
+
 def accepted(spec: UnitSpec) -> Iterator[Document]:
     documents = read_table(Path(spec.path), Document, spec.row_start, spec.row_stop)
     return (document for document in documents if document.text)
@@ -347,6 +353,13 @@ def content(out: str | Path) -> dict[str, bytes]:
     root = Path(out)
     folders = [root / name for name in ("pairs", "matches", "rejected", "units")]
     return {str(p.relative_to(root)): p.read_bytes() for f in folders for p in sorted(f.rglob("*")) if p.is_file()}
+
+
+def expected(toy: Toy, folder: Path) -> dict[str, bytes]:
+    """What an undisturbed run in one process of this machine gives."""
+    undisturbed = replace(toy, engine="local", out=str(folder / "undisturbed"), workers=0, open_units=1, seconds=0.0)
+    run_toy(undisturbed)
+    return content(undisturbed.out)
 
 
 def command_of(toy: Toy) -> list[str]:

@@ -21,9 +21,9 @@ from toy_run import (
     check,
     command_of,
     content,
+    documents,
+    expected,
     run_toy,
-    some_texts,
-    write_documents,
 )
 
 from fineinstructions.engines.local import LocalEngine
@@ -36,18 +36,6 @@ from fineinstructions.runs import RunFolder, describe_parquet, funnel, plan_unit
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
     return Toy(inputs=(documents(tmp_path, {}),), out=str(tmp_path / "run"))
-
-
-def documents(folder: Path, fates: dict[int, str], number: int = 60) -> str:
-    texts = [fates.get(i, text) for i, text in enumerate(some_texts(number))]
-    return str(write_documents(folder / "documents.parquet", texts))
-
-
-def expected(toy: Toy, folder: Path) -> dict[str, bytes]:
-    """What an undisturbed run in one process gives."""
-    undisturbed = replace(toy, out=str(folder / "undisturbed"), workers=0, open_units=1, seconds=0.0)
-    run_toy(undisturbed)
-    return content(undisturbed.out)
 
 
 def failed(out: str) -> dict[str, dict[str, int]]:
@@ -317,10 +305,12 @@ def test_killed_workers_cost_nothing_but_time(toy: Toy, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_drivers_share_no_folder(toy: Toy, tmp_path: Path) -> None:
-    slow = replace(toy, workers=1, seconds=0.015)
+    slow = replace(toy, workers=1, seconds=0.05)
     first = start_driver(slow)
     wait_for_units(toy, 1, first)
+    os.kill(first.pid, signal.SIGSTOP)  # so that it cannot end before the second has looked
     code, line = finish(start_driver(slow))
+    os.kill(first.pid, signal.SIGCONT)
     assert (code, line.count("\n")) == (1, 1)
     assert line.startswith(f"ConfigError: {toy.out}: process {first.pid} on ")
     assert finish(first) == (0, "")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import toy_run
-from toy_run import Toy, check, command_of, content, run_toy, some_texts, write_documents
+from toy_run import Toy, check, command_of, content, documents, expected, run_toy
 
 from fineinstructions import __version__
 from fineinstructions.engines.ray import Home, RayConfig, RayEngine, UnitWorker
@@ -50,18 +50,6 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
-
-
-def documents(folder: Path, fates: dict[int, str], number: int = 60) -> str:
-    texts = [fates.get(i, text) for i, text in enumerate(some_texts(number))]
-    return str(write_documents(folder / "documents.parquet", texts))
-
-
-def expected(toy: Toy, folder: Path) -> dict[str, bytes]:
-    """What an undisturbed run in one process of this machine gives."""
-    undisturbed = replace(toy, engine="local", out=str(folder / "undisturbed"), workers=0, open_units=1, seconds=0.0)
-    run_toy(undisturbed)
-    return content(undisturbed.out)
 
 
 def ray_processes() -> dict[int, str]:

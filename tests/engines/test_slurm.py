@@ -10,8 +10,8 @@ import pytest
 import toy_run
 from pipeline_inputs import in_process, take_documents, write_recipe
 from slurm_cluster import slurm, wait_for
-from slurm_runs import documents, expected, finish, jobs, num_committed, start_driver, tasks_of, toy_on
-from toy_run import Toy, check, content, run_toy
+from slurm_runs import finish, jobs, num_committed, start_driver, tasks_of, toy_on
+from toy_run import Toy, check, content, documents, expected, run_toy
 
 from fineinstructions.engines.journal import JournalReader, JournalWriter
 from fineinstructions.engines.slurm import SlurmEngine

@@ -12,8 +12,8 @@ import pytest
 from pipeline_inputs import content as table_bytes
 from pipeline_inputs import in_process, take_documents, write_recipe
 from slurm_cluster import slurm, wait_for
-from slurm_runs import documents, expected, jobs, tasks_of, toy_on
-from toy_run import Toy, check, content, run_toy
+from slurm_runs import jobs, tasks_of, toy_on
+from toy_run import Toy, check, content, documents, expected, run_toy
 
 from fineinstructions.engines.engine import LaunchConfig, open_engine
 from fineinstructions.engines.slurm_relay import main, told
