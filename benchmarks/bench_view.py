@@ -1,96 +1,130 @@
-"""How long a page of the viewer takes on very many pairs: a synthetic run of the size that is asked for.
+"""How long the viewer takes to start, and for its pages, on very many pairs; and how much memory it holds.
 
-    python benchmarks/bench_view.py --pairs 10000000 --out FOLDER
+    python benchmarks/bench_view.py --run RUN --pairs 10000000 --out FOLDER
 
-Writes pairs and rejections by copying a thousand made ones with other ids and scores, then asks for pages as a browser
-does, over HTTP in one process. Prints a table of medians, and the peak memory of the process.
+RUN is a finished run. FOLDER becomes a copy of it whose pairs are RUN's, repeated with other ids, scores and templates
+until there are so many, and a tenth as many rejections. Then `fineinstructions view` is started on it, as a user does,
+and asked for pages over HTTP. Prints a table of medians, and the peak memory of the viewer after each step.
 """
 
 import argparse
-import dataclasses
-import json
-import resource
-import socket
+import os
+import re
+import shutil
 import statistics
+import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from small_run import some_texts, write_run
-
-from fineinstructions.records import Pair, Rejection, Template, to_table
-from fineinstructions.review.viewer.app import make_app, open_shop
-from fineinstructions.review.viewer.guard import Access
-from fineinstructions.review.viewer.serve import bound, serve
+from fineinstructions.records import Pair, Rejection, to_table
 from fineinstructions.runs import RunFolder
-from fineinstructions.runs.tables import tables_of
-from fineinstructions.windows import reader_of
+from fineinstructions.runs.tables import write_parts
 
-GROUP_ROWS = 1024
 REPEATS = 7
+BLOCK_ROWS = 1 << 16
+BYTES_PER_PART = 256 << 20
 PAGES = {
     "first page": "/pairs",
     "a page in the middle": "/pairs?start={middle}",
-    "filtered by source and ratio": "/pairs?source=source+1&min_ratio=0.95",
+    "filtered by source and ratio": "/pairs?source={source}&min_ratio=0.95",
     "worst first": "/pairs?sort=worst",
-    "of one template": "/pairs?template=t-3",
-    "search, found at once": "/pairs?q=pair+1+of",
+    "of one template": "/pairs?template={template}",
+    "search, found at once": "/pairs?q=what",
     "search, found nowhere (48 row groups)": "/pairs?q=no+such+words",
     "one pair by its place": "/pair?at={middle}",
     "one pair by its id, at the end": "/pair/{last}",
-    "rejections of one reason": "/rejections?stage=select&reason=low_score",
+    "the audit's sample": "/pairs?sample=1",
+    "rejections of one reason": "/rejections?stage={stage}&reason={reason}",
     "thresholds": "/thresholds?min_score=5&min_ratio=0.9",
 }
 
 
+def repeated(base: pa.Table, number: int) -> Iterator[pa.Table]:
+    """Rows of a table, all of them again and again until there are so many, in blocks."""
+    for start in range(0, number, BLOCK_ROWS):
+        places = np.arange(start, min(start + BLOCK_ROWS, number))
+        yield base.take(pa.array(places % base.num_rows)).append_column("place", pa.array(places))
+
+
 def many_pairs(run: RunFolder, number: int) -> Iterator[pa.Table]:
-    """Copies of the run's pairs with ids and figures of their own, in row groups."""
+    """Pairs of a run with ids and figures of their own; most have one of many made-up templates."""
     base = to_table(run.published_records("pairs", Pair), Pair)
-    for start in range(0, number, GROUP_ROWS):
-        size = min(GROUP_ROWS, number - start)
-        rng = np.random.default_rng(start)
-        table = base.take(pa.array(np.arange(start, start + size) * base.num_rows // number))
+    own = pa.array(sorted(set(base.column("template_id").to_pylist())))
+    for table in repeated(base, number):
+        places, size = table.column("place").to_numpy(), table.num_rows
+        rng = np.random.default_rng(int(places[0]))
+        rank = (rng.pareto(1.0, size) * 300).astype(np.int64) % 1_000_000
+        made_up = pa.array([f"t-{n:016x}" for n in rank])
         changes = {
-            "pair_id": pa.array([f"p-{n:016x}" for n in range(start, start + size)]),
-            "template_id": pa.array([f"t-{n}" for n in (rng.pareto(1.0, size) * 3).astype(np.int64) % 1_000_000]),
+            "pair_id": pa.array([f"p-{n:016x}" for n in places]),
+            "template_id": pa.array(np.where(rank < len(own), own.take(pa.array(rank % len(own))), made_up)),
             "judge_score": pa.array(rng.integers(4, 6, size)),
             "excerpt_ratio": pa.array(0.8 + 0.2 * rng.random(size)),
             "cosine": pa.array(rng.random(size)),
         }
-        for name, column in changes.items():
-            table = table.set_column(table.schema.get_field_index(name), base.schema.field(name), column)
-        yield table
+        yield with_columns(table, base.schema, changes)
 
 
-def write_large(folder: Path, number: int) -> Path:
-    """A run folder with so many pairs, and as many rejections."""
-    folder.mkdir(parents=True)
-    root = write_run(folder, some_texts(1000), pairs_of=lambda n: 1 + n % 2)
-    run = RunFolder.open(root)
-    low = Rejection("select", "low_score", "p-x", 3.0, json.dumps({"instruction": "What is it?", "answer": "a"}))
-    with run.lease():
-        rejected = (dataclasses.replace(low, record_id=f"p-{n}", value=float(1 + n % 3)) for n in range(number // 10))
-        run.publish("rejected", Rejection, tables_of(rejected, Rejection), phase="assemble")
-        bank = (Template(f"t-{n}", f"What is <fi>a thing</fi> {n}?", "A page.", 1, ("q1",)) for n in range(1000))
-        run.publish("templates", Template, tables_of(bank, Template), phase="assemble")
-    made = next(many_pairs(run, number)).schema
-    part = root / "pairs" / "part-00000.parquet"
-    writer = pq.ParquetWriter(part.with_suffix(".new"), made, compression="zstd")
-    for table in many_pairs(run, number):
-        writer.write_table(table, row_group_size=GROUP_ROWS)
-    writer.close()
-    for old in (root / "pairs").glob("*.parquet"):
-        old.unlink()
-    part.with_suffix(".new").rename(part)
-    return root
+def with_columns(table: pa.Table, schema: pa.Schema, changes: dict[str, pa.Array]) -> pa.Table:
+    """A table with other columns in place of some, and no others than those of a schema."""
+    kept = {name: changes.get(name, table.column(name)) for name in schema.names}
+    return pa.table({name: pa.chunked_array(column).cast(schema.field(name).type) for name, column in kept.items()})
+
+
+def many_rejections(run: RunFolder, number: int) -> Iterator[pa.Table]:
+    """Rejections of a run with ids of their own."""
+    base = to_table(run.published_records("rejected", Rejection), Rejection)
+    for table in repeated(base, number):
+        ids = pa.array([f"r-{n:016x}" for n in table.column("place").to_pylist()])
+        yield with_columns(table, base.schema, {"record_id": ids})
+
+
+def write_large(source: Path, folder: Path, number: int) -> Path:
+    """A copy of a run with so many pairs, and a tenth as many rejections.
+
+    Args:
+        source: The run.
+        folder: The copy, which is not there yet.
+        number: Pairs.
+    """
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("pairs", "rejected", "audit", "report"))
+    run = RunFolder.open(source)
+    tables: Iterable[pa.Table]
+    for kind, tables in ((Pair, many_pairs(run, number)), (Rejection, many_rejections(run, number // 10))):
+        name = "pairs" if kind is Pair else "rejected"
+        (folder / name).mkdir()
+        write_parts(folder / name, tables, kind, None, BYTES_PER_PART)
+    return folder
+
+
+@contextmanager
+def viewer(root: Path) -> Iterator[tuple[str, int, float]]:
+    """A viewer of a run as a user starts it: its address, its process, and the seconds until it said so."""
+    command = [sys.executable, "-m", "fineinstructions.cli", "view", str(root), "--port", "0"]
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        found = re.match(r"(http://\S+?)/ ", process.stdout.readline() if process.stdout else "")
+        if found is None:
+            raise SystemExit("the viewer did not start")
+        yield found[1], process.pid, time.perf_counter() - begun
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def peak_mb(process: int) -> float:
+    """The most memory that a process has held so far."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
 def timed(address: str) -> float:
@@ -102,30 +136,40 @@ def timed(address: str) -> float:
     return (time.perf_counter() - start) * 1000
 
 
+def asked_for(root: Path, number: int) -> dict[str, object]:
+    """What stands in the addresses of the pages: the most frequent source, template and reason."""
+    most: dict[str, object] = {"middle": number // 2, "last": f"p-{number - 1:016x}"}
+    for name, table in (("source", "pairs"), ("template_id", "pairs"), ("stage", "rejected"), ("reason", "rejected")):
+        counted = pq.ParquetFile(root / table / "part-00000.parquet").read_row_group(0, columns=[name]).column(0)
+        most[name.removesuffix("_id")] = max(counted.value_counts().to_pylist(), key=lambda row: row["counts"])[
+            "values"
+        ]
+    return most
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    root = given.out / "run" if given.out.exists() else write_large(given.out, given.pairs)
-    run = RunFolder.open(root)
-    begun = time.perf_counter()
-    shop = open_shop(run, reader_of(root), [])
-    shop.pairs.warm()
-    shop.rejections.warm()
-    opened = time.perf_counter() - begun
-    listening: socket.socket = bound("127.0.0.1", 0)
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    threading.Thread(target=serve, args=(make_app(shop, Access("127.0.0.1")), listening), daemon=True).start()
+    root = given.out if given.out.exists() else write_large(given.run, given.out, given.pairs)
     size = sum(file.stat().st_size for file in (root / "pairs").glob("*.parquet"))
-    print(f"{len(shop.pairs.rows):,} pairs, {size / 1e9:.2f} GB; ready after {opened:.1f} s\n")
-    print("| page | ms, first time | ms, median of 7 |\n| --- | --- | --- |")
-    values = {"middle": len(shop.pairs.rows) // 2, "last": f"p-{len(shop.pairs.rows) - 1:016x}"}
-    for name, path in PAGES.items():
-        first = timed(address + path.format(**values))
-        again = [timed(address + path.format(**values)) for _ in range(REPEATS)]
-        print(f"| {name} | {first:,.0f} | {statistics.median(again):,.0f} |", flush=True)
-    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
+    values = asked_for(root, given.pairs)
+    starts = []
+    for _ in range(REPEATS):
+        with viewer(root) as (address, process, seconds):
+            starts.append((seconds, peak_mb(process)))
+    seconds, memory = (statistics.median(column) for column in zip(*starts, strict=True))
+    load = os.getloadavg()[0]
+    print(f"{given.pairs:,} pairs, {size / 1e9:.2f} GB; load {load:.1f} on {os.cpu_count()} processors\n")
+    print("| step | ms, first time | ms, median of 7 | peak MB after it |\n| --- | --- | --- | --- |")
+    print(f"| start, until the address is told | {starts[0][0] * 1000:,.0f} | {seconds * 1000:,.0f} | {memory:,.0f} |")
+    with viewer(root) as (address, process, _):
+        for name, path in PAGES.items():
+            first = timed(address + path.format(**values))
+            again = [timed(address + path.format(**values)) for _ in range(REPEATS)]
+            print(f"| {name} | {first:,.0f} | {statistics.median(again):,.0f} | {peak_mb(process):,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from pipeline_inputs import EXAMPLES, take_documents
+from small_run import some_texts, write_run
 
 from fineinstructions import pipeline
 from fineinstructions.config import load
 from fineinstructions.recipe import RunConfig
-from fineinstructions.records import Pair, to_table
+from fineinstructions.records import Pair, Rejection, to_table
+from fineinstructions.runs import RunFolder
+from fineinstructions.runs.tables import tables_of
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 DOCUMENTS = EXAMPLES / "documents.parquet"
@@ -32,11 +35,21 @@ def module() -> Any:
 def test_the_large_run_of_the_viewer_has_what_it_says(module: Any, tmp_path: Path) -> None:
     from fineinstructions.review.samples import find_pair
 
-    root = module("bench_view").write_large(tmp_path / "large", 2500)
-    table = pq.read_table(root / "pairs", columns=["pair_id", "document_id", "judge_score"])
+    source = write_run(tmp_path, some_texts(40))
+    run = RunFolder.open(source)
+    low = Rejection("select", "low_score", "p-x", 3.0, "{}")
+    with run.lease():
+        run.publish("rejected", Rejection, tables_of([low], Rejection), phase="assemble")
+    root = module("bench_view").write_large(source, tmp_path / "large", 2500)
+    table = pq.read_table(root / "pairs", columns=["pair_id", "document_id", "instruction"])
     assert table.num_rows == len(set(table["pair_id"].to_pylist())) == 2500
-    assert len(set(table["document_id"].to_pylist())) == 1000
+    texts = pq.read_table(source / "pairs", columns=["instruction"])["instruction"].to_pylist()
+    assert table["instruction"].to_pylist() == [texts[n % len(texts)] for n in range(2500)]
     assert find_pair(root, f"p-{2499:016x}").judge_score in (4, 5)
+    assert pq.read_table(root / "rejected").num_rows == 250
+    with module("bench_view").viewer(root) as (address, process, _):
+        assert module("bench_view").timed(f"{address}/pairs") > 0
+        assert module("bench_view").peak_mb(process) > 20
 
 
 def test_the_index_is_measured_on_distinct_descriptions_of_real_queries(module: Any, tmp_path: Path) -> None:

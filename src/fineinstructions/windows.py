@@ -21,7 +21,6 @@ from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Rejection
 from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, SheetJudge, audit, read_audit
 from fineinstructions.review.report import write_report
-from fineinstructions.review.samples import draw_pairs
 from fineinstructions.review.sheet_judge import sheet_prompt
 from fineinstructions.review.viewer.guard import Access
 from fineinstructions.runs.places import open_run
@@ -60,11 +59,7 @@ def open_viewer(place: str | Path, access: Access, work: str | Path | None = Non
     run = open_run(place, work)
     made = read_audit(run.root).get("quality", {})
     count, seed = made.get("num_pairs", AUDIT_PAIRS), made.get("seed", AUDIT_SEED)
-    drawn = [pair.pair_id for pair in draw_pairs(run.root, count, seed)]
-    shop = open_shop(run, reader_of(run.root), drawn)
-    shop.pairs.warm()
-    shop.rejections.warm()
-    return make_app(shop, access)
+    return make_app(open_shop(run, reader_of(run.root), count, seed), access)
 
 
 def write_run_report(place: str | Path, work: str | Path | None = None, experiment: Path | None = None) -> Path:

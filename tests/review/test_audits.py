@@ -113,6 +113,8 @@ def test_rows_are_found_wherever_they_lie(tmp_path: Path) -> None:
     assert rows.search(np.arange(20), ["text"], "tEXT 3", 3, 100) == ([3, 7, 11], 12)
     assert rows.search(np.arange(20), ["text"], "text 3", 30, 2) == ([3], 6)  # two row groups of three
     assert rows.search(np.array([], np.int64), ["text"], "x", 3, 9) == ([], 0)
+    assert rows.search(np.array([14, 3, 13, 7]), ["text"], "text 3", 9, 9) == ([3, 7], 4)  # a sample in its own order
+    assert rows.is_text("text", "Text 3").nonzero()[0].tolist() == [3, 7, 11, 15, 19]
     assert rows.codes("text").counts() == {f"Text {n}": 5 for n in range(4)}
 
 
@@ -237,13 +239,14 @@ def test_the_worst_of_many_are_the_worst(tmp_path: Path, monkeypatch: pytest.Mon
     scores, ratios, cosines = (list(column) for column in zip(*figures, strict=True))
     rows = table_of(tmp_path, judge_score=scores, excerpt_ratio=ratios, cosine=cosines)
     monkeypatch.setattr(catalogue, "MAX_ORDERED", 7)
-    pairs = catalogue.PairList(rows, np.array([], np.int64))
+    pairs = catalogue.PairList(rows, 0, seed=0)
     ranked = sorted(range(60), key=lambda n: figures[n])
     assert pairs.places(Wanted(sort="worst")).tolist() == ranked[:7]
     assert pairs.places(Wanted(sort="best")).tolist() == ranked[:-8:-1]
 
 
 TEN: dict[str, list[object]] = {
+    "pair_id": [f"p-{n}" for n in range(10)],
     "judge_score": [4, 5, 4, 5, 5, 4, 4, 5, 4, 5],
     "excerpt_ratio": [0.8, 0.9, 1.0, 0.85, 0.9, 0.95, 0.8, 1.0, 0.9, 0.8],
     "cosine": [0.75, 0.5, 0.25, 0.75, 0.5, 1.0, 0.0, -0.5, 0.5, 0.75],
@@ -274,5 +277,5 @@ TEN: dict[str, list[object]] = {
 )
 def test_filters_of_the_viewer_give_the_rows_of_the_table(tmp_path: Path, wanted: Wanted, places: list[int]) -> None:
     """Rows picked by eye; two files, and row groups of three."""
-    pairs = catalogue.PairList(table_of(tmp_path, **TEN), np.array([9, 7, 0], np.int64))
+    pairs = catalogue.PairList(table_of(tmp_path, **TEN), 10, seed=0)
     assert pairs.places(wanted).tolist() == places

@@ -20,6 +20,7 @@ from fineinstructions.records import Pair, Rejection, Template
 from fineinstructions.review.audit_page import sheet_page
 from fineinstructions.review.labels import FAULTS, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
+from fineinstructions.review.samples import drawn_places
 from fineinstructions.review.sheet import Audited, sheet_text
 from fineinstructions.review.sheet_judge import PROMPT, SheetVerdict, judge_sheet, read_verdicts, sheet_prompt
 from fineinstructions.review.viewer.catalogue import PairList
@@ -114,7 +115,7 @@ def test_a_judge_fills_in_the_sheet_under_its_own_name(run: Path, tmp_path: Path
 
 def test_a_judge_that_follows_a_script_is_called_so_and_one_that_fails_leaves_rows(run: Path) -> None:
     with ScriptedServer(brain) as server:  # calls itself "scripted"
-        code, _, errors = in_process("audit", run, "--pairs", "5", "--judge", f"m@{server.base_url}")
+        code, _, errors = in_process("audit", run, "--pairs", "12", "--judge", f"m@{server.base_url}")
         assert code == 0, errors
     assert list(quality_of(run)["judges"]) == ["m [PLUMBING]"]
 
@@ -124,15 +125,16 @@ def test_a_judge_that_follows_a_script_is_called_so_and_one_that_fails_leaves_ro
     recipe = run / "recipe.resolved.yaml"
     plain = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     recipe.write_text(yaml.safe_dump(plain | {"llm": plain["llm"] | {"max_retries": 0}}), encoding="utf-8")
-    words = ["audit", run, "--pairs", "5", "--judge"]
+    words = ["audit", run, "--pairs", "12", "--judge"]
     with ScriptedServer(brain, models=["other"], faults=faulty) as server:
         code, _, errors = in_process(*words, f"other@{server.base_url}")
     failed = sum("pair 0 of" in row["instruction"] for row in sheet_of(run))
+    assert 0 < failed < 12
     assert (code, f"{failed} row" in errors) == (1, True), errors
-    assert len(read_verdicts(run)["other"]) == 5 - failed
+    assert len(read_verdicts(run)["other"]) == 12 - failed
     with ScriptedServer(brain, models=["other"]) as server:
         assert in_process(*words, f"other@{server.base_url}")[0] == 0
-    assert len(read_verdicts(run)["other"]) == 5
+    assert len(read_verdicts(run)["other"]) == 12
 
 
 def test_the_judge_sees_template_and_query_unless_direct_pairs_are_judged_beside(run: Path, tmp_path: Path) -> None:
@@ -219,13 +221,31 @@ def test_labels_with_line_separators_stay_whole(tmp_path: Path) -> None:
 
 def test_a_search_in_the_audits_sample_keeps_the_places_of_the_draw(run: Path) -> None:
     rows = Rows(sorted((run / "pairs").glob("*.parquet")))
-    drawn = np.array([9, 2, 14, 5], np.int64)
-    pairs = PairList(rows, drawn)
-    wanted = rows.take([14], ["instruction"])[0]["instruction"]
-    page = pairs.page(Wanted(sample=1, q=wanted))
-    assert page.rows == [14]
-    listed = pairs.listed(Wanted(sample=1, q=wanted))
-    assert [int(listed[place]) for place in page.places] == [14], "the link leads to the pair that was found"
+    pairs = PairList(rows, 4, seed=1)
+    assert (np.diff(pairs.drawn) < 0).any(), "drawn in another order than that of the table"
+    for row in pairs.drawn.tolist():
+        wanted = rows.take([row], ["instruction"])[0]["instruction"]
+        page = pairs.page(Wanted(sample=1, q=wanted))
+        assert page.rows == [row]
+        listed = pairs.listed(Wanted(sample=1, q=wanted))
+        assert [int(listed[place]) for place in page.places] == [row], "the link leads to the pair that was found"
+
+
+def test_a_draw_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
+    ids = [f"p-{n:016x}" for n in range(5000)]
+
+    def drawn(order: list[str], count: int, seed: int, group_rows: int) -> list[str]:
+        pq.write_table(pa.table({"pair_id": order}), tmp_path / "part.parquet", row_group_size=group_rows)
+        rows = Rows([tmp_path / "part.parquet"])
+        return [order[place] for place in drawn_places(rows, count, seed)]
+
+    few = drawn(ids, 100, 3, 64)
+    assert drawn(ids[::-1], 100, 3, 1000) == few == drawn(ids, 200, 3, 64)[:100]
+    assert set(drawn(ids, 100, 4, 64)) != set(few)
+    assert len(set(drawn(ids, 6000, 3, 64))) == 5000
+    assert drawn(ids, 0, 3, 64) == []
+    quarters = np.bincount([ids.index(one) // 1250 for one in drawn(ids, 1000, 5, 64)], minlength=4)
+    assert (np.abs(quarters - 250) < 75).all(), "every quarter of the table is drawn from"
 
 
 def test_ids_are_found_however_long_and_alike_they_are(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fineinstructions.backends.chat import ChatModel
 from fineinstructions.backends.prompt import Prompt
-from fineinstructions.records import Pair, Query, Template, as_dict, from_table, schema_of
+from fineinstructions.records import Pair, Query, Template, as_dict
 from fineinstructions.review.audit_page import audit_sections, sheet_page
 from fineinstructions.review.blocks import storable, to_html, to_markdown
 from fineinstructions.review.distribution import Tally, as_plain, comparisons, proposed_target
@@ -25,7 +24,7 @@ from fineinstructions.review.diversity import growth, place_figures, wording_fig
 from fineinstructions.review.efficiency import MODEL_AMOUNTS, efficiency
 from fineinstructions.review.labels import AUDIT_DIR, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
-from fineinstructions.review.samples import draw_pairs, parts
+from fineinstructions.review.samples import drawn_places, parts, records_at
 from fineinstructions.review.sheet import (
     SHEET_FILE,
     Audited,
@@ -133,8 +132,8 @@ def read_audit(run_dir: Path) -> dict[str, Any]:
 def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[str, Any]:
     """The sheet, and what people and judges have said of it so far."""
     sample: list[Audited] = []
-    for pair in draw_pairs(run.root, asked.count, asked.seed):
-        place = rows.find("pair_id", pair.pair_id) or 0
+    places = drawn_places(rows, asked.count, asked.seed)
+    for place, pair in zip(places, records_at(rows, places, Pair), strict=True):
         document = lookup.document(pair.document_id, (place + 0.5) / len(rows))
         sample.append(of_run(pair, document, *_wording_behind(pair, lookup)))
     direct = drawn(direct_rows(asked.direct), asked.count, asked.seed)
@@ -315,9 +314,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
-
-
-def pairs_at(rows: Rows, places: Sequence[int]) -> list[Pair]:
-    """Pairs by their row numbers, in that order."""
-    schema = schema_of(Pair)
-    return list(from_table(pa.Table.from_pylist(rows.take(places, schema.names), schema=schema), Pair))

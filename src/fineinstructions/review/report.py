@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.plots import Curves, Mark, Series, bars, histogram
 from fineinstructions.records import GLOBAL_CHUNK, Pair
-from fineinstructions.review.audit import pairs_at, read_audit
+from fineinstructions.review.audit import read_audit
 from fineinstructions.review.audit_page import audit_sections
 from fineinstructions.review.blocks import (
     Block,
@@ -34,7 +34,7 @@ from fineinstructions.review.blocks import (
 from fineinstructions.review.calibration_page import calibration_sections
 from fineinstructions.review.diagnostics import read_diagnostics
 from fineinstructions.review.rows import Rows
-from fineinstructions.review.samples import draw_pairs, parts
+from fineinstructions.review.samples import draw_pairs, parts, records_at
 from fineinstructions.review.viewer.marking import Piece, answer_pieces, shown
 from fineinstructions.runs import RunFolder, funnel
 from fineinstructions.runs.durable import write_text
@@ -269,7 +269,7 @@ def _worst(pairs: Rows) -> list[Block]:
     """The kept pairs with the lowest scores, then expected scores, ratios and cosines."""
     columns = ("cosine", "excerpt_ratio", "judge_expected_score", "judge_score")
     order = np.lexsort([np.nan_to_num(pairs.numbers(name), nan=5.0) for name in columns])
-    return [_example(pair) for pair in pairs_at(pairs, order[:NUM_WORST].tolist())]
+    return [_example(pair) for pair in records_at(pairs, order[:NUM_WORST].tolist(), Pair)]
 
 
 def _best_rejected(rejected: Rows) -> list[Block]:

@@ -1,15 +1,15 @@
 """Rows of a published table by their number, and some of its columns as arrays: what ten million rows allow.
 
 In: the part files of a table. Out: columns as NumPy arrays, read once, and single rows read where they lie. The
-decision to question: numbers and codes of all rows are kept in memory (25 bytes a pair, 33 once one was
-looked for by its id), texts never are.
+decision to question: whoever asks for a column keeps all of its numbers in memory (1 to 8 bytes a row); texts are
+read where they lie and never kept.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 Positions = NDArray[np.int64]
+_Number = TypeVar("_Number", bound=np.generic)
 _HASHED_BYTES = 24
 """Last bytes of an id that its fingerprint is made of; ours have 18."""
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
-_HASHED_AT_ONCE = 1 << 16
+_READ_AT_ONCE = 1 << 16
 _TAKEN_AT_ONCE = 64
 
 
@@ -84,13 +85,42 @@ class Rows:
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column of numbers; NaN for null."""
-        columns = [self._whole(path, name) for path in self._paths]
-        parts = [column.cast(pa.float64()).to_numpy(zero_copy_only=False) for column in columns]
-        return np.concatenate([*parts, np.empty(0)])
+        return self._filled(name, np.empty(len(self), np.float64))
+
+    def small_numbers(self, name: str) -> NDArray[np.int8]:
+        """A column of whole numbers from -128 to 127, none null."""
+        return self._filled(name, np.empty(len(self), np.int8))
+
+    def single_numbers(self, name: str) -> NDArray[np.float32]:
+        """A column of numbers in single precision; NaN for null."""
+        return self._filled(name, np.empty(len(self), np.float32))
+
+    def _filled(self, name: str, found: NDArray[_Number]) -> NDArray[_Number]:
+        """A column in an array that is there, batch by batch."""
+        kind = pa.from_numpy_dtype(found.dtype)
+        for start, column in self._stretches(name):
+            found[start : start + len(column)] = column.cast(kind).to_numpy(zero_copy_only=False)
+        return found
+
+    def is_text(self, name: str, text: str) -> NDArray[np.bool_]:
+        """Which rows hold a text in a column, none of which is null."""
+        found = np.empty(len(self), np.bool_)
+        for start, column in self._stretches(name):
+            found[start : start + len(column)] = pc.equal(column, text).to_numpy(zero_copy_only=False)
+        return found
+
+    def _stretches(self, name: str) -> Iterator[tuple[int, pa.Array]]:
+        """A column in plan order, in pieces, each with the number of its first row."""
+        start = 0
+        for path, opened in zip(self._paths, self._files, strict=True):
+            with pq.ParquetFile(path, metadata=opened.metadata) as file:
+                for batch in file.iter_batches(_READ_AT_ONCE, columns=[name]):
+                    yield start, batch.column(0)
+                    start += batch.num_rows
 
     def codes(self, name: str) -> Codes:
         """A column of texts that repeat."""
-        columns = [self._whole(path, name, as_dictionary=True) for path in self._paths]
+        columns = [self._whole(path, name) for path in self._paths]
         chunks = [chunk for column in columns for chunk in column.chunks]
         if not chunks:
             return Codes(np.empty(0, np.int32), [])
@@ -99,10 +129,10 @@ class Rows:
         return Codes(np.concatenate(parts).astype(np.int32), joined.chunk(0).dictionary.to_pylist())
 
     @staticmethod
-    def _whole(path: Path, name: str, as_dictionary: bool = False) -> pa.ChunkedArray:
-        with pq.ParquetFile(path, read_dictionary=[name] if as_dictionary else None) as file:
+    def _whole(path: Path, name: str) -> pa.ChunkedArray:
+        with pq.ParquetFile(path, read_dictionary=[name]) as file:
             column = file.read([name]).column(0)
-        return column.dictionary_encode() if as_dictionary and not pa.types.is_dictionary(column.type) else column
+        return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
     def take(self, positions: Sequence[int] | Positions, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Rows at some places, in the order asked for.
@@ -131,7 +161,7 @@ class Rows:
         """Look for a text, whatever its case, in some columns of some rows.
 
         Args:
-            positions: Rows to look at, rising.
+            positions: Rows to look at, each once.
             columns: Columns of texts.
             text: What is looked for; no pattern.
             count: Hits that are enough.
@@ -141,20 +171,24 @@ class Rows:
             Rows that hold it, at most `count`; and how many of `positions` were looked at.
         """
         hits: list[int] = []
-        group_of = np.searchsorted(self._starts, positions, side="right") - 1
-        borders = np.flatnonzero(np.diff(group_of)) + 1
-        stretches = np.split(np.arange(len(positions)), borders) if len(positions) else []
-        for stretch in stretches[:max_groups]:
-            group = int(group_of[stretch[0]])
-            table = self._group(group, columns).take(pa.array(positions[stretch] - self._starts[group]))
+        looked = 0
+        for _ in range(max_groups):
+            if looked == len(positions):
+                break
+            group = int(np.searchsorted(self._starts, positions[looked], side="right")) - 1
+            start, end = self._starts[group : group + 2]
+            ahead = positions[looked : looked + end - start]
+            outside = np.flatnonzero((ahead < start) | (ahead >= end))
+            inside = ahead[: outside[0]] if len(outside) else ahead
+            table = self._group(group, columns).take(pa.array(inside - start))
             masks = [pc.match_substring(column, text, ignore_case=True) for column in table.columns]
             held = np.logical_or.reduce([mask.fill_null(False).to_numpy(zero_copy_only=False) for mask in masks])
-            for place in stretch[held].tolist():
-                hits.append(int(positions[place]))
+            for place in np.flatnonzero(held).tolist():
+                hits.append(int(inside[place]))
                 if len(hits) == count:
-                    return hits, place + 1
-        looked = stretches[:max_groups]
-        return hits, int(looked[-1][-1]) + 1 if looked else 0
+                    return hits, looked + place + 1
+            looked += len(inside)
+        return hits, looked
 
     def find(self, column: str, value: str, hint: int = -1) -> int | None:
         """Row of a value; `hint` is where it probably is.
@@ -165,7 +199,7 @@ class Rows:
         if 0 <= hint < len(self) and self.take([hint], [column])[0][column] == value:
             return hint
         wanted = _fingerprints(pa.array([value], pa.large_string()))
-        likely = np.flatnonzero(self._fingerprints_of(column) == wanted)
+        likely = np.flatnonzero(self.fingerprints(column) == wanted)
         for some in np.array_split(likely, max(1, len(likely) // _TAKEN_AT_ONCE)):
             rows = zip(some.tolist(), self.take(some, [column]), strict=True)
             places = [place for place, row in rows if row[column] == value]
@@ -173,24 +207,15 @@ class Rows:
                 return int(places[0])
         return None
 
-    def _fingerprints_of(self, column: str) -> NDArray[np.uint64]:
-        """Fingerprints of a column of ids, made when one is first looked for and kept: 8 bytes a row."""
+    def fingerprints(self, column: str) -> NDArray[np.uint64]:
+        """A number for the text of every row of a column of ids, read once and kept: 8 bytes a row."""
         with self._looking:
             if column not in self._known:
-                parts = [
-                    _fingerprints(chunk.cast(pa.large_string()))
-                    for path in self._paths
-                    for batch in self._batches_of(path, column)
-                    for chunk in batch
-                ]
-                self._known[column] = np.concatenate([*parts, np.empty(0, np.uint64)])
+                found = np.empty(len(self), np.uint64)
+                for start, texts in self._stretches(column):
+                    found[start : start + len(texts)] = _fingerprints(texts.cast(pa.large_string()))
+                self._known[column] = found
             return self._known[column]
-
-    @staticmethod
-    def _batches_of(path: Path, column: str) -> Iterator[list[pa.Array]]:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_HASHED_AT_ONCE, columns=[column]):
-                yield batch.columns
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """All rows, row group by row group."""

@@ -6,19 +6,23 @@ alone, so the same seed shows the same rows whoever asks. Only the id columns ar
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fineinstructions.errors import ConfigError
-from fineinstructions.records import Pair, R, Rejection, from_table
+from fineinstructions.records import Pair, R, Rejection, from_table, schema_of
+from fineinstructions.review.rows import Rows
 from fineinstructions.runs import RunFolder, funnel
 from fineinstructions.runs.layout import Layout
 from fineinstructions.runs.remote import place_of
+
+_DRAWN_AT_ONCE = 1 << 20
 
 
 def parts(run_dir: Path, name: str) -> list[Path]:
@@ -49,9 +53,49 @@ def draw_pairs(run_dir: Path, count: int, seed: int) -> list[Pair]:
     Raises:
         ConfigError: If the run has no pairs yet.
     """
-    files = parts(run_dir, "pairs")
-    ids = [pair_id for file in files for pair_id in _column(file, "pair_id")]
-    return _rows(files, _draw(ids, count, seed), Pair)
+    rows = Rows(parts(run_dir, "pairs"))
+    return records_at(rows, drawn_places(rows, count, seed), Pair)
+
+
+def drawn_places(rows: Rows, count: int, seed: int) -> list[int]:
+    """Which rows a seeded sample of pairs consists of: those whose ids have the smallest seeded hashes.
+
+    Args:
+        rows: Pairs of a run.
+        count: How many; all of them if there are fewer.
+        seed: Decides which.
+
+    Returns:
+        Row numbers in the order of the draw.
+    """
+    ids = rows.fingerprints("pair_id")
+    salt = np.uint64(int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest()))
+    places, keys = np.empty(0, np.int64), np.empty(0, np.uint64)
+    for start in range(0, len(ids), _DRAWN_AT_ONCE):
+        some = _mixed(ids[start : start + _DRAWN_AT_ONCE] ^ salt)
+        keys = np.concatenate([keys, some])
+        places = np.concatenate([places, np.arange(start, start + len(some))])
+        first = np.argsort(keys, kind="stable")[: max(0, count)]
+        keys, places = keys[first], places[first]
+    found: list[int] = places.tolist()
+    return found
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers whose bits all depend on all bits of the given ones; different ones stay different.
+
+    Source:
+        The finalizer of SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def records_at(rows: Rows, places: Sequence[int], record_type: type[R]) -> list[R]:
+    """Records by their row numbers, in that order."""
+    schema = schema_of(record_type)
+    return list(from_table(pa.Table.from_pylist(rows.take(places, schema.names), schema=schema), record_type))
 
 
 def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reason: str = "") -> list[Rejection]:
@@ -90,7 +134,7 @@ def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reaso
         rounds.append((met[groups[i]], kept[i]))
         met[groups[i]] += 1
     drawn = sorted(rounds, key=lambda item: item[0])[:count]  # a stable sort: hash order within a round
-    return _rows(files, [place for _, place in drawn], Rejection)
+    return records_at(Rows(files), [place for _, place in drawn], Rejection)
 
 
 def _require_stage(run_dir: Path, stage: str) -> None:
@@ -114,11 +158,6 @@ def find_pair(run_dir: Path, pair_id: str) -> Pair:
     raise ConfigError(f"{place_of(run_dir)}: no kept pair {pair_id!r}; 'fineinstructions inspect' lists some ids")
 
 
-def _column(file: Path, name: str) -> list[str]:
-    values: list[str] = pq.read_table(file, columns=[name]).column(name).to_pylist()
-    return values
-
-
 def _draw(keys: Iterable[str], count: int, seed: int) -> list[int]:
     """Positions of the `count` keys whose seeded hashes are smallest, in hash order."""
     salt = seed.to_bytes(8, "little", signed=True)
@@ -128,19 +167,3 @@ def _draw(keys: Iterable[str], count: int, seed: int) -> list[int]:
     ]
     order = np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")
     return [int(i) for i in order[:count]]
-
-
-def _rows(files: list[Path], positions: list[int], record_type: type[R]) -> list[R]:
-    """The rows at global positions over all part files, in the order given."""
-    found: dict[int, R] = {}
-    start = 0
-    for file in files:
-        parquet = pq.ParquetFile(file)
-        for group in range(parquet.num_row_groups):
-            stop = start + parquet.metadata.row_group(group).num_rows
-            wanted = sorted(p for p in positions if start <= p < stop)
-            if wanted:
-                table = parquet.read_row_group(group).take([p - start for p in wanted])
-                found.update(zip(wanted, from_table(table, record_type), strict=True))
-            start = stop
-    return [found[p] for p in positions]

@@ -5,7 +5,7 @@ from templates that escape whatever they are given; the script of the pages only
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,20 +81,19 @@ class Shop:
         return {name: (ends.tolist(), number.tolist()) for name, ends, number in named}
 
 
-def open_shop(run: RunFolder, read_unit: DocumentReader, drawn: Sequence[str]) -> Shop:
-    """Make ready what pages are made from.
+def open_shop(run: RunFolder, read_unit: DocumentReader, count: int, seed: int) -> Shop:
+    """Make ready what pages are made from; columns are read by the first page that needs them.
 
     Args:
         run: A finished run.
         read_unit: Gives the documents of a unit.
-        drawn: Ids of the audit's pairs, in the order of the draw.
+        count: Pairs of its audit.
+        seed: Decides which.
 
     Raises:
         ConfigError: If the run has no pairs yet.
     """
-    rows = Rows(parts(run.root, "pairs"))
-    places = [rows.find("pair_id", pair_id) for pair_id in drawn]
-    pairs = PairList(rows, np.array([place for place in places if place is not None], np.int64))
+    pairs = PairList(Rows(parts(run.root, "pairs")), count, seed)
     rejections = RejectionList(Rows(parts(run.root, "rejected")))
     return Shop(run, pairs, rejections, Lookup(run, read_unit), _drawer(place_of(run.root)))
 

@@ -10,10 +10,10 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fineinstructions.review.rows import Codes, Positions, Rows
+from fineinstructions.review.samples import drawn_places
 from fineinstructions.review.viewer.wanted import Wanted
 
 PAGE_ROWS = 25
@@ -86,15 +86,20 @@ class PairList(_List):
 
     texts = _PAIR_TEXTS
 
-    def __init__(self, rows: Rows, drawn: Positions) -> None:
+    def __init__(self, rows: Rows, count: int, seed: int) -> None:
+        """A list of pairs, and how many of them an audit draws by which seed."""
         super().__init__(rows)
-        self.drawn = drawn
+        self._count, self._seed = count, seed
+
+    @cached_property
+    def drawn(self) -> Positions:
         """Rows of the audit's sample, in the order of the draw."""
+        return np.array(drawn_places(self.rows, self._count, self._seed), np.int64)
 
     @cached_property
     def scores(self) -> NDArray[np.int8]:
         """The judge's score of every pair."""
-        return self.rows.numbers("judge_score").astype(np.int8)
+        return self.rows.small_numbers("judge_score")
 
     @cached_property
     def ratios(self) -> NDArray[np.float64]:
@@ -104,7 +109,7 @@ class PairList(_List):
     @cached_property
     def cosines(self) -> NDArray[np.float32]:
         """The cosine of every pair."""
-        return self.rows.numbers("cosine").astype(np.float32)
+        return self.rows.single_numbers("cosine")
 
     @cached_property
     def sources(self) -> Codes:
@@ -115,15 +120,6 @@ class PairList(_List):
     def source_counts(self) -> dict[str, int]:
         """Pairs of each source, the most frequent first."""
         return self.sources.counts()
-
-    @cached_property
-    def templates(self) -> Codes:
-        """The template of every pair."""
-        return self.rows.codes("template_id")
-
-    def warm(self) -> None:
-        """Read what filters need, so that the first page is as quick as the others."""
-        _ = (self.scores, self.ratios, self.cosines, self.source_counts, self.templates)
 
     def places(self, wanted: Wanted) -> Positions:
         """Row numbers of the list, in its order."""
@@ -139,16 +135,12 @@ class PairList(_List):
         if wanted.source:
             keep &= self.sources.numbers == self.sources.of(wanted.source)
         if wanted.template:
-            keep &= self.templates.numbers == self.templates.of(wanted.template)
+            keep &= self.rows.is_text("template_id", wanted.template)
         if wanted.document:
-            keep &= self._of_document(wanted.document)
+            keep &= self.rows.is_text("document_id", wanted.document)
         if wanted.sample:
             return self.drawn[keep[self.drawn]]
         return self._in_order(np.flatnonzero(keep), wanted.sort)
-
-    def _of_document(self, document_id: str) -> NDArray[np.bool_]:
-        parts = [pc.equal(table.column(0), document_id).to_numpy() for table in self.rows.batches(["document_id"])]
-        return np.concatenate([*parts, np.empty(0, np.bool_)])
 
     def _in_order(self, kept: Positions, sort: str) -> Positions:
         if sort == "shuffled":
@@ -184,10 +176,6 @@ class RejectionList(_List):
     def values(self) -> NDArray[np.float64]:
         """The number that decided, NaN where there is none."""
         return self.rows.numbers("value")
-
-    def warm(self) -> None:
-        """Read what filters need."""
-        _ = (self.counts, self.values)
 
     def places(self, wanted: Wanted) -> Positions:
         """Row numbers of the list, in the order of the plan; other orders mean nothing here but the shuffled one."""
