@@ -1,10 +1,12 @@
 """What the benchmarks stand on: their inputs, their clocks, and that both sides of a comparison do the same work."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ from small_run import some_texts, write_run
 
 from fineinstructions import pipeline
 from fineinstructions.config import load
+from fineinstructions.evaluation.pair_files import read_coefficients
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Pair, Rejection, to_table
 from fineinstructions.runs import RunFolder
@@ -135,15 +138,46 @@ def test_published_win_rates_are_asked_for_exactly(module: Any, tmp_path: Path) 
     board = tmp_path / "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
     head = ",win_rate,discrete_win_rate,length_controlled_winrate\n"
     board.write_text(head + "m,43.75,37.5,40\n", encoding="utf-8")
-    (tmp_path / "difficulty.csv").write_text(",d\n0,0\n1,0\n2,0\n3,0\n", encoding="utf-8")
-    weights = ",instruction_difficulty,not_gamed_baseline.astype(float)\ngpt4_1106_preview,0,1\nm,2,1\n"
-    (tmp_path / "weights.csv").write_text(weights, encoding="utf-8")
     bench = module("bench_alpaca_eval")
-    assert "| m | 4 | 43.750000 | 43.750000 | 37.5000 | 37.5000 | 40.00 |" in "\n".join(
-        bench.lines(tmp_path, None, None)
-    )
-    with pytest.raises(SystemExit, match=r"official coefficients, and 10\.00 points off"):
-        list(bench.lines(tmp_path, str(tmp_path / "difficulty.csv"), tmp_path / "weights.csv"))
+    assert "| m | 4 | 43.750000 | 43.750000 | 37.5000 | 37.5000 | 40.00 |" in "\n".join(bench.lines(tmp_path, None))
     board.write_text(head + "m,43.750001,37.5,40\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"win_rate is 43\.75, published 43\.750001"):
-        list(bench.lines(tmp_path, None, None))
+        list(bench.lines(tmp_path, None))
+
+
+def test_what_a_length_controlled_figure_needs_comes_out_of_released_predictions(module: Any, tmp_path: Path) -> None:
+    bench, rng = module("bench_alpaca_eval"), np.random.default_rng(3)
+    hard = rng.normal(size=40)
+    asked = [{"instruction": f"question {n}", "dataset": "d"} for n in range(40)]
+    pq.write_table(
+        pa.Table.from_pylist([row | {"reference_gpt4_1106_preview": "x" * 50} for row in asked]),
+        tmp_path / "alpaca_eval.parquet",
+    )
+    models = {"gpt4_1106_preview": (0, 0, 0), "vicuna-13b-v1.5": (-3, 1.1, -1.7), "vicuna-7b-v1.5": (-3.5, 0.9, -1.8)}
+    models |= {"gpt4_1106_preview_verbose": (0.2, 0.8, -1.6), "gpt4_1106_preview_concise": (-0.3, 0.7, -1.6)}
+    weights = tmp_path / "src/alpaca_eval/metrics/weights/weighted_alpaca_eval_gpt4_turbo/length_controlled_v1"
+    weights.mkdir(parents=True)
+    head = ",not_gamed_baseline.astype(float),instruction_difficulty,np.tanh(std_delta_len)\n"
+    rows = "".join(f"{name},{a},{b},{c}\n" for name, (a, b, c) in models.items())
+    (weights / "baseline_gpt4_1106_preview.csv").write_text(head + rows, encoding="utf-8")
+    for name, (constant, slope, _) in models.items():
+        folder = tmp_path / "results" / name
+        said = [
+            {**row, "glm_preference": str(1 / (1 + np.exp(-constant - slope * d))), "preference": "1.5"}
+            for row, d in zip(asked, hard.tolist(), strict=True)
+        ]
+        judged = folder / "weighted_alpaca_eval_gpt4_turbo" / "weighted_alpaca_eval_gpt4_turbo" / "annotations.json"
+        judged.parent.mkdir(parents=True)
+        judged.write_text(json.dumps(said), encoding="utf-8")
+        outputs = [{**row, "output": "y" * (30 + n % 7)} for n, row in enumerate(asked)]
+        (folder / "model_outputs.json").write_text(json.dumps(outputs[::-1]), encoding="utf-8")
+    found = bench.recovered(tmp_path, tmp_path, tmp_path)
+    items = read_coefficients(str(found.items))
+    assert [one.difficulty for one in items] == pytest.approx(hard.tolist())
+    assert {len(one.gamed) for one in items} == {2}
+    rates = {n: 100 * float((1 / (1 + np.exp(-a - b * hard))).mean()) for n, (a, b, _) in models.items()}
+    board = {name: {"length_controlled_winrate": str(rate)} for name, rate in rates.items()}
+    assert "5 of the 5 models" in next(bench.by_coefficients(board, found))
+    board["vicuna-7b-v1.5"] = {"length_controlled_winrate": str(rates["vicuna-7b-v1.5"] + 2)}
+    with pytest.raises(SystemExit, match=r"official coefficients, and 2\.00 points off"):
+        list(bench.by_coefficients(board, found))

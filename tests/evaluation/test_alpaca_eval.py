@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from fineinstructions.backends.logprobs import TokenLogprob
 from fineinstructions.errors import ConfigError
 from fineinstructions.evaluation.alpaca_eval import AlpacaEval, AlpacaEvalConfig, pair_prompt, second_preferred
 from fineinstructions.evaluation.items import Answer, Judgement
-from fineinstructions.evaluation.length_control import length_term, official_win_rate, style_win_rate
+from fineinstructions.evaluation.length_control import (
+    controlled_win_rate,
+    length_term,
+    official_win_rate,
+    style_win_rate,
+)
 from fineinstructions.evaluation.report import rows
 
 ORIGINAL = """<|im_start|>system
@@ -206,3 +212,46 @@ def test_a_rate_of_our_own_is_never_called_the_published_one() -> None:
     assert (name, value, interval) == ("length_controlled_style", "30.0 %", "20.0 % to 40.0 %")
     assert meaning.startswith("LC-style: ")
     assert "not the published figure" in meaning
+
+
+def logistic(values: Any) -> Any:
+    return 1 / (1 + np.exp(-values))
+
+
+def test_the_regression_with_published_items_takes_the_length_from_them_too() -> None:
+    """Answers of one length say nothing about length; the baseline's own at other lengths do, with a tenth each."""
+    rng = np.random.default_rng(2)
+    hard = rng.normal(size=900)
+    model, baseline = rng.integers(50, 500, 900).tolist(), [200] * 900
+    lengths = rng.normal(size=(900, 2))
+    preferred = logistic(-1.5 * np.tanh(lengths) + 0.8 * hard[:, None])
+    gamed = [list(zip(*row, strict=True)) for row in zip(lengths.tolist(), preferred.tolist(), strict=True)]
+    wins = logistic(0.8 * hard - 1 - 1.5 * length_term(model, baseline))
+    wanted = float(logistic(0.8 * hard - 1).mean())
+    assert controlled_win_rate(wins, model, baseline, hard, gamed) == pytest.approx(wanted, abs=1e-6)
+    others = logistic(0.4 * hard - 1 - 3.0 * length_term(model, baseline))
+    alone = style_win_rate(others, model, baseline, hard)
+    assert controlled_win_rate(others, model, baseline, hard, gamed) != pytest.approx(alone, abs=0.003)
+    assert math.isnan(controlled_win_rate([1.0], [1], [2], [0.0], [[(0.0, 0.5)]]))
+
+
+def test_published_items_name_the_figure(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "df_gamed.csv"
+    head = "model,preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline\n"
+    rows = [f"m{n},{0.6 - n / 5},{i},{n - 0.5},{i / 2},False" for n in (0, 1) for i in (2, 0, 1)]
+    file.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+
+    def figures(difficulty: str | None) -> dict[str, float]:
+        benchmark = AlpacaEval(AlpacaEvalConfig(path=path, difficulty=difficulty, orders="original"))
+        said = {"as_second": Judgement({"value": 0.25})}
+        scores = [benchmark.score(item, Answer("an answer"), said) for item in benchmark.items]
+        if difficulty:
+            assert scores[2].facts["gamed"] == [(-0.5, 0.6), (0.5, pytest.approx(0.4))]
+            assert scores[2].facts["difficulty"] == 1.0
+        return AlpacaEval.figures(scores)
+
+    assert "length_controlled" in figures(str(file)) and "length_controlled_style" not in figures(str(file))
+    assert "length_controlled_style" in figures(None) and "length_controlled" not in figures(None)
+    file.write_text(head + "\n".join(rows[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not as many rows for every instruction"):
+        figures(str(file))

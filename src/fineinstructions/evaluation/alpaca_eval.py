@@ -27,8 +27,8 @@ from fineinstructions.config import Config, digest
 from fineinstructions.errors import ConfigError
 from fineinstructions.evaluation.grading import ROOM, Protocol, grade_messages, grade_prompt, read_grade
 from fineinstructions.evaluation.items import Answer, EvalItem, ItemScore, Judgement, Question, Reading, take
-from fineinstructions.evaluation.length_control import style_win_rate
-from fineinstructions.evaluation.pair_files import read_difficulty, read_pairs
+from fineinstructions.evaluation.length_control import controlled_win_rate, style_win_rate
+from fineinstructions.evaluation.pair_files import read_coefficients, read_pairs
 from fineinstructions.statistics import mean
 
 PLACES = ("instruction", "first", "second")
@@ -61,8 +61,9 @@ class AlpacaEvalConfig(Config):
     """Prompt file for the judge in place of ours; places `{{instruction}}`, `{{first}}`, `{{second}}`, or a file
     of the original's form (``<|im_start|>``, ``{instruction}``, ...). The reply must be ``m`` or ``M``."""
     difficulty: str | None = None
-    """CSV with AlpacaEval's published difficulty of every instruction, for the length-controlled figure: number of the
-    instruction, then the value."""
+    """What AlpacaEval publishes about its instructions, for the length-controlled figure, as CSV: ``df_gamed.csv``,
+    which gives its own regression, or ``instruction_difficulty.csv`` (number of the instruction, then the value), which
+    gives LC-style with that term. Both lie on the hub beside its data."""
 
 
 class AlpacaEval:
@@ -101,7 +102,7 @@ class AlpacaEval:
                 "alpaca_eval.path: missing; name AlpacaEval's file of instructions (it is not part of this package)"
             )
         pairs = read_pairs(self._config.path, self._config.baseline)
-        known = read_difficulty(self._config.difficulty) if self._config.difficulty else None
+        known = read_coefficients(self._config.difficulty) if self._config.difficulty else None
         if known is not None and len(known) < len(pairs):
             raise ConfigError(
                 f"alpaca_eval.difficulty: no value for instruction {len(known)}; give that of the same file"
@@ -112,7 +113,7 @@ class AlpacaEval:
                 part=str(pair["dataset"]),
                 group=str(number),
                 messages=(("user", str(pair["instruction"])),),
-                record=pair if known is None else {**pair, "difficulty": known[number]},
+                record=pair if known is None else {**pair, **known[number]._asdict()},
             )
             for number, pair in enumerate(pairs)
         ]
@@ -154,6 +155,7 @@ class AlpacaEval:
             "model_chars": len(answer.text),
             "baseline_chars": len(str(item.record["baseline"])),
             "difficulty": item.record.get("difficulty"),
+            "gamed": item.record.get("gamed") or [],
         }
         if self._protocol == "marks":
             facts |= {name: reading["value"] for name, reading in read.items()}
@@ -172,22 +174,30 @@ class AlpacaEval:
     def figures(scores: Sequence[ItemScore]) -> dict[str, float]:
         """The win rate and what stands beside it."""
         lengths = [[int(s.facts[f"{who}_chars"]) for s in scores] for who in ("model", "baseline")]
-        difficulty = [s.facts.get("difficulty") for s in scores]
-        known = [float(value) for value in difficulty if value is not None]
         preferences = [s.score for s in scores]
         first = [float(s.facts["first_preferred"]) for s in scores if "first_preferred" in s.facts]
         return {
             "win_rate": mean(preferences),
             "discrete_win_rate": discrete_win_rate(preferences),
-            "length_controlled_style": style_win_rate(
-                preferences, lengths[0], lengths[1], known if known and len(known) == len(scores) else None
-            ),
+            **_length_controlled(scores, preferences, lengths[0], lengths[1]),
             "parsed_only": mean(s.score for s in scores if s.is_parsed),
             "first_preferred": mean(first),
             "position_bias": mean(first) - 0.5,
             "model_chars": mean(lengths[0]),
             "baseline_chars": mean(lengths[1]),
         }
+
+
+def _length_controlled(
+    scores: Sequence[ItemScore], preferences: Sequence[float], model_chars: Sequence[int], baseline_chars: Sequence[int]
+) -> dict[str, float]:
+    """The length-controlled figure that can be had, under a name that says which it is."""
+    known = [float(s.facts["difficulty"]) for s in scores if s.facts.get("difficulty") is not None]
+    gamed = [s.facts["gamed"] for s in scores if s.facts.get("gamed")]
+    if scores and len(known) == len(gamed) == len(scores):
+        return {"length_controlled": controlled_win_rate(preferences, model_chars, baseline_chars, known, gamed)}
+    difficulty = known if known and len(known) == len(scores) else None
+    return {"length_controlled_style": style_win_rate(preferences, model_chars, baseline_chars, difficulty)}
 
 
 def discrete_win_rate(preferences: Sequence[float]) -> float:

@@ -1,13 +1,15 @@
-"""AlpacaEval's files: instructions with a baseline's answers, and the published difficulty of each instruction."""
+"""AlpacaEval's files: instructions with a baseline's answers, and what is published about each instruction."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.evaluation.items import read_rows, text_of
 
+GAMED_COLUMNS = frozenset({"index", "instruction_difficulty", "std_delta_len", "preference"})
+"""Of ``df_gamed.csv``."""
 _COLUMN = "reference_"
 """How columns with answers of a reference model begin."""
 
@@ -61,27 +63,44 @@ def _answers(path: str, asked: Sequence[str], datasets: Sequence[str]) -> tuple[
     return [text for text, _ in whole], [name for _, name in whole]
 
 
-def read_difficulty(path: str) -> list[float]:
-    """Published difficulty of the instructions, by their number.
+class ItemCoefficients(NamedTuple):
+    """What AlpacaEval publishes about an instruction for its length-controlled win rate."""
+
+    difficulty: float
+    gamed: list[tuple[float, float]]
+    """Of the baseline's own answers at other lengths: standardised difference in length, and how far each is preferred,
+    0 to 1; none in a file of difficulties alone."""
+
+
+def read_coefficients(path: str) -> list[ItemCoefficients]:
+    """Published coefficients of the instructions, by their number.
 
     Args:
-        path: CSV with a head line; the first column numbers the instructions, the second is the difficulty.
+        path: CSV with a head line: ``df_gamed.csv``, or ``instruction_difficulty.csv``, whose first column numbers the
+            instructions and whose second is the difficulty.
 
     Raises:
         ConfigError: If a number is missing.
     """
-    values: dict[int, float] = {}
+    values: dict[int, ItemCoefficients] = {}
     for where, row in read_rows(path, "alpaca_eval"):
-        values |= _numbered(where, row)
+        place, value, judged = _numbered(where, row)
+        values.setdefault(place, ItemCoefficients(value, [])).gamed.extend(judged)
     missing = [place for place in range(len(values)) if place not in values]
     if missing:
         raise ConfigError(f"alpaca_eval.difficulty: {path} has no value for instruction {missing[0]}")
+    if len({len(one.gamed) for one in values.values()}) > 1:
+        raise ConfigError(f"alpaca_eval.difficulty: {path} has not as many rows for every instruction; take it whole")
     return [values[place] for place in range(len(values))]
 
 
-def _numbered(where: str, row: Mapping[str, Any]) -> dict[int, float]:
+def _numbered(where: str, row: Mapping[str, Any]) -> tuple[int, float, list[tuple[float, float]]]:
+    """Number, difficulty and gamed judgement of a row."""
     try:
+        if row.keys() >= GAMED_COLUMNS:
+            judged = float(row["std_delta_len"]), float(row["preference"])
+            return int(float(row["index"])), float(row["instruction_difficulty"]), [judged]
         place, value, *_ = row.values()
-        return {int(float(place)): float(value)}
+        return int(float(place)), float(value), []
     except (TypeError, ValueError):
         raise ConfigError(f"{where}: expected a number and a difficulty") from None

@@ -20,6 +20,7 @@ _MEANINGS = {
     "as_original": "unread judgements dropped before the least is taken, as the original does",
     "win_rate": "unread judgements and missing answers count for the baseline",
     "discrete_win_rate": "wins and half of the ties",
+    "length_controlled": "AlpacaEval 2's regression with its published items",
     "length_controlled_style": "LC-style: a regression over these answers alone, not the published figure's",
     "first_preferred": "how often the judge prefers what stands first",
     "position_bias": "the same, less a half",
