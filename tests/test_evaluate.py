@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_files import write_benchmarks
+from benchmark_files import DIALOGUES, write_benchmarks
 from pipeline_inputs import command, in_process
 
 from fineinstructions.backends.scripted_replies import Reply, StatusError
@@ -99,7 +99,9 @@ def test_answers_stand_in_the_formats_of_the_originals(data: Path, tmp_path: Pat
     assert [json.loads(line)["options"][1] for line in choices.splitlines()] == ["heron", "No"]
     dialogues = json.loads((out / "mt_bench_101/responses/m/mtbench101.json").read_text("utf-8"))
     assert list(dialogues) == [str(number) for number in range(6)]
-    assert dialogues["1"]["gold"] == {"task": "CM", "multi_id": 1, "turn_id": "3"}
+    assert [one.keys() for one in dialogues.values()] == [{"gold", "origin_prompt", "prediction"}] * 6
+    assert [turn["role"] for turn in dialogues["1"]["origin_prompt"]] == ["user", "assistant"] * 2 + ["user"]
+    assert dialogues["1"]["gold"] == DIALOGUES[0]["history"][2]["bot"]
     outputs = json.loads((out / "alpaca_eval/responses/model_outputs.json").read_text("utf-8"))
     assert outputs[0] == {
         "instruction": "Name three rivers.", "dataset": "helpful", "output": "(B)", "generator": "m",

@@ -47,16 +47,11 @@ def mixeval_files(name: str, version: str, model: str, answers: Sequence[tuple[E
 
 def mt_bench_101_files(model: str, answers: Sequence[tuple[EvalItem, Answer]]) -> Files:
     """As OpenCompass keeps predictions of its data set ``mtbench101``: an object by number, in the turns' order."""
-    roles = {"user": "HUMAN", "assistant": "BOT"}
     found = {
         str(number): {
-            "origin_prompt": [{"role": roles[role], "prompt": text} for role, text in item.messages],
+            "gold": item.record["history"][item.record["turn"]]["bot"],
+            "origin_prompt": [{"role": role, "content": text} for role, text in item.messages],
             "prediction": answer.text,
-            "gold": {
-                "task": item.part,
-                "multi_id": item.record.get("id"),
-                "turn_id": str(item.record["turn"] + 1),
-            },
         }
         for number, (item, answer) in enumerate(answers)
     }
