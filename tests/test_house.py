@@ -55,6 +55,7 @@ HALLWAYS = {
     "comparison",
     "corpora",
     "corpus_rows",
+    "corpus_sharing",
     "corpus_writing",
     "diagnostics",
     "distill",

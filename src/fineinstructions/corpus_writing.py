@@ -14,34 +14,35 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fineinstructions.artefacts import made_with
 from fineinstructions.backends.tokenizer import BYTES, Tokenizer, tokenizer_file
 from fineinstructions.config import to_plain
 from fineinstructions.corpus import lingua, torchtitan
-from fineinstructions.corpus.arms import DocumentCount, Share, Source, joined_rows, open_array, share_out
+from fineinstructions.corpus.arms import DocumentCount, Share, Source, open_array
 from fineinstructions.corpus.budget import LedgerRow
 from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
-from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED, WITH_PAIRS, ExportConfig
+from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED, ExportConfig
 from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, open_writer
 from fineinstructions.corpus.rephrase import STAGE
 from fineinstructions.corpus.shuffle import KEY, shuffled
 from fineinstructions.corpus.sift import BenchmarkHit, PairFacts, hits_by_benchmark
 from fineinstructions.corpus.write import RankWriter, TrainingRow
 from fineinstructions.corpus_rows import REPHRASE, UNTOKENIZED, RunRows
+from fineinstructions.corpus_sharing import CUT, cut_arms, share_arms
 from fineinstructions.errors import ConfigError
 from fineinstructions.pairs.judge import template_cap
 from fineinstructions.progress import Progress
-from fineinstructions.records import Rejection, rejection
+from fineinstructions.records import Rejection
 from fineinstructions.runs import Manifest, RunFolder, StageAccount, TableWriter, UnitSpec, read_table
 from fineinstructions.runs.durable import TEMPORARY_PREFIX, write_text
 from fineinstructions.runs.ledger import list_files
-from fineinstructions.runs.tables import read_groups, table_name, tables_of, write_parts
+from fineinstructions.runs.tables import table_name, tables_of, write_parts
 from fineinstructions.seeded_order import row_keys
 
 PHASE = "export"
-CUT = "cut"
 CHANGE_NOTHING = ("engine", "unit_rows", "llm")
 
 
@@ -73,6 +74,8 @@ class CorpusWriting:
         self._counter, self._tokenizer, self._progress = tokenizer, tokenizer.facts, progress
         self._accounts: dict[str, StageAccount] = {}
         self._arms: dict[str, list[Share]] = {}
+        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
+        """Tokens of the pairs that were chosen, by document."""
         self._tallies = RowTallies()
 
     def write(self, out: Path, target: Path, made_of: str) -> dict[str, Any]:
@@ -88,7 +91,8 @@ class CorpusWriting:
         """
         arrays = self._folder.root / f"{TEMPORARY_PREFIX}arrays"
         arrays.mkdir()
-        pairs = self._source(PAIRS, "count_pairs", PairFacts, "pair_id", self._rows.pair_tables, arrays)
+        of_pairs = "document_id" if self._config.has_same_documents else "pair_id"
+        pairs = self._source(PAIRS, "count_pairs", PairFacts, of_pairs, self._rows.pair_tables, arrays)
         documents = self._source(
             DOCUMENTS, "count_documents", DocumentFacts, "document_id", self._rows.document_tables, arrays
         )
@@ -158,15 +162,18 @@ class CorpusWriting:
         hits = TableWriter(out / HITS_FILE, BenchmarkHit) if config.sift.benchmarks else None
         (out / REJECTED).mkdir()
 
+        self._wanted = open_array(arrays / "wanted", np.int64, len(sources[DOCUMENTS].tokens))
+
         def note(row: LedgerRow) -> None:
-            if config.documents == "with_pairs":
+            if config.documents != "all":
                 sources[DOCUMENTS].live[choice.num_documents] = row.chosen_pairs > 0
+            self._wanted[choice.num_documents] = row.emitted_tokens
             ledger.add(row)
 
         try:
             turned_down = chain(
                 choice.sift(config.sift, config.seed, template_cap, hits.add if hits else lambda _: None),
-                choice.spend(config.budget, config.seed, note),
+                choice.spend(config.budget, not config.has_same_documents, config.seed, note),
                 self._cut(sources, arrays),
             )
             rephrased = self._folder.rejected_tables(*(f"{REPHRASE}{style}" for style in self._config.styles))
@@ -190,45 +197,9 @@ class CorpusWriting:
 
     def _cut(self, sources: dict[str, Source], arrays: Path) -> Iterator[Rejection]:
         """Share the rows out among the arms; a rejection for every row that its arm has no room for."""
-        if WITH_PAIRS in self._config.sources:
-            sources[WITH_PAIRS] = self._with_pairs(sources, arrays)
-        self._arms = share_out(sources, self._config.mixtures, self._config.equal_tokens, arrays)
+        self._arms = share_arms(self._config, sources, self._wanted, self._counter, arrays)
         account = self._accounts[CUT] = StageAccount()
-        for arm, shares in self._arms.items():
-            for share in shares:
-                account.num_in += int(share.offered.sum())
-                account.num_out += int(share.kept.sum())
-                yield from self._left_out(arm, share, account)
-
-    def _with_pairs(self, sources: dict[str, Source], arrays: Path) -> Source:
-        """Documents followed by the pairs that the budget chose, written down once with their tokens."""
-        path, documents = arrays / f"{WITH_PAIRS}.parquet", sources[DOCUMENTS]
-        rows = TableWriter(path, TrainingRow)
-        tokens = open_array(arrays / f"tokens-{WITH_PAIRS}", np.int64, len(documents.tokens))
-        joined = joined_rows(documents.tables(), sources[PAIRS].live_tables(), self._counter)
-        for place, row in enumerate(joined):
-            tokens[place] = row.num_tokens
-            rows.add(row)
-        rows.close()
-
-        def tables() -> Iterator[pa.Table]:
-            return (table.select(UNTOKENIZED.names).cast(UNTOKENIZED) for table in read_groups(path))
-
-        return Source(WITH_PAIRS, tables, tokens, documents.keys, documents.live)
-
-    def _left_out(self, arm: str, share: Share, account: StageAccount) -> Iterator[Rejection]:
-        places = share.left_out()
-        place = next(places, None)
-        row = 0
-        for table in share.source.tables() if place is not None else ():
-            while place is not None and place < row + table.num_rows:
-                name = table.column("id")[place - row].as_py()
-                reason = "equal_tokens" if share.source.live[place] else "no_pairs"
-                account.rejected[reason] = account.rejected.get(reason, 0) + 1
-                kept = {"arm": arm, "source": share.source.name}
-                yield rejection(CUT, reason, name, kept, float(share.source.tokens[place]))
-                place = next(places, None)
-            row += table.num_rows
+        yield from cut_arms(self._arms, account, self._config.has_same_documents)
 
     def _write_arm(self, folder: Path, arm: str, shares: list[Share]) -> dict[str, Any]:
         """Write one arm; its figures."""
@@ -250,8 +221,13 @@ class CorpusWriting:
             raise
         self._progress.finish(f"write {arm}")
         of_sources = {
-            s.source.name: {"rows": int(s.kept.sum()), "tokens": s.num_tokens, "all_tokens": int(s.source.tokens.sum())}
-            for s in shares
+            share.source.name: {
+                "rows": int(share.kept.sum()),
+                "tokens": share.num_tokens,
+                "all_tokens": int(share.source.tokens.sum()),
+                **share.shortened,
+            }
+            for share in shares
         }
         facts: dict[str, Any] = {
             "rows": sum(file.num_rows for file in files),
@@ -271,7 +247,9 @@ class CorpusWriting:
         return facts
 
     def _with_keys(self, table: pa.Table) -> pa.Table:
-        keys = row_keys(self._config.seed, "shuffle", table.column("id").to_pylist())
+        """Rows of a document stay together where all arms have the same: then any beginning of one arm has them too."""
+        by = "document_id" if self._config.has_same_documents else "id"
+        keys = row_keys(self._config.seed, "shuffle", table.column(by).to_pylist())
         return table.append_column(KEY, pa.array(keys))
 
     def _tell(

@@ -5,7 +5,7 @@ rows that it takes. Arrays of all rows may lie on disk; the rows themselves are 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fineinstructions.backends.tokenizer import Tokenizer
 from fineinstructions.corpus.cut import keep_tokens, live_tokens
 from fineinstructions.corpus.export import DOCUMENTS, WITH_PAIRS, arm_tokens
-from fineinstructions.corpus.render import with_pairs
-from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
+from fineinstructions.corpus.write import ROW_SCHEMA
 from fineinstructions.seeded_order import row_keys
 
 
@@ -49,6 +47,8 @@ class Share:
     source: Source
     kept: NDArray[np.bool_]
     num_tokens: int
+    shortened: Mapping[str, int] = field(default_factory=dict)
+    """Of documents that are cut: how many rows are, and how many have pairs behind them."""
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows, in the order of the source."""
@@ -100,39 +100,6 @@ class DocumentCount:
         found = self._keys[: self._num_keys]
         found.sort()
         return int(np.count_nonzero(found[1:] != found[:-1])) + bool(len(found))
-
-
-def joined_rows(
-    documents: Iterable[pa.Table], pairs: Iterable[pa.Table], tokenizer: Tokenizer
-) -> Iterator[TrainingRow]:
-    """Every document followed by its pairs, as one row; both come in the order of the run.
-
-    Args:
-        documents: Documents as rows without tokens.
-        pairs: Pairs as rows without tokens.
-        tokenizer: Counts the rows.
-
-    Yields:
-        One row per document, with the licences of its pairs' templates and what made them.
-    """
-    waiting = (row for table in pairs for row in table.to_pylist())
-    pair = next(waiting, None)
-    for document in (row for table in documents for row in table.to_pylist()):
-        of_document = []
-        while pair is not None and pair["document_id"] == document["id"]:
-            of_document.append(pair)
-            pair = next(waiting, None)
-        text = with_pairs(document["text"], [(found["instruction"], found["answer"]) for found in of_document])
-        licences = {name.strip() for found in of_document for name in found["template_licence"].split(";")}
-        yield TrainingRow(
-            **{name: document[name] for name in ("id", "document_id", "source", "licence")},
-            text=text,
-            instruction=None,
-            answer=None,
-            template_licence="; ".join(sorted(licences)),
-            models=of_document[0]["models"] if of_document else "",
-            num_tokens=int(tokenizer.row_tokens([text])[0]),
-        )
 
 
 def share_out(

@@ -40,10 +40,10 @@ class LedgerRow:
     chosen_pairs: int
     emitted_tokens: int
     left_tokens: int
-    """Goes on to the next document; of the last document, the deficit of the corpus."""
+    """Goes on to the next document, where what is left does; of the last document, the deficit of the corpus."""
 
 
-def spend(offers: Iterable[Offer], seed: int) -> Iterator[tuple[LedgerRow, tuple[bool, ...]]]:
+def spend(offers: Iterable[Offer], seed: int, carries: bool = True) -> Iterator[tuple[LedgerRow, tuple[bool, ...]]]:
     """Choose pairs within the budget of their documents.
 
     The pairs of a document are tried in seeded random order. One that costs more than is left is passed over and the
@@ -52,6 +52,7 @@ def spend(offers: Iterable[Offer], seed: int) -> Iterator[tuple[LedgerRow, tuple
     Args:
         offers: Documents in plan order, those without pairs too: their tokens are budget as well.
         seed: Decides the order of the pairs, together with their ids.
+        carries: Whether the next document gets what is left over.
 
     Yields:
         The ledger's row, and for every pair in the order given whether it is taken.
@@ -86,7 +87,7 @@ def spend(offers: Iterable[Offer], seed: int) -> Iterator[tuple[LedgerRow, tuple
             ),
             tuple(taken),
         )
-        carry = left
+        carry = left if carries else 0
 
 
 def _in_random_order(pair_ids: Sequence[str], seed: int) -> Sequence[int]:
@@ -106,11 +107,12 @@ def take_all(offers: Iterable[Offer]) -> Iterator[tuple[LedgerRow, tuple[bool, .
         yield row, (True,) * len(offer.pair_ids)
 
 
-def ledger_problems(rows: Iterable[LedgerRow]) -> Iterator[str]:
+def ledger_problems(rows: Iterable[LedgerRow], carries: bool = True) -> Iterator[str]:
     """What does not add up in a ledger that was kept with a budget.
 
     Args:
         rows: The ledger, in plan order.
+        carries: Whether what was left over went on to the next document.
 
     Yields:
         One line per document that breaks a rule.
@@ -130,4 +132,4 @@ def ledger_problems(rows: Iterable[LedgerRow]) -> Iterator[str]:
             )
         elif row.left_tokens != row.document_tokens + row.carry_tokens - row.emitted_tokens:
             yield f"{row.document_id}: {row.left_tokens} tokens left do not fit what was given and spent"
-        carry = row.left_tokens
+        carry = row.left_tokens if carries else 0

@@ -24,6 +24,7 @@ from fineinstructions.cards import (
     size_category,
     tally_rows,
 )
+from fineinstructions.corpus.export import WITH_PAIRS
 from fineinstructions.markdown import code, table
 
 CARD_FILE = "README.md"
@@ -90,6 +91,11 @@ def card_text(facts: Mapping[str, Any], rows: RowTallies, made_with: Sequence[Ma
 def _equal(facts: Mapping[str, Any]) -> str:
     if len(facts["arms"]) == 1:
         return "this export has one arm."
+    if facts["config"]["documents"] == "same":
+        return (
+            "all arms are made of the same documents, those that have pairs, with as many tokens of each as its pairs "
+            "have. Texts of documents are cut to their beginnings for that."
+        )
     if facts["config"]["equal_tokens"]:
         return (
             "all arms have the tokens of the smallest, but for about one row per source. Each is cut by rows of its "
@@ -146,10 +152,19 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[str]:
     documents = facts["documents"]
     yield f"\nThe documents are {documents['rows']:,} with {documents['tokens']:,} tokens."
     if facts["config"]["budget"] == "document":
+        has_same = facts["config"]["documents"] == "same"
+        inherited = "" if has_same else " and what earlier documents left over"
+        left = "of all documents" if has_same else "in the end"
         yield (
-            "Pairs of a document cost at most its own tokens and what earlier documents left over (`ledger.parquet`); "
-            f"in the end {facts['deficit_tokens']:,} tokens were left."
+            f"Pairs of a document cost at most its own tokens{inherited} (`ledger.parquet`); "
+            f"{left} {facts['deficit_tokens']:,} tokens were left."
         )
+    for arm, source, share in (
+        (arm, source, share) for arm, f in facts["arms"].items() for source, share in f["sources"].items()
+    ):
+        if "shortened_rows" in share:
+            behind = f", and {share['rows_with_pairs']:,} have pairs behind them" if source == WITH_PAIRS else ""
+            yield f"{arm}: {share['shortened_rows']:,} of {share['rows']:,} documents are cut{behind}."
 
 
 def _mixture(figures: Mapping[str, Any]) -> str:

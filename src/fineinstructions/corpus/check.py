@@ -53,15 +53,19 @@ def check_corpora(folder: Path) -> list[Finding]:
     if findings:
         return findings
     findings += _check_accounts(folder, manifest)
-    ledger = _Ledger(folder, keeps_budget=facts["config"]["budget"] == "document")
+    config = facts["config"]
+    has_same = config["documents"] == "same"
+    ledger = _Ledger(folder, keeps_budget=config["budget"] == "document", carries=not has_same)
     findings += [Finding(LEDGER_FILE, problem) for problem in ledger.problems]
     if ledger.left_tokens != facts["deficit_tokens"]:
         findings.append(Finding(LEDGER_FILE, f"ends with {ledger.left_tokens} tokens left, not the stated deficit"))
     cut = _cut_tokens(folder)
     for arm, figures in facts["arms"].items():
         findings += _check_arm(folder, arm, figures, facts["tokenizer"]["kind"])
+        if has_same and config["format"] != "lingua":  # whose rows do not name their document
+            findings += check_same_documents(folder, arm, figures)
         for source, share in figures["sources"].items():
-            given = ledger.given(source)
+            given = None if has_same and source == DOCUMENTS else ledger.given(source)
             if given is not None and share["tokens"] + cut[arm, source] != given:
                 problem = f"{share['tokens']} tokens of {source} and {cut[arm, source]} cut, but {given} were there"
                 findings.append(Finding(arm, problem))
@@ -89,11 +93,12 @@ def files_to_upload(folder: Path) -> tuple[list[str], list[str]]:
 class _Ledger:
     """The ledger added up, with what is wrong with it."""
 
-    def __init__(self, folder: Path, keeps_budget: bool) -> None:
+    def __init__(self, folder: Path, keeps_budget: bool, carries: bool) -> None:
         self._sums: Counter[str] = Counter()
+        self._carries = carries
         self.left_tokens = 0
         rows = self._added_up(read_table(folder / LEDGER_FILE, LedgerRow))
-        found = ledger_problems(rows) if keeps_budget else iter(())
+        found = ledger_problems(rows, carries) if keeps_budget else iter(())
         self.problems = [problem for problem, _ in zip(found, range(MAX_FINDINGS), strict=False)]
         for _ in rows:
             pass
@@ -101,7 +106,7 @@ class _Ledger:
     def _added_up(self, rows: Iterable[LedgerRow]) -> Iterator[LedgerRow]:
         for row in rows:
             self._sums.update({DOCUMENTS: row.document_tokens, PAIRS: row.emitted_tokens})
-            self.left_tokens = row.left_tokens
+            self.left_tokens = row.left_tokens if self._carries else self.left_tokens + row.left_tokens
             yield row
 
     def given(self, source: str) -> int | None:
@@ -162,6 +167,21 @@ def _check_arm(folder: Path, arm: str, figures: dict[str, Any], kind: str) -> It
     for what in ("rows", "tokens"):
         if not sums[what] == by_source[what] == figures[what]:
             yield Finding(arm, f"{figures[what]} {what} stated, {sums[what]} in files, {by_source[what]} from sources")
+
+
+def check_same_documents(folder: Path, arm: str, figures: dict[str, Any]) -> Iterator[Finding]:
+    """An arm's documents and tokens, where it has all documents with pairs and the tokens of these."""
+    wanted, most = 0, 0
+    have_pairs = set[str]()
+    for entry in read_table(folder / LEDGER_FILE, LedgerRow):
+        wanted, most = wanted + entry.emitted_tokens, max(most, entry.emitted_tokens)
+        if entry.chosen_pairs:
+            have_pairs.add(entry.document_id)
+    used = {row["document_id"] for name in figures["files"] for row in read_rows(folder / name)}
+    if used != have_pairs:
+        yield Finding(arm, f"is made of {len(used)} documents, but {len(have_pairs)} have pairs, or of others")
+    if not 0 <= wanted - figures["tokens"] < max(most, 1):
+        yield Finding(arm, f"has {figures['tokens']} tokens, but the pairs of its documents {wanted}")
 
 
 def _check_documents(folder: Path, figures: dict[str, Any]) -> Iterator[str]:

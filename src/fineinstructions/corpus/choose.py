@@ -107,9 +107,9 @@ class Choice:
                 yield self._turned_down(sift.STAGE, "template_cap", facts, float(cap))
 
     def spend(
-        self, kind: Literal["document", "none"], seed: int, note: Callable[[LedgerRow], None]
+        self, kind: Literal["document", "none"], carries: bool, seed: int, note: Callable[[LedgerRow], None]
     ) -> Iterator[Rejection]:
-        """Keep the pairs that the budget allows.
+        """Keep the pairs that the budget allows; `carries` says whether documents inherit what others left over.
 
         Yields:
             Rejections, with the pair's tokens as their value. Reasons: ``over_budget``.
@@ -131,7 +131,7 @@ class Choice:
                     tuple(f.num_tokens for f in facts),
                 )
 
-        for row, taken in spend(offers(), seed) if kind == "document" else take_all(offers()):
+        for row, taken in spend(offers(), seed, carries) if kind == "document" else take_all(offers()):
             note(row)
             self.num_documents += 1
             self.document_tokens += row.document_tokens
@@ -142,7 +142,7 @@ class Choice:
                 if not is_taken:
                     self.live[place] = False
                     yield self._turned_down(budget.STAGE, budget.OVER_BUDGET, facts, float(facts.num_tokens))
-            self.deficit_tokens = row.left_tokens
+            self.deficit_tokens = row.left_tokens if carries else self.deficit_tokens + row.left_tokens
 
     def _turned_down(
         self, stage: str, reason: str, facts: PairFacts, value: float | None, because_of: str = ""

@@ -6,7 +6,7 @@ documents. The last rows are chosen among a few thousand, so that what is missin
 half a document.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,7 @@ def keep_tokens(
         >>> keep_tokens(tokens, keys, np.ones(3, bool), 8, kept), kept.tolist()
         (7, [False, True, True])
     """
-    sums, counts = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
-    for block in _blocks(len(tokens)):
-        bins = _bins(keys[block])
-        np.add.at(sums, bins, np.where(live[block], tokens[block], 0))
-        np.add.at(counts, bins, live[block])
+    sums, counts = _bin_sums(tokens, keys, live)
     reached = np.cumsum(sums)
     first = int(np.searchsorted(reached, wanted, side="right"))
     total = int(reached[first - 1]) if first else 0
@@ -67,8 +63,53 @@ def keep_tokens(
     return total
 
 
+def key_ranges(
+    tokens: NDArray[np.int64], keys: NDArray[np.uint64], live: NDArray[np.bool_], shares: Mapping[str, float]
+) -> dict[str, range]:
+    """Divide rows among sources by ranges of their keys, so that each range has its share of the tokens.
+
+    Args:
+        tokens: Tokens of every row.
+        keys: Random bits of every row.
+        live: Rows that count.
+        shares: Shares of the tokens by source; they add up to 1.
+
+    Returns:
+        Ranges of the keys' first 16 bits, by source; together they hold all keys.
+
+    Example:
+        >>> keys = np.arange(0, 1 << 63, 1 << 60, np.uint64)
+        >>> ranges = key_ranges(np.full(8, 10), keys, np.ones(8, bool), {"documents": 0.75, "pairs": 0.25})
+        >>> {name: int(in_range(keys, found).sum()) for name, found in ranges.items()}
+        {'documents': 6, 'pairs': 2}
+    """
+    reached = np.cumsum(_bin_sums(tokens, keys, live)[0])
+    ends = np.minimum(np.cumsum(list(shares.values())) * (int(reached[-1]) + 1e-6), reached[-1])
+    bins = [0, *np.searchsorted(reached, ends[:-1], side="right").tolist(), NUM_BINS]
+    return {name: range(bins[place], bins[place + 1]) for place, name in enumerate(shares)}
+
+
+def in_range(keys: NDArray[np.uint64], found: range) -> NDArray[np.bool_]:
+    """Which keys lie in a range of `key_ranges`."""
+    bins = _bins(keys)
+    inside: NDArray[np.bool_] = (bins >= found.start) & (bins < found.stop)
+    return inside
+
+
 def _bins(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     return (keys >> _SHIFT).astype(np.int64)
+
+
+def _bin_sums(
+    tokens: NDArray[np.int64], keys: NDArray[np.uint64], live: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens and number of the live rows by the first bits of their keys."""
+    sums, counts = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
+    for block in _blocks(len(tokens)):
+        bins = _bins(keys[block])
+        np.add.at(sums, bins, np.where(live[block], tokens[block], 0))
+        np.add.at(counts, bins, live[block])
+    return sums, counts
 
 
 def live_tokens(tokens: NDArray[np.int64], live: NDArray[np.bool_]) -> int:

@@ -62,10 +62,11 @@ class ExportConfig(Config):
     does not ship with this package."""
     budget: Literal["document", "none"] = "document"
     """``document``: pairs cost at most what their documents would; ``none``: all pairs. Default: paper, section 4.2."""
-    documents: Literal["all", "with_pairs"] = "all"
-    """Documents that rows may be made of: ``all`` of the run, or those that the arms of pairs have pairs of. Where few
-    documents have pairs, ``with_pairs`` keeps arms from being about different things; with ``equal_tokens`` they still
-    hold different documents of that pool. Ours."""
+    documents: Literal["all", "with_pairs", "same"] = "all"
+    """Documents that rows may be made of: ``all`` of the run; those that have pairs, from which every arm takes its own
+    (``with_pairs``); or ``same``: every arm of all documents that have pairs, each with as many tokens in one arm as in
+    another. A document's pairs then take at most its own tokens, nothing is carried over, and its text is cut to the
+    tokens of its pairs. Default: paper, section 4.2; the others are ours."""
     sift: SiftConfig = SiftConfig()
     """Which pairs are taken at all."""
     ranks: int = Field(default=1, ge=1, le=65_536)
@@ -129,6 +130,14 @@ class ExportConfig(Config):
             )
         if self.view != "text" and self.format in SHUFFLED_FORMATS:
             raise ValueError(f"view: {self.format} reads text only")
+        if self.has_same_documents and self.styles:
+            raise ValueError(
+                f"documents: same cuts documents to the tokens of their pairs, and what a model rephrased"
+                f" ({self.styles[0]}) cannot be cut that way; leave such arms out, or use with_pairs"
+            )
+        if self.has_same_documents and (self.budget == "none" or not self.equal_tokens):
+            wrong = "budget: none" if self.budget == "none" else "equal_tokens: false"
+            raise ValueError(f"{wrong}: documents: same gives every arm the tokens of a document's pairs; leave it out")
         return self
 
     @property
@@ -157,6 +166,11 @@ class ExportConfig(Config):
     def styles(self) -> list[str]:
         """Ways in which documents are rephrased."""
         return [source for source in self.sources if source in STYLES]
+
+    @property
+    def has_same_documents(self) -> bool:
+        """Whether every arm is made of the same documents, with the same tokens of each."""
+        return self.documents == "same"
 
     def is_shuffled(self, arm: str) -> bool:
         """Whether the rows of an arm are written in random order."""
