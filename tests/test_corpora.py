@@ -236,15 +236,15 @@ def test_benchmarks_are_kept_out_of_instructions_and_answers(dense: Path, tmp_pa
     benchmark = f"sift.benchmarks=[{{path: {tmp_path / 'bench.jsonl'}}}]"
     facts = export(dense, tmp_path / "out", "--budget", "none", "--set", benchmark)
     hits = pq.read_table(tmp_path / "out" / "benchmark_hits.parquet").to_pylist()
-    found = {(hit["pair_id"], hit["part"]) for hit in hits}
+    found = {(hit["record_id"], hit["part"]) for hit in hits}
     assert (pairs[3]["pair_id"], "instruction") in found
     assert (long_answer["pair_id"], "answer") in found
     rejected = [r for r in pq.read_table(tmp_path / "out" / "rejected").to_pylist() if r["reason"] == "benchmark"]
-    assert sorted(r["record_id"] for r in rejected) == sorted(hit["pair_id"] for hit in hits)
-    assert sum(hit["pairs"] for hit in facts["benchmark_hits"]) == len(hits) > 1
+    assert sorted(r["record_id"] for r in rejected) == sorted(hit["record_id"] for hit in hits)
+    assert sum(hit["rows"] for hit in facts["benchmark_hits"]) == len(hits) > 1
     assert {hit["benchmark"] for hit in facts["benchmark_hits"]} == {str(tmp_path / "bench.jsonl")}
     kept = {row["id"] for row in rows_of(tmp_path / "out", "fineinstructions")}
-    assert not kept & {hit["pair_id"] for hit in hits}
+    assert not kept & {hit["record_id"] for hit in hits}
     assert check_corpora(tmp_path / "out") == []
 
 

@@ -290,6 +290,18 @@ def test_benchmarks_come_in_any_format(tmp_path: Path) -> None:
     assert answers.find("no") and not answers.find("gamma one")
 
 
+def test_only_some_rows_of_a_benchmark_are_held_out(tmp_path: Path) -> None:
+    rows = [{"question": "alpha one", "split": "val"}, {"question": "alpha two", "split": "train"}]
+    path = tmp_path / "b.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = Decontaminator.from_files([BenchmarkConfig(path=str(path), where={"split": "val"})])
+    assert (found.num_items, bool(found.find("alpha one")), found.find("alpha two")) == (1, True, None)
+    with pytest.raises(ConfigError, match=r"b\.jsonl:1: has no column 'fold'; see where"):
+        Decontaminator.from_files([BenchmarkConfig(path=str(path), where={"fold": 1})])
+    with pytest.raises(ConfigError, match="of the rows that where chooses"):
+        Decontaminator.from_files([BenchmarkConfig(path=str(path), where={"split": "none"})])
+
+
 def test_a_benchmark_without_the_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"aufgabe": "x"}\n')
     with pytest.raises(ConfigError, match=r"b\.jsonl: no text under any of prompt, instruction"):

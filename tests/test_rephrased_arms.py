@@ -94,6 +94,24 @@ def test_all_arms_have_the_same_tokens(run: Path, tmp_path: Path, server: Script
     assert new <= len(STYLES), "only what failed is asked again"
 
 
+def test_a_document_that_holds_a_benchmark_is_not_rephrased(run: Path, tmp_path: Path, server: ScriptedServer) -> None:
+    held_out = some_texts(NUM_DOCUMENTS)[10]
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": held_out}) + "\n", encoding="utf-8")
+    words = ("--arm", "nemotron_qa", "--arm", "standard", "--workers", "0", "--set", MODEL)
+    benchmark = ("--set", f"sift.benchmarks=[{{path: {tmp_path / 'b.jsonl'}}}]")
+    code, _, _ = in_process("export", run, "--out", tmp_path / "out", *words, *benchmark)
+    assert code == 1, "one document failed"
+    shown = {json.loads(body["messages"][-1]["content"])["document"] for body in server.bodies}
+    assert held_out.strip() not in {text.strip() for text in shown}
+    assert len(shown) == NUM_DOCUMENTS - 1
+    facts = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))
+    lost = {source: s["benchmark_rows"] for f in facts["arms"].values() for source, s in f["sources"].items()}
+    assert lost == {"diverse_qa": 1, "documents": 1}
+    assert facts["stages"]["decontaminate"]["in"] == 2 * NUM_DOCUMENTS
+    assert facts["stages"]["rephrase"]["in"] == NUM_DOCUMENTS - 1
+    assert check_corpora(tmp_path / "out") == []
+
+
 def test_a_rephrased_page_stands_beside_as_much_of_the_originals(
     run: Path, tmp_path: Path, server: ScriptedServer
 ) -> None:

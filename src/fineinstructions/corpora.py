@@ -110,16 +110,7 @@ def export(
     if found is not None:
         shutil.rmtree(work_dir, ignore_errors=True)  # of a call that was stopped at its very end
         return found
-    phases = [
-        Phase("count_documents", digest(dataclasses.asdict(tokenizer), rows.documents), entry="count_documents"),
-        Phase(
-            "count_pairs", digest(dataclasses.asdict(tokenizer), _sieve(settings), rows.pairs.seal), entry="count_pairs"
-        ),
-    ]
-    phases += [
-        Phase(f"{REPHRASE}{style}", digest(__version__, dataclasses.asdict(tokenizer), by, rows.documents), entry=STAGE)
-        for style, by in rephrasers.items()
-    ]
+    phases = _phases(settings, rows, tokenizer, rephrasers)
     plain = {"run": str(exported.run_dir), **to_plain(settings)}
     folder = RunFolder.create_or_open(work_dir, plain, phases, redo=True)
     with folder.lease():
@@ -131,6 +122,19 @@ def export(
         replace_folder(temporary, target)
     shutil.rmtree(work_dir)
     return ExportResult(target, facts)
+
+
+def _phases(
+    config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts, rephrasers: dict[str, list[Any]]
+) -> list[Phase]:
+    """What is done in work units, each with what decides it."""
+    counted, benchmarks = dataclasses.asdict(tokenizer), _benchmarks(config)
+    of_documents = digest(__version__, counted, benchmarks, rows.documents)
+    return [
+        Phase("count_documents", of_documents, entry="count_documents"),
+        Phase("count_pairs", digest(counted, _sieve(config), rows.pairs.seal), entry="count_pairs"),
+        *(Phase(f"{REPHRASE}{style}", digest(of_documents, by), entry=STAGE) for style, by in rephrasers.items()),
+    ]
 
 
 def _made_of(config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts) -> str:
@@ -153,8 +157,13 @@ def _rephrasers(exported: Exported) -> dict[str, list[Any]]:
 
 def _sieve(config: ExportConfig) -> list[Any]:
     """What decides the facts about pairs, the content of benchmark files included."""
+    return [__version__, to_plain(config.sift), _benchmarks(config)]
+
+
+def _benchmarks(config: ExportConfig) -> list[Any]:
+    """What decides which benchmark a text shares wording with."""
     files = [file for b in config.sift.benchmarks for file in list_inputs(b.path, "sift.benchmarks")]
-    return [__version__, to_plain(config.sift), [file.content() for file in files]]
+    return [to_plain(config.sift)["benchmarks"], [file.content() for file in files]]
 
 
 def _found(target: Path, made_of: str) -> ExportResult | None:

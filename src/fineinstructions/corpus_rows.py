@@ -18,7 +18,7 @@ from fineinstructions.config import from_mapping
 from fineinstructions.corpus.choose import DocumentFacts
 from fineinstructions.corpus.export import ExportConfig
 from fineinstructions.corpus.rephrase import STAGE, PromptedRephraser, Rephraser, rephrase
-from fineinstructions.corpus.sift import PairFacts, PairText, measure
+from fineinstructions.corpus.sift import DECONTAMINATE, PairFacts, PairText, measure, without_benchmarks
 from fineinstructions.corpus.write import ROW_SCHEMA, TrainingRow
 from fineinstructions.decontamination import Decontaminator
 from fineinstructions.documents import documents_of
@@ -70,7 +70,7 @@ class Counters:
 
     @cached_property
     def benchmarks(self) -> Decontaminator | None:
-        """The benchmarks that pairs are compared with."""
+        """The benchmarks that pairs and documents are compared with."""
         named = self._exported.config.sift.benchmarks
         return Decontaminator.from_files(named, section="sift.benchmarks") if named else None
 
@@ -106,7 +106,7 @@ def build_counters(exported: Exported) -> Counters:
 
 
 def count_documents(unit: Unit, counters: Counters, exported: Exported) -> None:
-    """count_documents: documents -> their tokens."""
+    """count_documents: documents -> their tokens, and a benchmark that they share wording with."""
     del exported
     documents = accepted(unit.spec, counters.setup)
 
@@ -114,7 +114,9 @@ def count_documents(unit: Unit, counters: Counters, exported: Exported) -> None:
         while batch := list(islice(documents, BATCH_DOCUMENTS)):
             counts = counters.tokenizer.row_tokens([document.text for document in batch])
             for document, number in zip(batch, counts.tolist(), strict=True):
-                yield DocumentFacts(document.document_id, number)
+                found = counters.benchmarks.find(document.text) if counters.benchmarks is not None else None
+                overlap = (found.share, found.kind, found.item) if found is not None else ()
+                yield DocumentFacts(document.document_id, number, *overlap)
 
     unit.count("rows", unit.write(facts(), DocumentFacts))
 
@@ -130,6 +132,8 @@ def rephrase_documents(unit: Unit, counters: Counters, exported: Exported) -> No
     style = unit.phase.removeprefix(REPHRASE)
     rephraser, min_chars = counters.rephraser(style), exported.config.rephrase.min_chars
     documents = accepted(unit.spec, counters.setup)
+    if counters.benchmarks is not None:
+        documents = unit.through(DECONTAMINATE, documents, lambda d: without_benchmarks(d, counters.benchmarks))
     rows = unit.through(STAGE, documents, lambda d: rephrase(d, rephraser, style, counters.tokenizer, min_chars))
     unit.count("rows", unit.write(rows, TrainingRow))
 

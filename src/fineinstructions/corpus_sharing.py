@@ -49,7 +49,7 @@ def share_arms(
         tokens = open_array(arrays / f"tokens-{WITH_PAIRS}", np.int64, len(documents.tokens))
         joined = joined_rows(documents.tables(), sources[PAIRS].live_tables(), tokenizer)
         tables = _written(arrays / f"{WITH_PAIRS}.parquet", joined, tokens)
-        sources[WITH_PAIRS] = Source(WITH_PAIRS, tables, tokens, documents.keys, documents.live)
+        sources[WITH_PAIRS] = dataclasses.replace(documents, name=WITH_PAIRS, tables=tables, tokens=tokens)
     return share_out(sources, config.mixtures, config.equal_tokens, arrays)
 
 
@@ -150,7 +150,7 @@ def cut_arms(
     reason = "other_source" if has_same_documents else "equal_tokens"
     for arm, shares in arms.items():
         for share in shares:
-            account.num_in += int(share.offered.sum())
+            account.num_in += int(share.source.offered.sum())
             account.num_out += int(share.kept.sum())
             for rejected in _left_out(arm, share, reason):
                 account.rejected[rejected.reason] = account.rejected.get(rejected.reason, 0) + 1

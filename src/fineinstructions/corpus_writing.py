@@ -6,7 +6,7 @@ not in its place yet. Everything here is one process that looks at numbers or ha
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,11 +24,11 @@ from fineinstructions.corpus.arms import DocumentCount, Share, Source, open_arra
 from fineinstructions.corpus.budget import LedgerRow
 from fineinstructions.corpus.card import CARD_FILE, RowTallies, card_text
 from fineinstructions.corpus.choose import Choice, DocumentFacts
-from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED, ExportConfig
+from fineinstructions.corpus.export import DOCUMENTS, PAIRS, REJECTED, WITH_PAIRS, ExportConfig
 from fineinstructions.corpus.layout import CORPUS_FILE, HITS_FILE, LEDGER_FILE, open_writer
-from fineinstructions.corpus.rephrase import STAGE
 from fineinstructions.corpus.shuffle import KEY, shuffled
-from fineinstructions.corpus.sift import BenchmarkHit, PairFacts, hits_by_benchmark
+from fineinstructions.corpus.sift import DECONTAMINATE, BenchmarkHit, PairFacts, hits_by_benchmark
+from fineinstructions.corpus.sift import STAGE as SIFT
 from fineinstructions.corpus.write import RankWriter, TrainingRow
 from fineinstructions.corpus_rows import REPHRASE, UNTOKENIZED, RunRows
 from fineinstructions.corpus_sharing import CUT, cut_arms, share_arms
@@ -56,6 +56,11 @@ def settings_of(config: ExportConfig) -> dict[str, Any]:
 """Settings that change no byte of a corpus, or are told with every row that they have made."""
 
 
+def _of_benchmarks(stages: Mapping[str, StageAccount]) -> int:
+    """Documents that were turned down for a benchmark."""
+    return stages[DECONTAMINATE].num_turned_away if DECONTAMINATE in stages else 0
+
+
 class CorpusWriting:
     """One export from counted rows to files.
 
@@ -76,6 +81,7 @@ class CorpusWriting:
         self._arms: dict[str, list[Share]] = {}
         self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
         """Tokens of the pairs that were chosen, by document."""
+        self._benchmark_rows: dict[str, int] = {}
         self._tallies = RowTallies()
 
     def write(self, out: Path, target: Path, made_of: str) -> dict[str, Any]:
@@ -139,7 +145,7 @@ class CorpusWriting:
         tokens = open_array(arrays / f"tokens-{name}", np.int64, number)
         keys = open_array(arrays / f"keys-{name}", np.uint64, number)
         live = open_array(arrays / f"live-{name}", np.bool_, number)
-        live[:] = True
+        live[:] = name != DOCUMENTS
         start = 0
         for spec in specs:
             for table in self._folder.unit_groups(phase, spec, table_name(facts), [id_column, "num_tokens"]):
@@ -147,7 +153,10 @@ class CorpusWriting:
                 tokens[start:stop] = table.column("num_tokens").to_numpy()
                 keys[start:stop] = row_keys(self._config.seed, CUT, table.column(id_column).to_pylist())
                 start = stop
-        return Source(name, tables, tokens, keys, live)
+        offered = live
+        if name == DOCUMENTS:  # those without pairs are still offered, and turned down arm by arm
+            offered = open_array(arrays / f"offered-{name}", np.bool_, number)
+        return Source(name, tables, tokens, keys, live, offered)
 
     def _made_tables(self, phase: str) -> Iterator[pa.Table]:
         """Rows that a phase of the export made, without their tokens."""
@@ -164,10 +173,12 @@ class CorpusWriting:
 
         self._wanted = open_array(arrays / "wanted", np.int64, len(sources[DOCUMENTS].tokens))
 
-        def note(row: LedgerRow) -> None:
-            if config.documents != "all":
-                sources[DOCUMENTS].live[choice.num_documents] = row.chosen_pairs > 0
-            self._wanted[choice.num_documents] = row.emitted_tokens
+        documents = sources[DOCUMENTS]
+
+        def note(place: int, row: LedgerRow) -> None:
+            documents.offered[place] = True
+            documents.live[place] = config.documents == "all" or row.chosen_pairs > 0
+            self._wanted[place] = row.emitted_tokens
             ledger.add(row)
 
         try:
@@ -183,17 +194,28 @@ class CorpusWriting:
             ledger.close()
             if hits:
                 hits.close()
-        self._accounts = {**self._rephrase_account(), **choice.accounts, **self._accounts}
+        self._account_for(choice)
         return sum(rows.values())
 
-    def _rephrase_account(self) -> dict[str, StageAccount]:
-        account = StageAccount()
-        for phase in (f"{REPHRASE}{style}" for style in self._config.styles):
-            for spec in self._folder.planned(phase) or []:
-                manifest = self._folder.manifest(phase, spec)
-                if manifest is not None:
-                    account.add(manifest.stages[STAGE])
-        return {STAGE: account} if self._config.styles else {}
+    def _account_for(self, choice: Choice) -> None:
+        """Put the accounts of all stages together, and what benchmarks cost each source."""
+        stages = {
+            style: [
+                manifest.stages
+                for spec in self._folder.planned(f"{REPHRASE}{style}") or []
+                if (manifest := self._folder.manifest(f"{REPHRASE}{style}", spec)) is not None
+            ]
+            for style in self._config.styles
+        }
+        accounts: dict[str, StageAccount] = {}
+        for of_unit in (*chain.from_iterable(stages.values()), choice.accounts, self._accounts):
+            for stage, account in of_unit.items():
+                accounts.setdefault(stage, StageAccount()).add(account)
+        self._accounts = accounts
+        lost = {style: sum(_of_benchmarks(of_unit) for of_unit in found) for style, found in stages.items()}
+        documents = _of_benchmarks({DECONTAMINATE: choice.accounts.get(DECONTAMINATE, StageAccount())})
+        pairs = sum(choice.accounts[SIFT].rejected.get(reason, 0) for reason in ("benchmark", "benchmark_document"))
+        self._benchmark_rows = {DOCUMENTS: documents, WITH_PAIRS: documents, PAIRS: pairs, **lost}
 
     def _cut(self, sources: dict[str, Source], arrays: Path) -> Iterator[Rejection]:
         """Share the rows out among the arms; a rejection for every row that its arm has no room for."""
@@ -226,6 +248,7 @@ class CorpusWriting:
                 "tokens": share.num_tokens,
                 "all_tokens": int(share.source.tokens.sum()),
                 **share.shortened,
+                **({"benchmark_rows": self._benchmark_rows[share.source.name]} if self._config.sift.benchmarks else {}),
             }
             for share in shares
         }

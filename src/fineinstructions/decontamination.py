@@ -34,6 +34,8 @@ class BenchmarkConfig(Config):
         default=["prompt", "instruction", "question", "query", "text", "turns", "user", "problem"]
     )
     """Columns or JSON keys whose texts are kept out, looked for at any depth."""
+    where: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Only rows with these values, by column; for example ``{split: val}``. Default: all rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +182,19 @@ def _items(benchmark: BenchmarkConfig, section: str) -> Iterator[tuple[str, str]
     for file in list_inputs(benchmark.path, section):
         found = False
         for number, values in _rows(file):
+            if missing := [column for column in benchmark.where if column not in values]:
+                raise ConfigError(f"{file.name}:{number}: has no column {missing[0]!r}; see where of this benchmark")
+            if any(values[column] != value for column, value in benchmark.where.items()):
+                continue
             for text in _texts(values, columns, inside=False):
                 found = True
                 yield f"{file.name}:{number}", text
         if not found:
             wanted = ", ".join(benchmark.columns)
-            raise ConfigError(f"{file.name}: no text under any of {wanted}; set columns of this benchmark to its keys")
+            chosen = " of the rows that where chooses" if benchmark.where else ""
+            raise ConfigError(
+                f"{file.name}: no text under any of {wanted}{chosen}; set columns of this benchmark to its keys"
+            )
 
 
 def _rows(file: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:

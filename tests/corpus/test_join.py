@@ -82,7 +82,8 @@ def source_of(name: str, rows: Sequence[dict[str, str | None]], tokenizer: Token
     tokens = tokenizer.row_tokens([str(row["text"]) for row in rows])
     keys = row_keys(0, CUT, [str(row["document_id"]) for row in rows])
     tables = [table_of(rows[start : start + 5]) for start in range(0, len(rows), 5)]
-    return Source(name, lambda: iter(tables), tokens, keys, np.ones(len(rows), np.bool_))
+    live = np.ones(len(rows), np.bool_)
+    return Source(name, lambda: iter(tables), tokens, keys, live, live.copy() if name == "documents" else live)
 
 
 def chosen(written: Written, tokenizer: Tokenizer) -> tuple[dict[str, Source], np.ndarray]:

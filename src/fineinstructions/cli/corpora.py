@@ -99,7 +99,8 @@ def _print_result(result: "ExportResult") -> None:
         why = ", ".join(f"{reason} {number:,}" for reason, number in lost.items())
         console.print(f"{stage}: {account['in']:,} in, {account['out']:,} out{f' ({why})' if why else ''}")
     for hit in facts["benchmark_hits"]:
-        line = f"{hit['benchmark']}: {hit['pairs']:,} pairs by their {hit['part']} ({hit['kind']})"
+        rows = "documents by their text" if hit["part"] == "document" else f"pairs by their {hit['part']}"
+        line = f"{hit['benchmark']}: {hit['rows']:,} {rows} ({hit['kind']})"
         console.print(Text(printable(line)))
     documents, deficit = facts["documents"], facts["deficit_tokens"]
     counted_as = "; a token is a byte here, see --tokenizer" if facts["tokenizer"]["kind"] == "bytes" else ""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fineinstructions.corpus.cut import keep_tokens, live_tokens
-from fineinstructions.corpus.export import DOCUMENTS, WITH_PAIRS, arm_tokens
+from fineinstructions.corpus.export import arm_tokens
 from fineinstructions.corpus.write import ROW_SCHEMA
 from fineinstructions.seeded_order import row_keys
 
@@ -31,6 +31,8 @@ class Source:
     """Random bits of every row; decide which rows stay where not all do."""
     live: NDArray[np.bool_]
     """Rows that may be taken."""
+    offered: NDArray[np.bool_]
+    """Rows that are accounted for where they are not taken; the others were turned down before."""
 
     def live_tables(self) -> Iterator[pa.Table]:
         """The rows that may be taken, in order, without their tokens."""
@@ -61,15 +63,9 @@ class Share:
                 yield taken if marks.all() else taken.filter(pa.array(marks))
             start = stop
 
-    @property
-    def offered(self) -> NDArray[np.bool_]:
-        """Rows that are accounted for here. Pairs that may not be taken were turned down before."""
-        is_whole = self.source.name in (DOCUMENTS, WITH_PAIRS)
-        return np.ones(len(self.kept), np.bool_) if is_whole else self.source.live
-
     def left_out(self) -> Iterator[int]:
         """Places of the rows that are accounted for here and were not taken."""
-        offered = self.offered
+        offered = self.source.offered
         for start in range(0, len(self.kept), 1 << 20):
             block = slice(start, start + (1 << 20))
             yield from (start + np.flatnonzero(offered[block] & ~self.kept[block])).tolist()

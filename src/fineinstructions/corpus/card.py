@@ -180,11 +180,18 @@ def _left_out(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from table(("stage", "in", "out", "left out"), lines)
     if facts["config"]["sift"]["benchmarks"]:
         yield (
-            "\nPairs that share wording with a benchmark (`benchmark_hits.parquet`). Only pairs were compared: rows of "
-            "raw or rephrased documents were not.\n"
+            "\nDocuments that share wording with a benchmark were left out with all that was made of them, and so were "
+            "pairs whose own wording does (`benchmark_hits.parquet`).\n"
         )
-        hits = [(h["benchmark"].rpartition("/")[2], h["part"], h["kind"], h["pairs"]) for h in facts["benchmark_hits"]]
-        yield from table(("benchmark", "part", "kind", "pairs"), hits)
+        hits = [(h["benchmark"].rpartition("/")[2], h["part"], h["kind"], h["rows"]) for h in facts["benchmark_hits"]]
+        yield from table(("benchmark", "part", "kind", "rows"), hits)
+        yield "\nRows that each arm lost by that:\n"
+        lost = [
+            (arm, source, share["benchmark_rows"])
+            for arm, figures in facts["arms"].items()
+            for source, share in figures["sources"].items()
+        ]
+        yield from table(("arm", "source", "rows"), lost)
 
 
 def _making(rows: RowTallies, made_with: Sequence[MadeWith]) -> Iterator[str]:

@@ -28,6 +28,12 @@ class DocumentFacts:
     document_id: str
     num_tokens: int
     """Of its text as a training row, the tokens around it included."""
+    share: float | None = None
+    """Of a benchmark's item, where the text shares wording with one."""
+    kind: str = ""
+    """How it overlaps (`decontamination.Overlap`)."""
+    item: str = ""
+    """The benchmark's item: file and number; empty where there is none."""
 
 
 FindCap = Callable[[Sequence[int], float], int | None]
@@ -56,6 +62,8 @@ class Choice:
     document_tokens: int = 0
     sifted_tokens: int = 0
     """Of the pairs that the budget chose from."""
+    _with_benchmarks: dict[str, DocumentFacts] = field(default_factory=dict)
+    """Documents that share wording with a benchmark, by id."""
     deficit_tokens: int = 0
     """Tokens of documents that no pair took the place of."""
 
@@ -65,21 +73,38 @@ class Choice:
         """Turn down what is not wanted in a corpus.
 
         Yields:
-            Rejections. Reasons: ``low_score``, ``low_excerpt_ratio``, ``benchmark``, ``near_duplicate``,
-            ``template_cap``.
+            Rejections. Reasons: ``low_score``, ``low_excerpt_ratio``, ``benchmark``, ``benchmark_document``,
+            ``near_duplicate``, ``template_cap``.
         """
         account = self.accounts[sift.STAGE]
+        if config.benchmarks:
+            yield from self._without_benchmarks(note_hit)
         for row, facts in enumerate(self.pairs()):
             account.num_in += 1
-            self.live[row] = not facts.reason
+            document = self._with_benchmarks.get(facts.document_id)
+            self.live[row] = not facts.reason and document is None
             if facts.item:
                 note_hit(BenchmarkHit(facts.pair_id, facts.part, facts.kind, facts.value or 0.0, facts.item))
             if facts.reason:
                 yield self._turned_down(sift.STAGE, facts.reason, facts, facts.value, facts.item)
+            elif document is not None:
+                yield self._turned_down(sift.STAGE, "benchmark_document", facts, document.share, document.item)
         if config.near_duplicates:
             yield from self._without_repeats()
         if config.max_template_share is not None:
             yield from self._without_surplus(config.max_template_share, seed, find_cap)
+        account.num_out = account.num_in - account.num_turned_away
+
+    def _without_benchmarks(self, note_hit: Callable[[BenchmarkHit], None]) -> Iterator[Rejection]:
+        """Turn down documents, which are then passed over wherever they come up again."""
+        account = self.accounts[sift.DECONTAMINATE] = StageAccount()
+        for facts in self.documents():
+            account.num_in += 1
+            if facts.item:
+                self._with_benchmarks[facts.document_id] = facts
+                note_hit(BenchmarkHit(facts.document_id, "document", facts.kind, facts.share or 0.0, facts.item))
+                account.rejected["benchmark"] = len(self._with_benchmarks)
+                yield sift.document_rejection(facts.document_id, facts.share, facts.item)
         account.num_out = account.num_in - account.num_turned_away
 
     def _live(self) -> Iterator[tuple[int, PairFacts]]:
@@ -107,9 +132,15 @@ class Choice:
                 yield self._turned_down(sift.STAGE, "template_cap", facts, float(cap))
 
     def spend(
-        self, kind: Literal["document", "none"], carries: bool, seed: int, note: Callable[[LedgerRow], None]
+        self, kind: Literal["document", "none"], carries: bool, seed: int, note: Callable[[int, LedgerRow], None]
     ) -> Iterator[Rejection]:
-        """Keep the pairs that the budget allows; `carries` says whether documents inherit what others left over.
+        """Keep the pairs that the budget allows.
+
+        Args:
+            kind: Whether there is a budget.
+            carries: Whether documents inherit what earlier ones left over.
+            seed: Decides the order of the pairs.
+            note: Given the place of every document that is not left out, and its row of the ledger.
 
         Yields:
             Rejections, with the pair's tokens as their value. Reasons: ``over_budget``.
@@ -118,11 +149,13 @@ class Choice:
             DataError: If pairs do not come in the order of their documents.
         """
         account = self.accounts[budget.STAGE]
-        asked: list[list[tuple[int, PairFacts]]] = []
+        asked: list[tuple[int, list[tuple[int, PairFacts]]]] = []
 
         def offers() -> Iterator[Offer]:
-            for document, offered in _by_document(self.documents(), self._live()):
-                asked.append(offered)
+            for number, (document, offered) in enumerate(_by_document(self.documents(), self._live())):
+                if document.item:
+                    continue
+                asked.append((number, offered))
                 facts = [f for _, f in offered]
                 yield Offer(
                     document.document_id,
@@ -132,13 +165,14 @@ class Choice:
                 )
 
         for row, taken in spend(offers(), seed, carries) if kind == "document" else take_all(offers()):
-            note(row)
+            number, offered = asked.pop()
+            note(number, row)
             self.num_documents += 1
             self.document_tokens += row.document_tokens
             self.sifted_tokens += row.offered_tokens
             account.num_in += row.offered_pairs
             account.num_out += row.chosen_pairs
-            for (place, facts), is_taken in zip(asked.pop(), taken, strict=True):
+            for (place, facts), is_taken in zip(offered, taken, strict=True):
                 if not is_taken:
                     self.live[place] = False
                     yield self._turned_down(budget.STAGE, budget.OVER_BUDGET, facts, float(facts.num_tokens))

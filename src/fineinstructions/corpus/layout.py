@@ -4,7 +4,7 @@ OUT/ARM/part-00000.parquet          rows (jsonl: part-00000.jsonl.zst, .jsonl.gz
                                     train-00000-of-00003.parquet; lingua: ARM.chunk.00.jsonl)
 OUT/ledger.parquet                  what every document was given and spent
 OUT/rejected/part-00000.parquet     rows that did not make it, with their reasons
-OUT/benchmark_hits.parquet          pairs that share wording with a benchmark, where some were named
+OUT/benchmark_hits.parquet          pairs and documents that share wording with a benchmark, where some were named
 OUT/corpus.json                     settings and figures
 OUT/README.md                       data card
 OUT/manifest.json                   digests of all files; written last

@@ -19,9 +19,12 @@ from fineinstructions.config import Config
 from fineinstructions.decontamination import BenchmarkConfig, Decontaminator
 from fineinstructions.filters import NearDuplicates
 from fineinstructions.pair_text import pair_text
+from fineinstructions.records import Document, Rejection, rejection
 from fineinstructions.seeded_order import row_key
 
 STAGE = "sift"
+DECONTAMINATE = "decontaminate"
+"""Stage of the documents that share wording with a benchmark."""
 BATCH_ROWS = 512
 
 
@@ -33,8 +36,9 @@ class SiftConfig(Config):
     min_excerpt_ratio: float | None = Field(default=None, ge=0, le=1)
     """Smallest share of an answer inside its excerpts; the run has its own threshold too. Ours: off."""
     benchmarks: list[BenchmarkConfig] = Field(default=[])
-    """Benchmarks that neither instruction nor answer may share wording with. Ours: none; the paper decontaminates its
-    queries (section 3.1), not its pairs."""
+    """Benchmarks that no row may share wording with: a pair by its instruction or answer, a document by its text. A
+    document that does is left out with all that is made of it. Ours: none; the paper decontaminates its queries
+    (section 3.1), neither its pairs nor its documents."""
     near_duplicates: bool = False
     """Turn down instructions that repeat an earlier one in other words. Ours: off; holds a hash and an id
     of every different short instruction in memory, and a signature of every long one."""
@@ -79,13 +83,37 @@ class PairFacts:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkHit:
-    """A pair that was turned down because it shares wording with a benchmark: a row of the hit report."""
+    """A pair or a document that shares wording with a benchmark: a row of the hit report."""
 
-    pair_id: str
+    record_id: str
+    """Of the pair, or of the document."""
     part: str
+    """``instruction`` or ``answer`` of a pair, or ``document``."""
     kind: str
     share: float
     item: str
+
+
+def without_benchmarks(
+    documents: Iterable[Document], benchmarks: Decontaminator | None
+) -> Iterator[Document | Rejection]:
+    """Turn down documents that share wording with a benchmark.
+
+    Args:
+        documents: Documents of a run.
+        benchmarks: What their texts are compared with; without them all stay.
+
+    Yields:
+        One item per document, in order. Reasons: ``benchmark``.
+    """
+    for document in documents:
+        found = benchmarks.find(document.text) if benchmarks is not None else None
+        yield document if found is None else document_rejection(document.document_id, found.share, found.item)
+
+
+def document_rejection(document_id: str, share: float | None, item: str) -> Rejection:
+    """Why a document is left out that shares wording with a benchmark's item."""
+    return rejection(DECONTAMINATE, "benchmark", document_id, {"because_of": item}, share)
 
 
 def measure(
@@ -179,9 +207,9 @@ def surplus_rows(
 
 
 def hits_by_benchmark(hits: Iterable[BenchmarkHit]) -> list[dict[str, Any]]:
-    """The hit report in short: how many pairs of each kind every benchmark file has cost."""
+    """The hit report in short: how many pairs and documents of each kind every benchmark file has cost."""
     counts = Counter((hit.item.rpartition(":")[0], hit.part, hit.kind) for hit in hits)
     return [
-        {"benchmark": name, "part": part, "kind": kind, "pairs": number}
+        {"benchmark": name, "part": part, "kind": kind, "rows": number}
         for (name, part, kind), number in sorted(counts.items())
     ]
