@@ -20,6 +20,7 @@ from fineinstructions.parquet import open_parquet
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Rejection
 from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, SheetJudge, audit, read_audit
+from fineinstructions.review.labels import TEMPLATES
 from fineinstructions.review.report import write_report
 from fineinstructions.review.sheet_judge import sheet_prompt
 from fineinstructions.review.viewer.guard import Access
@@ -96,14 +97,14 @@ def audit_run(
 
     Args:
         place: Run folder, or URL of a run on a store.
-        count: Pairs in the sheet.
+        count: Pairs, and templates, in the sheets.
         seed: Decides which.
         direct: File of pairs that were prompted for directly, to compare.
         columns: Its columns by role (``instruction``, ``answer``, ``document``), where they are named otherwise.
         sheets: Filled sheets, whose labels are taken over.
         hour_price: What one worker costs for an hour.
         judge: Language model that fills in the sheet: a folder, or ``NAME@URL``; else as the recipe's ``llm``.
-        prompt: Its prompt file, in place of ours.
+        prompt: Its prompt file for pairs, in place of ours.
         work: Folder of working folders of runs on a store.
 
     Returns:
@@ -130,7 +131,7 @@ def _sheet_judge(named: str | None, prompt: str | None, shared: LlmConfig) -> It
         return
     from fineinstructions.backends.llm import ChatClient
 
-    asked_with = sheet_prompt(prompt)
+    asked_with = {"pair": sheet_prompt(prompt), "template": sheet_prompt(None, TEMPLATES)}
     llm = with_overrides(shared.model_copy(update={"serve": None}), named_model(named))
     require_engine("judge", llm)
     with ChatClient(llm) as client:

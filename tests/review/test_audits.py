@@ -25,7 +25,7 @@ from fineinstructions.review.diversity import (
 )
 from fineinstructions.review.labels import FAULTS, Label
 from fineinstructions.review.rows import Rows
-from fineinstructions.review.sheet import Audited, Rate, difference_interval, drawn, rates, read_sheet, sheet_text
+from fineinstructions.review.sheet import Rate, SheetRow, difference_interval, drawn, rates, read_sheet, sheet_text
 from fineinstructions.review.thresholds import Thresholds, outcome
 from fineinstructions.review.viewer import catalogue
 from fineinstructions.review.viewer.marking import pieces, shown
@@ -161,8 +161,11 @@ def test_wilson_and_the_difference_of_rates() -> None:
     assert difference_interval(Rate("any", 0, 0), Rate("any", 1, 2)) is None
 
 
-def rows_of(number: int, arm: str = "run") -> list[Audited]:
-    return [Audited(f"{arm}-{n}", arm, f"=instruction {n}", f"answer\n{n}", 'a, "document"') for n in range(number)]
+def rows_of(number: int, arm: str = "run") -> list[SheetRow]:
+    return [
+        SheetRow(f"{arm}-{n}", arm, (f"=instruction {n}", f"answer\n{n}", 'a, "document"', "", ""))
+        for n in range(number)
+    ]
 
 
 def test_a_sheet_holds_labels_and_gives_them_back(tmp_path: Path) -> None:
@@ -170,7 +173,7 @@ def test_a_sheet_holds_labels_and_gives_them_back(tmp_path: Path) -> None:
     labels = {"run-1": Label("run-1", ("hallucination", "unanswerable"), 'why, "so"'), "run-4": Label("run-4", ())}
     path = tmp_path / "sheet.csv"
     path.write_text(sheet_text(rows, labels, 0), encoding="utf-8")
-    assert {label.pair_id: label for label in read_sheet(path, lambda _: True)} == labels
+    assert {label.record_id: label for label in read_sheet(path, lambda _: True)} == labels
     found = {rate.name: (rate.num_wrong, rate.num_judged) for rate in rates(rows, labels, "run")}
     assert found == {"any": (1, 2), **dict.fromkeys(FAULTS, (0, 2)), "hallucination": (1, 2), "unanswerable": (1, 2)}
     path.write_text(path.read_text(encoding="utf-8").replace(",x,", ",perhaps,"), encoding="utf-8")

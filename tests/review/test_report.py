@@ -156,7 +156,7 @@ def test_mistakes_are_one_line(hostile_run: Path, tmp_path: Path) -> None:
 def test_a_torn_label_is_passed_over(tmp_path: Path) -> None:
     add_labels(tmp_path, [Label("p-1", ("hallucination",))])
     with (tmp_path / "audit" / "labels.jsonl").open("a", encoding="utf-8") as handle:
-        handle.write('{"pair_id":"p-2","fau')
+        handle.write('{"record_id":"p-2","fau')
     add_labels(tmp_path, [Label("p-1", ()), Label("p-3", ("unanswerable",))])
     assert read_labels(tmp_path) == {"p-1": Label("p-1", ()), "p-3": Label("p-3", ("unanswerable",))}
     assert len(re.findall("\n", (tmp_path / "audit" / "labels.jsonl").read_text(encoding="utf-8"))) == 4

@@ -18,15 +18,16 @@ from fineinstructions.backends.llm import ChatClient, LlmConfig
 from fineinstructions.backends.scripted_server import ScriptedServer
 from fineinstructions.records import Pair, Rejection, Template
 from fineinstructions.review.audit_page import sheet_page
-from fineinstructions.review.labels import FAULTS, Label, add_labels, read_labels
+from fineinstructions.review.labels import FAULTS, PAIRS, TEMPLATE_FAULTS, TEMPLATES, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
 from fineinstructions.review.samples import drawn_places
-from fineinstructions.review.sheet import Audited, sheet_text
-from fineinstructions.review.sheet_judge import PROMPT, SheetVerdict, judge_sheet, read_verdicts, sheet_prompt
+from fineinstructions.review.sheet import SheetRow, sheet_text
+from fineinstructions.review.sheet_judge import SheetVerdict, judge_sheet, read_verdicts, sheet_prompt
 from fineinstructions.review.viewer.catalogue import PairList
 from fineinstructions.review.viewer.wanted import Wanted
 from fineinstructions.runs import RunFolder
 from fineinstructions.runs.tables import tables_of
+from fineinstructions.statistics import wilson_interval
 
 CHAT = "/v1/chat/completions"
 
@@ -63,6 +64,8 @@ def quality_of(run: Path) -> dict[str, Any]:
 def brain(body: Mapping[str, Any]) -> str:
     """Finds fault with pairs number 1, says nothing sensible of pairs of document 19."""
     said = body["messages"][1]["content"]  # however often it is asked
+    if '"description"' in said:
+        return json.dumps({"reason": "a name", **dict.fromkeys(TEMPLATE_FAULTS, False), "particulars": " 3?" in said})
     if "of document 19 " in said:
         return "I would rather not."
     faults = dict.fromkeys(FAULTS, False) | {"hallucination": "pair 1 of" in said, "unanswerable": "direct" in said}
@@ -142,8 +145,8 @@ def test_the_judge_sees_template_and_query_unless_direct_pairs_are_judged_beside
 
     def note(body: Mapping[str, Any]) -> str:
         said = body["messages"][-1]["content"]
-        asked.extend([json.loads(said)] if said.startswith("{") else [])
-        return json.dumps({"reason": "", **dict.fromkeys(FAULTS, False)})
+        asked.extend([json.loads(said)] if said.startswith("{") and '"answer"' in said else [])
+        return json.dumps({"reason": "", **dict.fromkeys((*FAULTS, *TEMPLATE_FAULTS), False)})
 
     pairs = {pair.pair_id: pair for pair in RunFolder.open(run).published_records("pairs", Pair)}
     with ScriptedServer(note, models=["m", "other"]) as server:
@@ -167,24 +170,64 @@ def test_the_judge_sees_template_and_query_unless_direct_pairs_are_judged_beside
         assert [(row["template"], row["query"]) for row in sheet_of(run)] == [("", "")] * 6
         assert "template: " not in page.read_text(encoding="utf-8")
         asked.clear()
-        row = Audited("p", "run", "What is a lake?", "Water.", "Text.", "What is <fi>a thing</fi>?", "what is a pond")
+        row = SheetRow(
+            "p", "run", ("What is a lake?", "Water.", "Text.", "What is <fi>a thing</fi>?", "what is a pond")
+        )
         with ChatClient(LlmConfig(base_url=server.base_url, model="m")) as client:
             (verdict,) = judge_sheet([row], client, "m", sheet_prompt(None))
         assert isinstance(verdict, SheetVerdict) and verdict.faults == ()
         assert [(job["template"], job["query"]) for job in asked] == [(row.template, row.query)]
     (cells,) = csv.DictReader(sheet_text([row], {}, 0).splitlines())
-    assert (cells["template"], cells["query"]) == (row.template, row.query)
+    assert (cells["template"], cells["query"]) == row.texts[3:]
     assert "query: what is a pond \u00b7 p<" in sheet_page([row])
 
 
 def test_the_prompt_names_the_faults_and_may_be_another(run: Path, tmp_path: Path) -> None:
-    text = PROMPT.read_text(encoding="utf-8")
-    assert all(text.count(fault) == 2 for fault in FAULTS)
+    for of in (PAIRS, TEMPLATES):
+        text = sheet_prompt(None, of).system
+        assert all(text.count(f"\n{fault}: ") == text.count(f'"{fault}": true or false') == 1 for fault in of.faults)
     (tmp_path / "own.txt").write_text("Be strict.\n=== user ===\n{{instruction}} {{nothing}}", encoding="utf-8")
     code, _, errors = in_process("audit", run, "--judge", "m@http://127.0.0.1:9/v1", "--prompt", tmp_path / "own.txt")
     assert (code, "unknown place {{nothing}}" in errors) == (2, True)
     code, _, errors = in_process("audit", run, "--prompt", tmp_path / "own.txt")
     assert (code, "--judge" in errors) == (2, True)
+
+
+def test_templates_have_a_sheet_of_their_own(run: Path, tmp_path: Path) -> None:
+    """Filled in by a person and by a judge; two of five judged, one of them wrong."""
+    with ScriptedServer(brain, models=["judge-8b"]) as server:
+        code, _, errors = in_process("audit", run, "--judge", f"judge-8b@{server.base_url}")
+    assert code == 0, errors
+    with (run / "audit" / "templates.csv").open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {row["template_id"] for row in rows} == {f"t{n}" for n in range(5)}
+    assert [row["template_id"] for row in rows if row["particulars"]] == ["t3"]
+    assert {row["by"] for row in rows} == {"judge judge-8b"}
+    assert {row["description"] for row in rows} == {"A page."}
+    one, other = ({**row, "by": "", "particulars": ""} for row in rows[:2])
+    write_sheet(tmp_path / "filled.csv", [one | {"bad_slot": "x", "note": "of what?"}, other])
+    code, printed, errors = in_process("audit", run, "--sheet", tmp_path / "filled.csv")
+    assert code == 0, errors
+    labels = {one["template_id"]: Label(one["template_id"], ("bad_slot",), "of what?")}
+    assert read_labels(run, TEMPLATES) == labels | {
+        other["template_id"]: Label(other["template_id"], (), other["note"])
+    }
+    assert read_labels(run) == {}, "no pair was labelled"
+    found = quality_of(run)["templates"]
+    rates = {rate["name"]: (rate["num_wrong"], rate["num_judged"]) for rate in found["rates"]["run"]}
+    assert rates == {"any": (1, 2), **dict.fromkeys(TEMPLATE_FAULTS, (0, 2)), "bad_slot": (1, 2)}
+    assert (found["rates"]["run"][0]["low"], found["rates"]["run"][0]["high"]) == pytest.approx(
+        wilson_interval(1, 2), abs=1e-6
+    )
+    judged = found["judges"]["judge-8b"]
+    assert {rate["name"]: rate["num_wrong"] for rate in judged["rates"]["run"]}["particulars"] == 1
+    assert judged["num_both"] == 2
+    assert "bad slot" in printed and "templates" in printed
+    for page in ("audit.md", "index.html"):
+        assert "A sample of 5 templates" in (run / "audit" / page).read_text(encoding="utf-8")
+    write_sheet(tmp_path / "filled.csv", [one | {"template_id": "t9"}])
+    code, _, errors = in_process("audit", run, "--sheet", tmp_path / "filled.csv")
+    assert (code, "template 't9' is not in this audit" in errors) == (2, True)
 
 
 def test_marks_in_the_audits_own_sheet_are_taken_over(run: Path) -> None:
@@ -237,7 +280,7 @@ def test_a_draw_depends_on_seed_and_ids_alone(tmp_path: Path) -> None:
     def drawn(order: list[str], count: int, seed: int, group_rows: int) -> list[str]:
         pq.write_table(pa.table({"pair_id": order}), tmp_path / "part.parquet", row_group_size=group_rows)
         rows = Rows([tmp_path / "part.parquet"])
-        return [order[place] for place in drawn_places(rows, count, seed)]
+        return [order[place] for place in drawn_places(rows, "pair_id", count, seed)]
 
     few = drawn(ids, 100, 3, 64)
     assert drawn(ids[::-1], 100, 3, 1000) == few == drawn(ids, 200, 3, 64)[:100]
@@ -264,7 +307,7 @@ def test_a_reply_of_a_judge_is_read_strictly() -> None:
 
     whole = dict.fromkeys(FAULTS, False) | {"semantic_drift": True, "reason": "r"}
     text = f"<think>hm</think>```json\n{json.dumps(whole)}\n```"
-    assert _read(ChatReply(text, "stop", 1, 1)) == (("semantic_drift",), "r", text)
+    assert _read(ChatReply(text, "stop", 1, 1), PAIRS) == (("semantic_drift",), "r", text)
     for wrong in (whole | {"hallucination": "no"}, {k: v for k, v in whole.items() if k != "unanswerable"}):
         with pytest.raises(ValueError, match=r"hallucination|unanswerable"):
-            _read(ChatReply(json.dumps(wrong), "stop", 1, 1))
+            _read(ChatReply(json.dumps(wrong), "stop", 1, 1), PAIRS)

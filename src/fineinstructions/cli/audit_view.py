@@ -16,15 +16,16 @@ def audit_view(found: dict[str, Any]) -> Group:
     """The main figures of all audits."""
     quality, diversity, cost = found["quality"], found["diversity"], found["efficiency"]
     rates = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("pairs", "by", "fault", "found", "judged", "share", "95 %"):
-        rates.add_column(name, justify="left" if name in ("pairs", "by", "fault") else "right", overflow="fold")
-    for by, said in {"people": quality, **quality["judges"]}.items():
-        for arm, of_arm in said["rates"].items():
-            for rate in of_arm:
-                share = "" if rate["share"] is None else f"{rate['share']:.1%}"
-                interval = "" if rate["share"] is None else f"{rate['low']:.1%} to {rate['high']:.1%}"
-                numbers = str(rate["num_wrong"]), str(rate["num_judged"]), share, interval
-                rates.add_row(arm, Text(printable(by)), rate["name"].replace("_", " "), *numbers)
+    for name in ("of", "by", "fault", "found", "judged", "share", "95 %"):
+        rates.add_column(name, justify="left" if name in ("of", "by", "fault") else "right", overflow="fold")
+    for of, kind in ((quality, ""), (quality.get("templates"), "templates")):
+        for by, said in {"people": of, **of["judges"]}.items() if of else ():
+            for arm, of_arm in said["rates"].items():
+                for rate in of_arm:
+                    share = "" if rate["share"] is None else f"{rate['share']:.1%}"
+                    interval = "" if rate["share"] is None else f"{rate['low']:.1%} to {rate['high']:.1%}"
+                    numbers = str(rate["num_wrong"]), str(rate["num_judged"]), share, interval
+                    rates.add_row(kind or arm, Text(printable(by)), rate["name"].replace("_", " "), *numbers)
     gaps = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("beside real queries, by", "Jensen-Shannon", "under-represented"):
         gaps.add_column(name, justify="right" if name == "Jensen-Shannon" else "left", overflow="fold")

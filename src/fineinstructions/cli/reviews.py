@@ -62,7 +62,9 @@ def report(
 
 def audit(
     folder: Folder,
-    pairs: Annotated[int, typer.Option("--pairs", "-n", min=1, help="Pairs in the sheet.", metavar="N")] = 100,
+    pairs: Annotated[
+        int, typer.Option("--pairs", "-n", min=1, help="Pairs in the sheet, and templates in theirs.", metavar="N")
+    ] = 100,
     seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
     sheet: Annotated[
         list[Path] | None, typer.Option("--sheet", help="A filled sheet, whose labels are taken over.", metavar="CSV")
@@ -79,14 +81,14 @@ def audit(
         str | None,
         typer.Option("--judge", "-j", help="Language model that fills in the sheet: a folder, or NAME@URL."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Its prompt, in place of ours.", metavar="FILE")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Its prompt for pairs, in place of ours.", metavar="FILE")] = None,
     work: Work = None,
     as_json: Json = False,
 ) -> None:
     """Audit a run: error rates by a sheet, distribution beside real queries, diversity, cost.
 
     Writes RUN/audit: sheet.csv to fill in (or label in the viewer, or let a --judge do it), sheet.html to read beside
-    it, and all that was found as index.html, audit.md and JSON.
+    it, templates.csv likewise for templates, and all that was found as index.html, audit.md and JSON.
     """
     from fineinstructions.cli.reporters import waiting
     from fineinstructions.windows import audit_run
@@ -112,7 +114,7 @@ def audit(
         from fineinstructions.cli.audit_view import audit_view
 
         Console().print(audit_view(found))
-        print(printable(f"written to {folder}/audit: index.html, and sheet.csv to fill in"))
+        print(printable(f"written to {folder}/audit: index.html, and sheet.csv and templates.csv to fill in"))
     if found["quality"]["num_failed"]:
         failed = counted(found["quality"]["num_failed"], "row")
         print(f"{failed} without an answer of the judge; run the same command again to ask again", file=sys.stderr)

@@ -1,8 +1,8 @@
 """The audits of a run: quality by a sheet, distribution, diversity, cost; each a JSON file and a part of one page.
 
 In: a finished run and what stands behind it. Out: files of ``RUN/audit``: ``quality.json``, ``distribution.json``,
-``diversity.json``, ``efficiency.json``, ``sheet.csv`` with a page to read beside it, and all figures as one page; the
-same bytes from the same run, labels and settings.
+``diversity.json``, ``efficiency.json``, ``sheet.csv`` with a page to read beside it, ``templates.csv``, and all figures
+as one page; the same bytes from the same run, labels and settings.
 """
 
 import json
@@ -22,20 +22,21 @@ from fineinstructions.review.blocks import storable, to_html, to_markdown
 from fineinstructions.review.distribution import Tally, as_plain, comparisons, proposed_target
 from fineinstructions.review.diversity import growth, place_figures, wording_figures
 from fineinstructions.review.efficiency import MODEL_AMOUNTS, efficiency
-from fineinstructions.review.labels import AUDIT_DIR, Label, add_labels, read_labels
+from fineinstructions.review.labels import AUDIT_DIR, PAIRS, TEMPLATES, Audited, Label, add_labels, read_labels
 from fineinstructions.review.rows import Rows
 from fineinstructions.review.samples import drawn_places, parts, records_at
 from fineinstructions.review.sheet import (
-    SHEET_FILE,
-    Audited,
     Rate,
+    SheetRow,
     difference_interval,
     direct_rows,
     drawn,
     in_sheet_order,
     of_run,
+    of_template,
     rates,
     read_sheet,
+    sheet_rows,
     sheet_text,
     told_alike,
 )
@@ -67,7 +68,8 @@ class SheetJudge:
     model: ChatModel
     name: str
     """What reports call it."""
-    prompt: Prompt
+    prompts: Mapping[str, Prompt]
+    """What it is asked with, about a ``pair`` and about a ``template``."""
 
 
 @dataclass(frozen=True)
@@ -130,81 +132,109 @@ def read_audit(run_dir: Path) -> dict[str, Any]:
 
 
 def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[str, Any]:
-    """The sheet, and what people and judges have said of it so far."""
-    sample: list[Audited] = []
-    places = drawn_places(rows, asked.count, asked.seed)
+    """The sheets, and what people and judges have said of them so far."""
+    sample: list[SheetRow] = []
+    places = drawn_places(rows, "pair_id", asked.count, asked.seed)
     for place, pair in zip(places, records_at(rows, places, Pair), strict=True):
         document = lookup.document(pair.document_id, (place + 0.5) / len(rows))
         sample.append(of_run(pair, document, *_wording_behind(pair, lookup)))
     direct = drawn(direct_rows(asked.direct), asked.count, asked.seed)
-    sheet = told_alike([*sample, *direct])
-    _take_sheets(run.root, {row.pair_id for row in sheet}, asked.sheets)
-    num_failed = _ask_judge(run.root, sheet, asked.judge) if asked.judge else 0
-    labels, verdicts = read_labels(run.root), read_verdicts(run.root)
-    judge = asked.judge.name if asked.judge else next(reversed(verdicts), "")
-    marks = labels_of(verdicts.get(judge, {}))
-    write_text(run.root / AUDIT_DIR / SHEET_FILE, sheet_text(sheet, labels, asked.seed, judge, marks))
-    write_text(run.root / AUDIT_DIR / SHEET_PAGE, storable(sheet_page(in_sheet_order(sheet, asked.seed))))
-    judges = {
-        name: {**_rates(sample, direct, labels_of(said)), "num_unparsed": num_unparsed(said, sheet)}
-        | _agreement(labels, labels_of(said), sheet)
-        for name, said in verdicts.items()
-        if any(row.pair_id in said for row in sheet)
-    }
-    return {
+    templates = _templates(run, lookup, asked)
+    sheets = {PAIRS.name: told_alike([*sample, *direct]), TEMPLATES.name: templates}
+    _take_sheets(run.root, {name: {row.record_id for row in sheet} for name, sheet in sheets.items()}, asked.sheets)
+    write_text(run.root / AUDIT_DIR / SHEET_PAGE, storable(sheet_page(in_sheet_order(sheets["pair"], asked.seed))))
+    found = {
         "seed": asked.seed,
         "num_pairs": len(sample),
         "num_direct": len(direct),
-        **_rates(sample, direct, labels),
-        "judges": judges,
-        "num_failed": num_failed,
+        **_judged(run.root, sheets["pair"], asked),
     }
+    if templates:
+        found["templates"] = {"num_templates": len(templates), **_judged(run.root, templates, asked, TEMPLATES)}
+        found["num_failed"] += found["templates"]["num_failed"]
+    return found
+
+
+def _templates(run: RunFolder, lookup: Lookup, asked: Asked) -> list[SheetRow]:
+    """A seeded sample of all templates of the run, whether or not a pair came of them."""
+    if run.published("templates") is None:
+        return []
+    rows = Rows(parts(run.root, "templates"))
+    drawn_ones = records_at(rows, drawn_places(rows, "template_id", asked.count, asked.seed), Template)
+    return [of_template(template, _first_query(lookup, template)) for template in drawn_ones]
+
+
+def _judged(root: Path, sheet: Sequence[SheetRow], asked: Asked, of: Audited = PAIRS) -> dict[str, Any]:
+    """A sheet, written with what is said of it so far, and what that comes to."""
+    num_failed = _ask_judge(root, sheet, asked.judge, of) if asked.judge else 0
+    labels, verdicts = read_labels(root, of), read_verdicts(root, of)
+    judge = asked.judge.name if asked.judge else next(reversed(verdicts), "")
+    marks = labels_of(verdicts.get(judge, {}))
+    write_text(root / AUDIT_DIR / of.sheet_file, sheet_text(sheet, labels, asked.seed, judge, marks, of))
+    judges = {
+        name: {**_rates(sheet, labels_of(said), of), "num_unparsed": num_unparsed(said, sheet)}
+        | _agreement(labels, labels_of(said), sheet)
+        for name, said in verdicts.items()
+        if any(row.record_id in said for row in sheet)
+    }
+    return {**_rates(sheet, labels, of), "judges": judges, "num_failed": num_failed}
 
 
 def _wording_behind(pair: Pair, lookup: Lookup) -> tuple[str, str]:
     """The words of a pair's template and of the first query behind it; empty where the run does not have them."""
     template = lookup.template(pair.template_id)
-    queries = lookup.queries(template.query_ids) if template else ()
-    return template.template if template else "", queries[0].text if queries else ""
+    return (template.template, _first_query(lookup, template)) if template else ("", "")
 
 
-def _take_sheets(root: Path, known: Collection[str], sheets: Sequence[Path]) -> None:
-    """Add the labels of filled sheets; those that were made in the audit's own, which is written anew, come first."""
-    own = root / AUDIT_DIR / SHEET_FILE
-    if own.exists():
-        before = read_labels(root)
-        add_labels(root, [label for label in read_sheet(own, lambda _: True) if label.pair_id not in before])
+def _first_query(lookup: Lookup, template: Template) -> str:
+    queries = lookup.queries(template.query_ids)
+    return queries[0].text if queries else ""
+
+
+def _take_sheets(root: Path, known: Mapping[str, Collection[str]], sheets: Sequence[Path]) -> None:
+    """Add the labels of filled sheets; those made in the audit's own, which are written anew, come first."""
+    for of in (PAIRS, TEMPLATES):
+        own = root / AUDIT_DIR / of.sheet_file
+        if own.exists():
+            before = read_labels(root, of)
+            made = [label for label in read_sheet(own, lambda _: True) if label.record_id not in before]
+            add_labels(root, made, of)
     for path in sheets:
-        add_labels(root, read_sheet(path, known.__contains__))
+        of, _ = sheet_rows(path)
+        add_labels(root, read_sheet(path, known[of.name].__contains__), of)
 
 
-def _ask_judge(root: Path, sheet: Sequence[Audited], judge: SheetJudge) -> int:
+def _ask_judge(root: Path, sheet: Sequence[SheetRow], judge: SheetJudge, of: Audited) -> int:
     """Have a judge look at the rows that it has not seen; gives how many an engine failed on."""
-    seen = read_verdicts(root).get(judge.name, {})
-    new = [row for row in sheet if row.pair_id not in seen or seen[row.pair_id].prompt != judge.prompt.digest]
+    seen, prompt = read_verdicts(root, of).get(judge.name, {}), judge.prompts[of.name]
+    new = [row for row in sheet if row.record_id not in seen or seen[row.record_id].prompt != prompt.digest]
     num_failed = 0
-    for outcome in judge_sheet(new, judge.model, judge.name, judge.prompt):
+    for outcome in judge_sheet(new, judge.model, judge.name, prompt, of):
         if isinstance(outcome, SheetVerdict):
-            add_verdict(root, outcome)
+            add_verdict(root, outcome, of)
         else:
             num_failed += 1
     return num_failed
 
 
-def _rates(sample: Sequence[Audited], direct: Sequence[Audited], labels: Mapping[str, Label]) -> dict[str, Any]:
-    """Error rates of both arms by the labels of somebody, and how they differ."""
-    arms = {"run": rates(sample, labels, "run")} | ({"direct": rates(direct, labels, "direct")} if direct else {})
+def _rates(sheet: Sequence[SheetRow], labels: Mapping[str, Label], of: Audited) -> dict[str, Any]:
+    """Error rates of all arms by the labels of somebody, and how they differ."""
+    arms = {arm: rates(sheet, labels, arm, of) for arm in ("run", "direct") if arm == "run" or _has(sheet, arm)}
     found: dict[str, Any] = {"rates": {arm: [_rate(rate) for rate in of_arm] for arm, of_arm in arms.items()}}
-    if direct:
+    if "direct" in arms:
         pairs = zip(arms["run"], arms["direct"], strict=True)
         found["difference"] = {a.name: difference_interval(a, b) for a, b in pairs}
     return found
 
 
-def _agreement(labels: Mapping[str, Label], judged: Mapping[str, Label], sheet: Sequence[Audited]) -> dict[str, int]:
+def _has(sheet: Sequence[SheetRow], arm: str) -> bool:
+    return any(row.arm == arm for row in sheet)
+
+
+def _agreement(labels: Mapping[str, Label], judged: Mapping[str, Label], sheet: Sequence[SheetRow]) -> dict[str, int]:
     """On how many rows of both a judge and people say the same: something is wrong, or nothing is."""
-    both = [row.pair_id for row in sheet if row.pair_id in labels and row.pair_id in judged]
-    same = sum(bool(labels[pair_id].faults) == bool(judged[pair_id].faults) for pair_id in both)
+    both = [row.record_id for row in sheet if row.record_id in labels and row.record_id in judged]
+    same = sum(bool(labels[record_id].faults) == bool(judged[record_id].faults) for record_id in both)
     return {"num_both": len(both), "num_agreed": same}
 
 

@@ -11,8 +11,8 @@ from fineinstructions.review.blocks import Example, Grid, Plots, Section, Words,
 from fineinstructions.review.distribution import DIVERGENCES
 from fineinstructions.review.diversity import PAPER_EXPONENT, PAPER_FACTOR, PAPER_TOP_SHARE
 from fineinstructions.review.efficiency import ASKED_HEAD, asked_rows
-from fineinstructions.review.labels import FAULTS
-from fineinstructions.review.sheet import Audited
+from fineinstructions.review.labels import PAIRS, TEMPLATES, Audited
+from fineinstructions.review.sheet import SheetRow
 from fineinstructions.review.viewer.marking import Piece, shown
 
 _MAX_CLASSES = 12
@@ -39,11 +39,24 @@ def _quality(found: dict[str, Any]) -> Iterator[Any]:
         f"A sample of {found['num_pairs']:,} pairs (seed {found['seed']}), of which people have judged {judged:,}. "
         "Fill in sheet.csv, or press the keys 0 to 4 in the viewer; intervals are Wilson's, 95 %."
     )
-    yield from _error_rates(found)
+    yield from _said(found, PAIRS)
+    templates = found.get("templates")
+    if templates:
+        judged = templates["rates"]["run"][0]["num_judged"]
+        yield Words(
+            f"A sample of {templates['num_templates']:,} templates of all that the run has, of which people judged "
+            f"{judged:,}. Fill in templates.csv."
+        )
+        yield from _said(templates, TEMPLATES)
+
+
+def _said(found: dict[str, Any], of: Audited) -> Iterator[Any]:
+    """What people and judges have said of one sheet."""
+    yield from _error_rates(found, of)
     for judge, said in found.get("judges", {}).items():
         yield Words(f"By {judge}, a language model and no person: {_of_judge(said)}.")
-        yield from _error_rates(said, f", by {judge}")
-    yield Words("; ".join(f"{n.replace('_', ' ')}: {meaning}" for n, meaning in FAULTS.items()) + ".", is_quiet=True)
+        yield from _error_rates(said, of, f", by {judge}")
+    yield Words("; ".join(f"{n.replace('_', ' ')}: {meaning}" for n, meaning in of.faults.items()) + ".", is_quiet=True)
 
 
 def _of_judge(said: dict[str, Any]) -> str:
@@ -55,7 +68,7 @@ def _of_judge(said: dict[str, Any]) -> str:
     )
 
 
-def _error_rates(found: dict[str, Any], by: str = "") -> Iterator[Any]:
+def _error_rates(found: dict[str, Any], of: Audited, by: str = "") -> Iterator[Any]:
     """Rates of both arms by somebody's labels, their difference, and a plot; nothing where nothing is judged."""
     if not any(rates[0]["num_judged"] for rates in found["rates"].values()):
         return
@@ -65,14 +78,14 @@ def _error_rates(found: dict[str, Any], by: str = "") -> Iterator[Any]:
         for rate in rates:
             interval = f"{_share(rate['low'])} to {_share(rate['high'])}" if rate["num_judged"] else "-"
             rows.append((name, _fault(rate), rate["num_wrong"], rate["num_judged"], _share(rate["share"]), interval))
-    yield Grid(("pairs", "fault", "found", "judged", "share", "interval"), rows)
+    yield Grid((f"{of.name}s", "fault", "found", "judged", "share", "interval"), rows)
     difference = (found.get("difference") or {}).get("any")
     if difference:
         low, high = difference
         yield Words(f"Error rate of this run minus that of direct prompting{by}: {_share(low)} to {_share(high)}.")
     shown = found["rates"]["run"]
     if shown[0]["num_judged"]:
-        title = f"Share of judged pairs with a fault{by}"
+        title = f"Share of judged {of.name}s with a fault{by}"
         plot = bars(
             [_fault(rate) for rate in shown],
             {"share": [rate["share"] or 0.0 for rate in shown]},
@@ -87,23 +100,22 @@ def _fault(rate: dict[str, Any]) -> str:
     return "anything wrong" if rate["name"] == "any" else str(rate["name"]).replace("_", " ")
 
 
-def sheet_page(rows: Sequence[Audited]) -> str:
+def sheet_page(rows: Sequence[SheetRow]) -> str:
     """The sheet as a page to read beside ``sheet.csv``, in the same order; marks are not in it, nor is the arm."""
-    faults = [Words(f"{name.replace('_', ' ')}: {meaning}") for name, meaning in FAULTS.items()]
+    faults = [Words(f"{name.replace('_', ' ')}: {meaning}") for name, meaning in PAIRS.faults.items()]
     blocks: list[Any] = [
         Words("Pairs in the order of sheet.csv, one row each. Put an x under each fault, or under judged alone.")
     ]
-    pairs: list[Any] = [
-        Example(f"{number}. {row.instruction}", [Piece(shown(row.answer))], _behind(row), row.document)
-        for number, row in enumerate(rows, start=1)
-    ]
+    pairs: list[Any] = [_example(number, row) for number, row in enumerate(rows, start=1)]
     return to_html("Audit sheet", [Section("What to look for", [*blocks, *faults]), Section("Pairs", pairs)])
 
 
-def _behind(row: Audited) -> str:
-    """The line below a pair of the sheet: what it was asked for by, as far as that is known, and its id."""
-    known = [("template", row.template), ("query", row.query)]
-    return " \u00b7 ".join([*(f"{name}: {text}" for name, text in known if text), row.pair_id])
+def _example(number: int, row: SheetRow) -> Example:
+    """A pair of the sheet; below it what it was asked for by, as far as that is known, and its id."""
+    instruction, answer, document, template, query = row.texts
+    known = [("template", template), ("query", query)]
+    behind = " \u00b7 ".join([*(f"{name}: {text}" for name, text in known if text), row.record_id])
+    return Example(f"{number}. {instruction}", [Piece(shown(answer))], behind, document)
 
 
 def _distribution(found: dict[str, Any]) -> Iterator[Any]:

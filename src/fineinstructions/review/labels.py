@@ -1,12 +1,13 @@
-"""Labels that people give to pairs: what is wrong with one, or that nothing is.
+"""Labels that people give to pairs and templates: what is wrong with one, or that nothing is.
 
-In: labels, one at a time, from the viewer or a filled sheet. Out: ``RUN/audit/labels.jsonl``, one line for each; the
-last one of a pair counts. The decision to question: lines are only ever added, so nothing that was labelled is lost.
+In: labels, one at a time, from the viewer or a filled sheet. Out: ``RUN/audit/labels.jsonl`` for pairs and
+``template_labels.jsonl`` for templates, one line for each; the last one of a pair or template counts. The decision to
+question: lines are only ever added, so nothing that was labelled is lost.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,40 +24,87 @@ FAULTS = MappingProxyType(
     }
 )
 """What can be wrong with a pair, in the order of the viewer's keys 1 to 4. Ours, after the paper's audit."""
-LABELS_FILE = "labels.jsonl"
+TEMPLATE_FAULTS = MappingProxyType(
+    {
+        "particulars": "a name, number or other particular of the query is left in, so that few documents fit",
+        "bad_slot": "a slot stands for words that should stay, or does not say what belongs into it",
+        "semantic_drift": "with the particulars put back in, it does not ask what its query asks",
+        "unusable": "it is no question or request, or none that a document could answer",
+        "wrong_description": "the description names other documents than those that could answer it",
+    }
+)
+"""What can be wrong with a template. Ours."""
 AUDIT_DIR = "audit"
 MAX_NOTE_CHARS = 2000
 
 
+@dataclass(frozen=True)
+class Audited:
+    """What is audited by a sheet, and where that lies in ``RUN/audit``."""
+
+    name: str
+    """``pair`` or ``template``."""
+    faults: Mapping[str, str]
+    """What can be wrong with one, and what that means."""
+    texts: tuple[str, ...]
+    """Columns that a sheet shows, in order; those behind the first ones may be empty."""
+    sheet_file: str
+    labels_file: str
+    verdicts_file: str
+
+    @property
+    def id_column(self) -> str:
+        """Column of a sheet that names its rows."""
+        return f"{self.name}_id"
+
+
+PAIRS = Audited(
+    "pair",
+    FAULTS,
+    ("instruction", "answer", "document", "template", "query"),
+    "sheet.csv",
+    "labels.jsonl",
+    "verdicts.jsonl",
+)
+TEMPLATES = Audited(
+    "template",
+    TEMPLATE_FAULTS,
+    ("template", "description", "query"),
+    "templates.csv",
+    "template_labels.jsonl",
+    "template_verdicts.jsonl",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What somebody says of one pair."""
+    """What somebody says of one pair or template."""
 
-    pair_id: str
+    record_id: str
     faults: tuple[str, ...]
-    """Of `FAULTS`; none where nothing is wrong."""
+    """Of `Audited.faults`; none where nothing is wrong."""
     note: str = ""
 
 
-def checked(pair_id: str, faults: Iterable[str], note: str = "") -> Label:
+def checked(record_id: str, faults: Iterable[str], note: str = "", of: Audited = PAIRS) -> Label:
     """A label whose faults are known, in their order.
 
     Raises:
         ConfigError: If one is not.
     """
     given = set(faults)
-    unknown = sorted(given - set(FAULTS))
+    unknown = sorted(given - set(of.faults))
     if unknown:
-        raise ConfigError(f"{unknown[0]!r} is no fault; known are {', '.join(FAULTS)}")
-    return Label(pair_id, tuple(fault for fault in FAULTS if fault in given), note[:MAX_NOTE_CHARS])
+        raise ConfigError(f"{unknown[0]!r} is no fault of a {of.name}; known are {', '.join(of.faults)}")
+    return Label(record_id, tuple(fault for fault in of.faults if fault in given), note[:MAX_NOTE_CHARS])
 
 
-def add_labels(run_dir: Path, labels: Iterable[Label]) -> None:
+def add_labels(run_dir: Path, labels: Iterable[Label], of: Audited = PAIRS) -> None:
     """Append labels to those of a run, on the disk when this returns."""
     folder = run_dir / AUDIT_DIR
     folder.mkdir(exist_ok=True)
     lines = "".join(to_json(label) + "\n" for label in labels)
-    with (folder / LABELS_FILE).open("a+b") as handle:
+    with (folder / of.labels_file).open("a+b") as handle:
         if handle.tell() and not _ends_a_line(handle.name):
             handle.write(b"\n")  # a line that a kill has torn stays alone
         handle.write(lines.encode("utf-8", "replace"))
@@ -70,13 +118,13 @@ def _ends_a_line(path: str) -> bool:
         return handle.read(1) == b"\n"
 
 
-def read_labels(run_dir: Path) -> dict[str, Label]:
-    """The last label of every pair.
+def read_labels(run_dir: Path, of: Audited = PAIRS) -> dict[str, Label]:
+    """The last label of every pair or template.
 
     Raises:
         DataError: If a whole line is no label; a torn last line is passed over.
     """
-    path = run_dir / AUDIT_DIR / LABELS_FILE
+    path = run_dir / AUDIT_DIR / of.labels_file
     found: dict[str, Label] = {}
     if not path.exists():
         return found
@@ -86,10 +134,10 @@ def read_labels(run_dir: Path) -> dict[str, Label]:
         except ValueError:
             continue
         try:
-            if not isinstance(row["pair_id"], str):
+            if not isinstance(row["record_id"], str):
                 raise TypeError
-            label = checked(row["pair_id"], row["faults"], row.get("note", ""))
+            label = checked(row["record_id"], row["faults"], row.get("note", ""), of)
         except (ConfigError, KeyError, TypeError, AttributeError):
             raise DataError(f"{path}, line {number}: no label; take the line out") from None
-        found[label.pair_id] = label
+        found[label.record_id] = label
     return found

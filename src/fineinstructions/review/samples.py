@@ -54,21 +54,22 @@ def draw_pairs(run_dir: Path, count: int, seed: int) -> list[Pair]:
         ConfigError: If the run has no pairs yet.
     """
     rows = Rows(parts(run_dir, "pairs"))
-    return records_at(rows, drawn_places(rows, count, seed), Pair)
+    return records_at(rows, drawn_places(rows, "pair_id", count, seed), Pair)
 
 
-def drawn_places(rows: Rows, count: int, seed: int) -> list[int]:
-    """Which rows a seeded sample of pairs consists of: those whose ids have the smallest seeded hashes.
+def drawn_places(rows: Rows, id_column: str, count: int, seed: int) -> list[int]:
+    """Which rows a seeded sample consists of: those whose ids have the smallest seeded hashes.
 
     Args:
-        rows: Pairs of a run.
+        rows: A table of a run.
+        id_column: Column of ids.
         count: How many; all of them if there are fewer.
         seed: Decides which.
 
     Returns:
         Row numbers in the order of the draw.
     """
-    ids = rows.fingerprints("pair_id")
+    ids = rows.fingerprints(id_column)
     salt = np.uint64(int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest()))
     places, keys = np.empty(0, np.int64), np.empty(0, np.uint64)
     for start in range(0, len(ids), _DRAWN_AT_ONCE):

@@ -381,7 +381,7 @@ def take_label(shop: Shop, body: bytes) -> tuple[dict[str, Any], int]:
         return {"trouble": "not a label"}, 400
     except ConfigError as error:
         return {"trouble": str(error)}, 400
-    if shop.pairs.rows.find("pair_id", label.pair_id, hint) is None:
+    if shop.pairs.rows.find("pair_id", label.record_id, hint) is None:
         return {"trouble": "no such pair"}, 404
     add_labels(shop.run.root, [label])
-    return {"pair_id": label.pair_id, "faults": list(label.faults)}, 200
+    return {"pair_id": label.record_id, "faults": list(label.faults)}, 200

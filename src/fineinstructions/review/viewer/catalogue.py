@@ -94,7 +94,7 @@ class PairList(_List):
     @cached_property
     def drawn(self) -> Positions:
         """Rows of the audit's sample, in the order of the draw."""
-        return np.array(drawn_places(self.rows, self._count, self._seed), np.int64)
+        return np.array(drawn_places(self.rows, "pair_id", self._count, self._seed), np.int64)
 
     @cached_property
     def scores(self) -> NDArray[np.int8]:
