@@ -176,7 +176,7 @@ def test_the_judge_sees_template_and_query_unless_direct_pairs_are_judged_beside
         with ChatClient(LlmConfig(base_url=server.base_url, model="m")) as client:
             (verdict,) = judge_sheet([row], client, "m", sheet_prompt(None))
         assert isinstance(verdict, SheetVerdict) and verdict.faults == ()
-        assert [(job["template"], job["query"]) for job in asked] == [(row.template, row.query)]
+        assert [(job["template"], job["query"]) for job in asked] == [row.texts[3:]]
     (cells,) = csv.DictReader(sheet_text([row], {}, 0).splitlines())
     assert (cells["template"], cells["query"]) == row.texts[3:]
     assert "query: what is a pond \u00b7 p<" in sheet_page([row])
