@@ -53,6 +53,9 @@ def test_figures_are_those_of_a_slow_count(documents, num_without, cut, seed):
     assert [vector.chunk for vector in found.vectors] == [-1, 0, 1, 2]
     assert found.all_vectors_share * max(total, 1) == pytest.approx(sum(set(i.chunks) == {-1, 0, 1, 2} for i in items))
     assert [s.num_sampled for s in found.slots] == [sum(min(r % 4, 2) == n for r, _ in chosen) for n in range(3)]
+    assert [s.num_found for s in found.slots] == [
+        sum(min(r % 4, 2) == n for item in items for r in set(item.rows.tolist())) for n in range(3)
+    ]
     assert [s.target_share for s in found.slots] == [0.25, 0.25, 0.5]
     assert [s.bank_share for s in found.slots] == [0.25, 0.25, 0.5]
     assert found.num_never_retrieved == sum(counts == 0)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from fineinstructions.cli.show import flowing
 from fineinstructions.errors import counted, printable
+from fineinstructions.review.audit_page import exhausted
 from fineinstructions.review.efficiency import ASKED_HEAD, asked_rows
 
 
@@ -31,7 +32,7 @@ def audit_view(found: dict[str, Any]) -> Group:
         gaps.add_column(name, justify="right" if name == "Jensen-Shannon" else "left", overflow="fold")
     for one in found["distribution"]["comparisons"]:
         gaps.add_row(one["name"], f"{one['js']:.3f}", Text(flowing(", ".join(one["under_represented"][:6]))))
-    grown = diversity["growth"]
+    grown, few = diversity["growth"], exhausted(found["distribution"])
     lines = [
         f"templates grow as x^{grown['exponent']:.2f} with documents (paper 0.24); the most frequent has "
         f"{grown['top_share']:.2%} of the pairs",
@@ -45,6 +46,10 @@ def audit_view(found: dict[str, Any]) -> Group:
         for name, said in quality["judges"].items()
         if said["num_unparsed"]
     ]
+    if few:
+        lines.append(
+            f"sample.target can hardly bring more pairs of {', '.join(few)} slots: nearly all finds are chosen"
+        )
     asked = asked_table(cost["stages"], cost["num_pairs"])
     shown: list[RenderableType] = [rates, Text(""), gaps, Text(""), *(Text(line) for line in lines)]
     return Group(*shown, *((Text(""), asked) if asked else ()))

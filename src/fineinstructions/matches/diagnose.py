@@ -42,6 +42,8 @@ class SlotFigures:
 
     num_slots: int
     """The last stands for that many and more."""
+    num_found: int
+    """Templates that documents found, each counted once for every such document; no weight can sample more."""
     num_sampled: int
     sampled_share: float
     target_share: float
@@ -151,7 +153,7 @@ class Diagnoser:
             all_vectors_share=self._all_vectors / of_all,
             vectors=tuple(VectorFigures(v + GLOBAL_CHUNK, n / of_all, s) for v, (n, s) in enumerate(found)),
             num_sampled=int(self._sampled_n.sum()),
-            slots=self._slots(),
+            slots=self._slots(counts),
             num_templates=len(counts),
             num_never_retrieved=int(np.count_nonzero(counts == 0)),
             num_never_sampled=int(np.count_nonzero(self._sampled_n == 0)),
@@ -164,12 +166,15 @@ class Diagnoser:
             ),
         )
 
-    def _slots(self) -> tuple[SlotFigures, ...]:
+    def _slots(self, counts: NDArray[np.int64]) -> tuple[SlotFigures, ...]:
         places = np.minimum(self._num_slots, len(self._target) - 1)
-        sampled = np.bincount(places, weights=self._sampled_n, minlength=len(self._target)).astype(np.int64)
+        found, sampled = (
+            np.bincount(places, weights=of_each, minlength=len(self._target)).astype(np.int64)
+            for of_each in (counts, self._sampled_n)
+        )
         bank = np.bincount(places, minlength=len(self._target)) / max(len(places), 1)
         shares = sampled / max(int(sampled.sum()), 1)
-        columns = (sampled.tolist(), shares.tolist(), self._target.tolist(), bank.tolist())
+        columns = (found.tolist(), sampled.tolist(), shares.tolist(), self._target.tolist(), bank.tolist())
         return tuple(SlotFigures(number, *row) for number, row in enumerate(zip(*columns, strict=True)))
 
 

@@ -7,6 +7,7 @@ as one page; the same bytes from the same run, labels and settings.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fineinstructions.backends.prompt import Prompt
 from fineinstructions.records import Pair, Query, Template, as_dict
 from fineinstructions.review.audit_page import audit_sections, sheet_page
 from fineinstructions.review.blocks import storable, to_html, to_markdown
+from fineinstructions.review.diagnostics import read_diagnostics
 from fineinstructions.review.distribution import Tally, as_plain, comparisons, proposed_target
 from fineinstructions.review.diversity import growth, place_figures, wording_figures
 from fineinstructions.review.efficiency import MODEL_AMOUNTS, efficiency
@@ -265,6 +267,7 @@ def _wording(run: RunFolder, rows: Rows, lookup: Lookup, seed: int, target: Sequ
         "comparisons": [as_plain(c) for c in comparisons(generated, real, seed)],
         "target_now": [round(share / sum(target), 4) for share in target],
         "target_proposed": proposed_target(target, generated.slots, real.slots),
+        "finds": _finds(run, real.slots, len(target)),
     }
     template = lookup.template(grown.top_template) if grown.top_template else None
     diversity = {
@@ -274,6 +277,22 @@ def _wording(run: RunFolder, rows: Rows, lookup: Lookup, seed: int, target: Sequ
         "places": _places(rows, lookup, seed),
     }
     return {"distribution": distribution, "diversity": diversity}
+
+
+def _finds(run: RunFolder, real: Counter[int], num_counts: int) -> list[dict[str, int]] | None:
+    """By slots: real queries, templates that documents found, and how many of these were chosen; ``None`` where the run
+    has not told.
+    """
+    slots = (read_diagnostics(run) or {}).get("slots", [])
+    if len(slots) != num_counts or any("num_found" not in row for row in slots):
+        return None
+    queries = [0] * num_counts
+    for number, count in real.items():
+        queries[min(number, num_counts - 1)] += count
+    return [
+        {"real": count, "found": row["num_found"], "chosen": row["num_sampled"]}
+        for count, row in zip(queries, slots, strict=True)
+    ]
 
 
 def _real_queries(run: RunFolder, seed: int) -> list[Query]:

@@ -16,6 +16,8 @@ from fineinstructions.review.sheet import SheetRow
 from fineinstructions.review.viewer.marking import Piece, shown
 
 _MAX_CLASSES = 12
+NEARLY_ALL = 0.7
+"""Share of finds from which on no weight can add much. Ours."""
 
 
 def audit_sections(found: dict[str, Any]) -> list[Section]:
@@ -138,11 +140,38 @@ def _distribution(found: dict[str, Any]) -> Iterator[Any]:
     ]
     yield Grid(("by", *heads, "under-represented"), rows)
     yield Plots(plots)
-    now, proposed = found["target_now"], found["target_proposed"]
+    yield from _proposed(found)
+
+
+def _proposed(found: dict[str, Any]) -> Iterator[Any]:
+    """What to ask for next time, and where asking cannot help."""
+    now, proposed, finds = found["target_now"], found["target_proposed"], found.get("finds")
     slots = [str(n) if n < len(now) - 1 else f"{n} and more" for n in range(len(now))]
+    columns = [slots, now, proposed]
+    heads = ["slots", "asked for now", "proposed"]
+    if finds:
+        columns += [[row["found"] for row in finds], [row["chosen"] for row in finds]]
+        heads += ["found by documents", "of these chosen"]
     yield Words("Slot counts to ask for, so that the next run comes nearer to real queries (sample.target):")
-    yield Grid(("slots", "asked for now", "proposed"), list(zip(slots, now, proposed, strict=True)))
+    yield Grid(heads, list(zip(*columns, strict=True)))
     yield Words("sample: {target: " + str(proposed) + "}", is_quiet=True)
+    few = exhausted(found)
+    if few:
+        yield Words(
+            f"Weights can hardly bring more pairs of {', '.join(few)} slots: nearly all templates of that kind that "
+            "documents found are chosen already. More documents, other queries, a lower threshold or a model that "
+            "answers such templates can."
+        )
+
+
+def exhausted(found: dict[str, Any]) -> list[str]:
+    """Slot counts that a distribution audit proposes more of, and whose finds are nearly all chosen already."""
+    rows = zip(found["target_now"], found["target_proposed"], found.get("finds") or (), strict=False)
+    return [
+        str(n)
+        for n, (now, proposed, finds) in enumerate(rows)
+        if proposed > now and finds["real"] and finds["chosen"] >= NEARLY_ALL * finds["found"]
+    ]
 
 
 def _interval(one: dict[str, Any], name: str) -> str:
