@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -223,6 +224,44 @@ def filled_in(text: str, values: Mapping[tuple[str, ...], str]) -> tuple[str, se
 def to_plain(config: Config) -> dict[str, Any]:
     """A config as plain YAML-able values, defaults included."""
     return config.model_dump(mode="json")
+
+
+def known_settings(config: Config, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A config as plain values, but for settings that came later than something that was made.
+
+    What was made before a setting existed was made with its default. So a setting that the kept settings do not have
+    is left out where it has its default, at any depth, and digests and comparisons with what was made stay the same.
+
+    Args:
+        config: The settings of today.
+        kept: Those that lie with what was made; ``None`` where nothing has been made, and all settings count.
+
+    Example:
+        >>> class Training(Config):
+        ...     steps: int = 10
+        ...     mask: bool = False
+        >>> known_settings(Training(), {"steps": 10}), known_settings(Training(mask=True), {"steps": 10})
+        ({'steps': 10}, {'steps': 10, 'mask': True})
+    """
+    plain = to_plain(config)
+    return plain if kept is None else _known(plain, config.model_dump(mode="json", exclude_defaults=True), kept)
+
+
+def _known(plain: Mapping[str, Any], chosen: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What `kept` has or somebody has chosen, at any depth."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        before, chose = kept.get(key), chosen.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            found[key] = _known(value, chose or {}, before)
+        elif isinstance(value, list) and isinstance(before, list) and isinstance(chose, list):
+            found[key] = [
+                _known(one, mine, old) if isinstance(one, dict) and isinstance(old, dict) else one
+                for one, mine, old in zip_longest(value, chose, before[: len(value)])
+            ]
+        elif key in kept or key in chosen:
+            found[key] = value
+    return found
 
 
 def to_yaml(config: Config | dict[str, Any]) -> str:

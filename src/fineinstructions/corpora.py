@@ -10,7 +10,7 @@ Everything after it looks at numbers, or copies rows as Arrow has them, which on
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,10 @@ def export(
     if settings.format == "lingua":
         lingua.check_tokenizer(tokenizer)
     rephrasers = _rephrasers(exported)
-    made_of = digest(_made_of(settings, rows, tokenizer), rephrasers)
+
+    def made_of(kept: Mapping[str, Any] | None) -> str:
+        return digest(_made_of(settings, rows, tokenizer, kept), rephrasers)
+
     found = _found(target, made_of)
     work_dir = target.with_name(f"{target.name}.work")
     if found is not None:
@@ -118,7 +121,7 @@ def export(
         temporary = work_dir / f"{TEMPORARY_PREFIX}export"
         temporary.mkdir()
         writing = CorpusWriting(exported.config, rows, folder, opened, progress or Silent())
-        facts = writing.write(temporary, target, made_of)
+        facts = writing.write(temporary, target, made_of(None))
         replace_folder(temporary, target)
     shutil.rmtree(work_dir)
     return ExportResult(target, facts)
@@ -128,19 +131,20 @@ def _phases(
     config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts, rephrasers: dict[str, list[Any]]
 ) -> list[Phase]:
     """What is done in work units, each with what decides it."""
-    counted, benchmarks = dataclasses.asdict(tokenizer), _benchmarks(config)
-    of_documents = digest(__version__, counted, benchmarks, rows.documents)
+    counted, plain = dataclasses.asdict(tokenizer), to_plain(config.sift)
+    of_documents = digest(__version__, counted, plain["benchmarks"], _benchmarks(config), rows.documents)
     return [
         Phase("count_documents", of_documents, entry="count_documents"),
-        Phase("count_pairs", digest(counted, _sieve(config), rows.pairs.seal), entry="count_pairs"),
+        Phase("count_pairs", digest(counted, _sieve(config, plain), rows.pairs.seal), entry="count_pairs"),
         *(Phase(f"{REPHRASE}{style}", digest(of_documents, by), entry=STAGE) for style, by in rephrasers.items()),
     ]
 
 
-def _made_of(config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts) -> str:
-    """Digest of everything that decides the bytes of a corpus."""
-    plain = {name: value for name, value in settings_of(config).items() if name != "tokenizer"}
-    return digest(__version__, plain, _sieve(config), dataclasses.asdict(tokenizer), rows.pairs.seal, rows.documents)
+def _made_of(config: ExportConfig, rows: RunRows, tokenizer: TokenizerFacts, kept: Mapping[str, Any] | None) -> str:
+    """Digest of everything that decides the bytes of a corpus; `kept` are the settings of one that is there."""
+    plain = {name: value for name, value in settings_of(config, kept).items() if name != "tokenizer"}
+    sieve = _sieve(config, plain["sift"])
+    return digest(__version__, plain, sieve, dataclasses.asdict(tokenizer), rows.pairs.seal, rows.documents)
 
 
 def _rephrasers(exported: Exported) -> dict[str, list[Any]]:
@@ -155,18 +159,19 @@ def _rephrasers(exported: Exported) -> dict[str, list[Any]]:
         counters.close()
 
 
-def _sieve(config: ExportConfig) -> list[Any]:
+def _sieve(config: ExportConfig, sift: dict[str, Any]) -> list[Any]:
     """What decides the facts about pairs, the content of benchmark files included."""
-    return [__version__, to_plain(config.sift), _benchmarks(config)]
+    rules = ["documents too"] if config.sift.benchmarks else []
+    return [__version__, sift, _benchmarks(config), *rules]
 
 
-def _benchmarks(config: ExportConfig) -> list[Any]:
-    """What decides which benchmark a text shares wording with."""
+def _benchmarks(config: ExportConfig) -> list[str]:
+    """Digests of the benchmark files."""
     files = [file for b in config.sift.benchmarks for file in list_inputs(b.path, "sift.benchmarks")]
-    return [to_plain(config.sift)["benchmarks"], [file.content() for file in files]]
+    return [file.content() for file in files]
 
 
-def _found(target: Path, made_of: str) -> ExportResult | None:
+def _found(target: Path, made_of: Callable[[Mapping[str, Any] | None], str]) -> ExportResult | None:
     """The corpora that are there already; none where there is nothing.
 
     Raises:
@@ -179,12 +184,13 @@ def _found(target: Path, made_of: str) -> ExportResult | None:
     if not target.is_dir() or not (target / CORPUS_FILE).is_file():
         raise ConfigError(f"{target}: holds something else than corpora of a run; {remedy}")
     manifest = read_manifest(FolderFiles(target))
-    if manifest is None or manifest.digest != made_of:
+    facts = json.loads((target / CORPUS_FILE).read_text(encoding="utf-8"))
+    if manifest is None or manifest.digest != made_of(facts["config"]):
         raise ConfigError(f"{target}: holds corpora of another run, or made with other settings; {remedy}")
     problems = file_problems(FolderFiles(target), manifest.files)
     if problems:
         raise ConfigError(f"{target}: damaged, {problems[0]}; {remedy}")
-    return ExportResult(target, json.loads((target / CORPUS_FILE).read_text(encoding="utf-8")), was_there=True)
+    return ExportResult(target, facts, was_there=True)
 
 
 def _count(exported: Exported, rows: RunRows, folder: RunFolder, progress: Progress) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.artefacts import made_with
 from fineinstructions.backends.tokenizer import BYTES, Tokenizer, tokenizer_file
-from fineinstructions.config import to_plain
+from fineinstructions.config import known_settings
 from fineinstructions.corpus import lingua, torchtitan
 from fineinstructions.corpus.arms import DocumentCount, Share, Source, open_array
 from fineinstructions.corpus.budget import LedgerRow
@@ -46,9 +46,14 @@ PHASE = "export"
 CHANGE_NOTHING = ("engine", "unit_rows", "llm")
 
 
-def settings_of(config: ExportConfig) -> dict[str, Any]:
-    """The settings that decide a corpus, and nothing that tells of servers or keys."""
-    plain = {name: value for name, value in to_plain(config).items() if name not in CHANGE_NOTHING}
+def settings_of(config: ExportConfig, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings that decide a corpus, and nothing that tells of servers or keys.
+
+    Args:
+        config: All settings.
+        kept: Those of a corpus that is there; what came later and has its default is then left out.
+    """
+    plain = {name: value for name, value in known_settings(config, kept).items() if name not in CHANGE_NOTHING}
     plain["rephrase"] = {name: value for name, value in plain["rephrase"].items() if name != "llm"}
     return plain
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from fineinstructions.backends.tokenizer import BYTES, Tokenizer, open_tokenizer
-from fineinstructions.config import differences, digest, from_mapping, load, to_plain, to_yaml
+from fineinstructions.config import differences, digest, from_mapping, known_settings, load, to_plain, to_yaml
 from fineinstructions.corpus.layout import CORPUS_FILE
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.llama_shapes import SHAPES
@@ -121,7 +121,7 @@ def pretrain(
     progress, target = progress or Silent(), Path(out)
     if not is_first_process():
         return read_training(target) or _train(settings, arm, target, progress)
-    found = _found(target, settings, arm.digest())
+    found = _found(target, settings, arm)
     if found is not None:
         return found
     planned = arm.plan()
@@ -226,9 +226,10 @@ class _Arm:
         facts = model_facts(self.model_config(), self.config.seq_len, self.config.model)
         return plan(self.config, self.num_tokens, self.tokenizer.facts.vocab_size, facts, self.where)
 
-    def digest(self) -> str:
-        """Of what decides a training."""
-        plain = {name: value for name, value in to_plain(self.config).items() if name not in (*CHANGE_NOTHING, *PATHS)}
+    def digest(self, out: Path) -> str:
+        """Of what decides the training in a folder."""
+        plain = known_settings(self.config, _kept_recipe(out))
+        plain = {name: value for name, value in plain.items() if name not in (*CHANGE_NOTHING, *PATHS)}
         files = [] if self.config.model in SHAPES else [self.model_config().to_dict()]
         return digest(plain, [source.sha256 for source in self.sources], asdict(self.tokenizer.facts), *files)
 
@@ -256,30 +257,36 @@ def _read_corpora(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return facts, {entry.name: entry.sha256 for entry in manifest.files}
 
 
-def _found(out: Path, config: PretrainConfig, made_of: str) -> PretrainResult | None:
+def _kept_recipe(out: Path) -> dict[str, Any] | None:
+    """The recipe that a training began with; none where it has yet to begin."""
+    path = out / RECIPE_FILE
+    kept: dict[str, Any] | None = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return kept
+
+
+def _found(out: Path, config: PretrainConfig, arm: _Arm) -> PretrainResult | None:
     """A training that is complete already; none where it has to begin or go on.
 
     Raises:
         ConfigError: If the folder holds something else.
     """
-    recipe = out / RECIPE_FILE
-    if not recipe.is_file():
+    before = _kept_recipe(out)
+    if before is None:
         names = [path.name for path in out.iterdir()] if out.is_dir() else []
         others = [name for name in names if name != PACKED and not name.startswith(TEMPORARY_PREFIX)]
         if others or (out.exists() and not out.is_dir()):
             raise ConfigError(f"{out}: holds something else than a training; choose another --out")
         make_room_for(out)
         return None
-    before = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     changed = [
         f"{key} was {old!r}, is {new!r}"
-        for key, old, new in differences(before, to_plain(config))
+        for key, old, new in differences(before, known_settings(config, before))
         if key.split(".")[0] not in (*CHANGE_NOTHING, *PATHS)
     ]
     if changed:
         raise ConfigError(f"{out}: a training with another recipe ({'; '.join(changed)}); choose another --out")
     found = read_training(out)
-    if found is not None and found.facts["made_of"] != made_of:
+    if found is not None and found.facts["made_of"] != arm.digest(out):
         raise ConfigError(f"{out}: a training on another corpus or of another config.json; choose another --out")
     return found
 
@@ -331,7 +338,7 @@ def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> 
         answers_only=config.loss == "answers",
         restart_positions=config.document_mask,
     )
-    told = Told(out / METRICS_FILE, planned, arm.digest(), config.keep_checkpoints, all_peak_flops(config), progress)
+    told = Told(out / METRICS_FILE, planned, arm.digest(out), config.keep_checkpoints, all_peak_flops(config), progress)
     model = build_model(arm.model_config(), config.seed, like_lingua=config.model in SHAPES)
     tokenizer = as_transformers(arm.tokenizer_name, arm.tokenizer.facts)
     trainer = trainer_of(model, arguments(config, planned, out), sequences, tokenizer, told)
@@ -341,7 +348,7 @@ def _train(config: PretrainConfig, arm: _Arm, out: Path, progress: Progress) -> 
     facts = {
         **planned.to_plain(),
         "loss": read_metrics(out / METRICS_FILE)[-1]["loss"],
-        "made_of": arm.digest(),
+        "made_of": arm.digest(out),
         "seconds": round(time.perf_counter() - began, 1),
         "tokenizer": asdict(arm.tokenizer.facts),
         "rows": packed.num_rows,

@@ -6,13 +6,13 @@ of the texts is chosen by hashes of their ids, not from the top, so that it does
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fineinstructions.backends.tokenizer import EXTRA, LLAMA_3_PATTERN
-from fineinstructions.config import digest, to_plain
+from fineinstructions.config import digest, known_settings
 from fineinstructions.errors import ConfigError
 from fineinstructions.inputs import list_inputs
 from fineinstructions.readers import DocumentsConfig, read_rows, take_fields
@@ -60,8 +60,13 @@ def train_tokenizer(
         raise ConfigError(f"--share {share}: give a share above 0 and at most 1")
     target = Path(out)
     files = [file.content() for file in list_inputs(documents.path, documents.section)]
-    plain = {name: value for name, value in to_plain(documents).items() if name != "path"}
-    made_of = digest(plain, files, vocab_size, share, seed)
+
+    def settings(kept: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {name: value for name, value in known_settings(documents, kept).items() if name != "path"}
+
+    def made_of(kept: Mapping[str, Any] | None) -> str:
+        return digest(settings(kept), files, vocab_size, share, seed)
+
     found = _found(target, made_of)
     if found is not None:
         return found
@@ -76,20 +81,26 @@ def train_tokenizer(
     named |= {"pad_token": EOS, "clean_up_tokenization_spaces": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
     size = len(json.loads(content)["model"]["vocab"]) + 2
-    facts = {"made_of": made_of, "texts": texts.num_texts, "chars": texts.num_chars, "vocab_size": size}
+    facts = {
+        "made_of": made_of(None),
+        "documents": settings(None),
+        "texts": texts.num_texts,
+        "chars": texts.num_chars,
+        "vocab_size": size,
+    }
     write_text(folder / FACTS_FILE, json.dumps(facts, indent=1) + "\n")
     replace_folder(folder, target)
     return TokenizerResult(target, texts.num_texts, texts.num_chars, size)
 
 
-def _found(target: Path, made_of: str) -> TokenizerResult | None:
+def _found(target: Path, made_of: Callable[[Mapping[str, Any] | None], str]) -> TokenizerResult | None:
     if not target.exists():
         return None
     try:
         facts = json.loads((target / FACTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         facts = {}
-    if facts.get("made_of") != made_of:
+    if facts.get("made_of") != made_of(facts.get("documents")):
         raise ConfigError(f"{target}: holds something else, or a tokenizer of other texts; choose another --out")
     return TokenizerResult(target, facts["texts"], facts["chars"], facts["vocab_size"], was_there=True)
 

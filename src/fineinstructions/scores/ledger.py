@@ -6,7 +6,7 @@ scores of another model or other items are never mixed in.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,22 +49,26 @@ class Ledger:
 
     Args:
         path: The file; made where there is none.
-        made_of: Digest of the model and of everything that decides the scores.
+        made_of: Gives the digest of the model and of everything that decides the scores, from the settings that a file
+            was begun with; ``None`` for today's.
+        settings: Today's.
 
     Raises:
         ConfigError: If the file holds scores of something else.
     """
 
-    def __init__(self, path: Path, made_of: str) -> None:
+    def __init__(
+        self, path: Path, made_of: Callable[[Mapping[str, Any] | None], str], settings: Mapping[str, Any]
+    ) -> None:
         self._path = path
         self.rows: dict[tuple[str, str, str, str], ScoreRow] = {}
         if path.exists():
             _cut_torn_line(path)
         if not path.exists() or not path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._append([{"made_of": made_of}])
+            self._append([{"made_of": made_of(None), "settings": settings}])
         head, rows = read_ledger(path)
-        if head != made_of:
+        if head["made_of"] != made_of(head.get("settings")):
             raise ConfigError(f"{path}: holds scores of another model or of other items; delete it, or choose another")
         for row in rows:
             self.rows.setdefault(row.key, row)
@@ -86,15 +90,16 @@ class Ledger:
             os.fsync(file.fileno())
 
 
-def read_ledger(path: Path) -> tuple[str, list[ScoreRow]]:
-    """What the scores in a file are made of, and the scores.
+def read_ledger(path: Path) -> tuple[dict[str, Any], list[ScoreRow]]:
+    """What the scores in a file are made of (``made_of``, ``settings``), and the scores.
 
     Raises:
         DataError: If the file is no such ledger.
     """
     try:
         with path.open(encoding="utf-8") as file:
-            head = str(json.loads(next(file))["made_of"])
+            head = json.loads(next(file))
+            str(head["made_of"])
             return head, [ScoreRow(**json.loads(line)) for line in file]
     except (ValueError, TypeError, KeyError, StopIteration) as error:
         line = " ".join(str(error).split())[:200]

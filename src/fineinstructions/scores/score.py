@@ -5,12 +5,13 @@ that are committed one by one, so a killed scoring does one piece again at most.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from fineinstructions.config import digest, to_plain
+from fineinstructions.config import digest, known_settings
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.scores.checkpoint import Checkpoint
 from fineinstructions.scores.config import ScoresConfig
@@ -32,17 +33,20 @@ class HeldOut:
     questions: dict[str, list[Item]]
     texts: dict[str, list[Item]]
 
-    @property
-    def made_of(self) -> str:
-        """Digest of the items and the settings, wherever the files lie."""
-        plain = {name: value for name, value in to_plain(self.config).items() if name not in CHANGE_NOTHING}
+    def settings(self, kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What decides the scores beside the items: all of it, or what kept settings know."""
+        plain = {name: value for name, value in known_settings(self.config, kept).items() if name not in CHANGE_NOTHING}
         for one in (*plain["questions"], *plain["texts"]):
             del one["path"]
+        return plain
+
+    def made_of(self, kept: Mapping[str, Any] | None = None) -> str:
+        """Digest of the items and the settings, wherever the files lie."""
         rows = {
             name: [[item.item_id, item.question, item.text] for item in items]
             for name, items in {**self.questions, **self.texts}.items()
         }
-        return digest(plain, rows)
+        return digest(self.settings(kept), rows)
 
 
 def read_held_out(config: ScoresConfig) -> HeldOut:
@@ -73,7 +77,8 @@ def score(model: Path, held_out: HeldOut, ledger_file: Path, note: Callable[[str
     Raises:
         ConfigError: If the model cannot be loaded, or the file holds other scores.
     """
-    ledger = Ledger(ledger_file, digest(model_digest(model), held_out.made_of))
+    of_model = model_digest(model)
+    ledger = Ledger(ledger_file, lambda kept: digest(of_model, held_out.made_of(kept)), held_out.settings())
     before = len(ledger.rows)
     pieces = [piece for piece in _pieces(held_out) if ledger.missing(piece.keys)]
     if not pieces:
