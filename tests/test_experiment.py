@@ -216,9 +216,11 @@ def test_an_arm_may_have_a_run_of_its_own_and_fewer_tokens(tmp_path: Path) -> No
         *(("standard", model, 640) for model in ("tiny", "larger")),
         *(("one", model, 320) for model in ("tiny", "larger")),
     }
-    against = {(f["arm"], f["model"], f["against"]) for f in plain["figures"]}
-    assert ("one", "tiny", "standard larger") in against, "the baseline of the next size"
-    assert ("one", "larger", "standard larger") not in against
+    against = {(f["arm"], f["model"], f["against"], f["against_model"]) for f in plain["figures"]}
+    next_size = {found for found in against if found[1] == "tiny" and found[3] == "larger"}
+    both = ("standard", "one")
+    assert next_size == {(arm, "tiny", other, "larger") for arm in both for other in both}
+    assert not any(model == "larger" and its == "tiny" for _, model, _, its in against)
 
 
 @pytest.mark.parametrize(

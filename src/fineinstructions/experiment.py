@@ -323,16 +323,15 @@ class Experiment:
         return number
 
     def _pairs(self, done: Trainings) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
-        """What is compared with what: every arm with the baseline of its size, and with that of the next size."""
+        """What is compared with what: every arm with the baseline of its size, and with all arms of the next size."""
         config = self._config
         sizes = {t.model: int(result.facts["num_parameters"]) for t, result in done.items()}
         models = sorted(sizes, key=lambda model: (sizes[model], model))
         for arm in config.arms:
             for place, model in enumerate(models):
-                is_baseline = arm == config.baseline
-                yield (arm, model), None if is_baseline else (config.baseline, model)
-                if not is_baseline and place + 1 < len(models):
-                    yield (arm, model), (config.baseline, models[place + 1])
+                yield (arm, model), None if arm == config.baseline else (config.baseline, model)
+                for larger in models[place + 1 : place + 2]:
+                    yield from (((arm, model), (other, larger)) for other in config.arms)
 
     def _curves(self, done: Trainings) -> dict[str, Points]:
         """Mean loss of an arm's trainings over tokens."""

@@ -126,11 +126,35 @@ def test_costs_tell_a_figure_once_however_many_it_is_compared_with() -> None:
     scores = {Trained(arm, model, 1): ledger(2) for arm in ("standard", "pairs") for model in ("5m", "9m")}
     ours, same, next_size = ("pairs", "5m"), ("standard", "5m"), ("standard", "9m")
     found = list(figures(scores, [(same, None), (ours, same), (ours, next_size)], resamples=5))
-    assert {f.against for f in found if f.arm == "pairs"} == {"standard", "standard 9m"}
+    assert {(f.against, f.against_model) for f in found if f.arm == "pairs"} == {("standard", "5m"), ("standard", "9m")}
     arms = [ArmRow(arm, "5m", (1,), 100, 90, 1.0, 7, 5_000_000, 3e15, 0.5) for arm in ("standard", "pairs")]
     told = json.loads(json_text("small", arms, found, []))["per_parameter_and_flop"]
     keys = [(one["arm"], one["model"], one["set_name"], one["form"], one["measure"]) for one in told]
     assert len(keys) == len(set(keys)) == len({k for k in keys if k[0] == "pairs"}) * 2
+
+
+def test_sizes_stand_side_by_side() -> None:
+    """An arm and one of the next size, with the parameters and the seconds of both; scores over what they cost."""
+    losses = {("standard", "5m"): 2.0, ("pairs", "5m"): 1.5, ("standard", "9m"): 1.75, ("pairs", "9m"): 1.25}
+    scores = {Trained(arm, model, 1): ledger(loss) for (arm, model), loss in losses.items()}
+    next_size = [((a, "5m"), (b, "9m")) for a in ("standard", "pairs") for b in ("standard", "pairs")]
+    same = [(("standard", m), None) for m in ("5m", "9m")] + [(("pairs", m), ("standard", m)) for m in ("5m", "9m")]
+    more = {t: {Measure("MixEval", "", BENCHMARK): {"m1": (0.5, 1.0)}} for t in scores}
+    found = list(figures(scores, [*same, *next_size], resamples=5, more=more))
+    costs = {"5m": (5_000_000, 0.5), "9m": (9_000_000, 0.8)}
+    arms = [ArmRow(a, m, (1,), 100, 90, 1.0, 7, costs[m][0], 3e15, costs[m][1]) for a, m in losses]
+    page = markdown("sizes", arms, found, [])
+    bits, _, rest = page.partition("## ROUGE-L")
+    assert "less that of a model of the next size" in bits
+    line = next(row for row in bits.splitlines() if row.startswith("| pairs | 5m | standard | 9m |"))
+    assert line.startswith("| pairs | 5m | standard | 9m | 5,000,000 | 9,000,000 | 0.5 | 0.8 |")
+    assert "-0.250" in line
+    assert sum("| 5m | " in row and "| 9m | 5,000,000 |" in row for row in bits.splitlines()) == 4
+    costs_part = rest.partition("## Scores beside their costs")[2]
+    assert "| pairs | 5m | qa lines | 0.250 | 5,000,000 | 3e+15 | 0.5 | 0.05 | 83.3 |" in costs_part
+    assert "| standard | 9m | MixEval | 0.500 | 9,000,000 | 3e+15 | 0.8 | 0.0556 | 167 |" in costs_part
+    one_size = [row for row in arms if row.model == "5m"]
+    assert "beside their costs" not in markdown("one", one_size, [f for f in found if f.model == "5m"][:4], [])
 
 
 def test_further_measures_stand_beside_those_of_the_ledgers() -> None:

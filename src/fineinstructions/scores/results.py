@@ -44,7 +44,9 @@ class Figure:
     low: float
     high: float
     against: str
-    """The arm that it is compared with, and its model where that is another; empty for the baseline itself."""
+    """The arm that it is compared with; empty for the baseline itself."""
+    against_model: str
+    """That arm's model: the same, or the next size up."""
     difference: float | None
     """This one less that one, over the same items and seeds."""
     difference_low: float | None
@@ -99,7 +101,7 @@ def figures(
             less, less_low, less_high = (
                 _difference(mine, other, measure, both, resamples, seed) if both else (None, None, None)
             )
-            against = "" if theirs is None else theirs[0] if theirs[1] == ours[1] else " ".join(theirs)
+            against = theirs or ("", "")
             yield Figure(
                 arm=ours[0],
                 model=ours[1],
@@ -109,7 +111,8 @@ def figures(
                 value=_ratio(found),
                 low=low,
                 high=high,
-                against=against,
+                against=against[0],
+                against_model=against[1],
                 difference=less,
                 difference_low=less_low,
                 difference_high=less_high,

@@ -57,9 +57,17 @@ def markdown(title: str, arms: Sequence[ArmRow], found: Sequence[Figure], missin
         if own:
             notes = [PLUMBING_NOTE, ""] if any("[PLUMBING]" in f.set_name for f in own) else []
             lines += [f"## {heading}", "", *notes, *_figures_table(own, is_difference=False), ""]
-        if any(f.difference is not None for f in own):
-            lines += [f"### {heading.split(' (')[0].split(',')[0]}, less that of the arm compared with", ""]
-            lines += [*_figures_table(own, is_difference=True), ""]
+        of_size = [f for f in own if f.against_model in ("", f.model)]
+        of_next = [f for f in own if f.against_model not in ("", f.model) and f.difference is not None]
+        short = heading.split(" (")[0].split(",")[0]
+        if any(f.difference is not None for f in of_size):
+            lines += [f"### {short}, less that of the arm compared with", ""]
+            lines += [*_figures_table(of_size, is_difference=True), ""]
+        if of_next:
+            lines += [f"### {short}, less that of a model of the next size", ""]
+            lines += [*_next_size_table(of_next, arms), ""]
+    if len({row.model for row in arms}) > 1:
+        lines += ["## Scores beside their costs", "", *_costs_table(per_size(arms, found)), ""]
     return "\n".join(lines)
 
 
@@ -87,7 +95,7 @@ def _arms_table(arms: Sequence[ArmRow]) -> list[str]:
             "-" if row.documents is None else f"{row.documents:,}",
             f"{row.parameters:,}",
             f"{row.flops:.3g}",
-            "-" if row.seconds_per_answer is None else f"{row.seconds_per_answer:.3g}",
+            _seconds(row),
         ]
         for row in arms
     ]
@@ -112,6 +120,41 @@ def _figures_table(found: Sequence[Figure], is_difference: bool) -> list[str]:
     if not is_difference:
         rows = [list(row) for row in dict.fromkeys(map(tuple, rows))]
     return list(table(head, rows))
+
+
+def _next_size_table(found: Sequence[Figure], arms: Sequence[ArmRow]) -> list[str]:
+    """Differences from models of the next size, with the parameters and the seconds per answer of both."""
+    costs = {(row.arm, row.model): row for row in arms}
+    columns = list(dict.fromkeys((f.set_name, f.form) for f in found))
+    head = ["arm", "model", "against", "its model", "parameters", "its parameters", "s per answer", "its s per answer"]
+    head += [f"{name} {FORM_TITLES.get(form, form)}".strip() for name, form in columns]
+    rows = []
+    for key in dict.fromkeys((f.arm, f.model, f.against, f.against_model) for f in found):
+        cells = {(f.set_name, f.form): f for f in found if (f.arm, f.model, f.against, f.against_model) == key}
+        ours, theirs = costs[key[:2]], costs[key[2:]]
+        both = [f"{row.parameters:,}" for row in (ours, theirs)] + [_seconds(row) for row in (ours, theirs)]
+        rows.append([*key, *both, *(_cell(cells.get(column), is_difference=True) for column in columns)])
+    return list(table(head, rows))
+
+
+def _costs_table(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Scores of which more is better, over parameters and over what the training took."""
+    head = ["arm", "model", "score", "value", "parameters", "training FLOPs", "s per answer"]
+    rows = [
+        [
+            *(one["arm"], one["model"], f"{one['set_name']} {FORM_TITLES.get(one['form'], one['form'])}".strip()),
+            *(f"{one['value']:.3f}", f"{one['parameters']:,}", f"{one['flops']:.3g}"),
+            "-" if one["seconds_per_answer"] is None else f"{one['seconds_per_answer']:.3g}",
+            *(f"{one['per_million_parameters']:.3g}", f"{one['per_exaflop']:.3g}"),
+        ]
+        for one in told
+        if "per_exaflop" in one
+    ]
+    return list(table([*head, "per million parameters", "per exaFLOP"], rows))
+
+
+def _seconds(row: ArmRow) -> str:
+    return "-" if row.seconds_per_answer is None else f"{row.seconds_per_answer:.3g}"
 
 
 def _cell(figure: Figure | None, is_difference: bool) -> str:
@@ -148,7 +191,7 @@ def json_text(title: str, arms: Sequence[ArmRow], found: Sequence[Figure], missi
 def per_size(arms: Sequence[ArmRow], found: Sequence[Figure]) -> list[dict[str, Any]]:
     """Every arm's figures beside what they cost: parameters, FLOPs of the training, seconds per answer.
 
-    A score over its cost is told for ROUGE-L, of which more is better; of a loss it would mean nothing.
+    A score over its cost is told of ROUGE-L and benchmarks, of which more is better; of a loss it would mean nothing.
     """
     costs = {(row.arm, row.model): row for row in arms}
     told = []
@@ -168,7 +211,7 @@ def per_size(arms: Sequence[ArmRow], found: Sequence[Figure]) -> list[dict[str, 
             "flops": row.flops,
             "seconds_per_answer": row.seconds_per_answer,
         }
-        if figure.measure == ROUGE:
+        if figure.measure in (ROUGE, BENCHMARK):
             one |= {"per_million_parameters": figure.value / (row.parameters / 1e6)}
             one |= {"per_exaflop": figure.value / (row.flops / 1e18)}
         told.append(one)
