@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fineinstructions.corpus.cut import keep_tokens, live_tokens
+from fineinstructions.corpus.cut import keep_tokens, live_tokens, top_up
 from fineinstructions.corpus.export import arm_tokens
 from fineinstructions.corpus.write import ROW_SCHEMA
 from fineinstructions.seeded_order import row_keys
@@ -110,8 +110,8 @@ def share_out(
         folder: Where marks are kept.
 
     Returns:
-        What each arm takes, at most its share of every source and about one row below it; an arm of several
-        sources may lack about one row per source.
+        What each arm takes: less than one row below the wanted tokens, and of every source about its share, within
+        some rows.
     """
     used = {name for shares in mixtures.values() for name in shares}
     capacities = {name: live_tokens(sources[name].tokens, sources[name].live) for name in used}
@@ -120,14 +120,19 @@ def share_out(
         wanted = dict.fromkeys(wanted, min(wanted.values()))
     arms: dict[str, list[Share]] = {}
     for arm, shares in mixtures.items():
-        arms[arm], left = [], wanted[arm]
-        for place, (name, share) in enumerate(shares.items(), start=1):
+        taken: dict[str, tuple[NDArray[np.bool_], int]] = {}
+        for name, share in shares.items():
             source = sources[name]
-            most = left if place == len(shares) else min(left, int(wanted[arm] * share + 1e-6))
+            most = int(wanted[arm] * share + 1e-6)
             kept = open_array(folder / f"kept-{arm}-{name}", np.bool_, len(source.tokens))
-            number = keep_tokens(source.tokens, source.keys, source.live, most, kept)
-            arms[arm].append(Share(source, kept, number))
-            left -= number
+            taken[name] = kept, keep_tokens(source.tokens, source.keys, source.live, most, kept)
+        left = wanted[arm] - sum(number for _, number in taken.values())
+        arms[arm] = []
+        for name, (kept, number) in taken.items():
+            source, before = sources[name], left
+            if len(shares) > 1:  # what every source lacks of its share comes to more than a row
+                left = top_up(source.tokens, source.keys, source.live, left, kept)
+            arms[arm].append(Share(source, kept, number + before - left))
     return arms
 
 

@@ -98,7 +98,7 @@ def _equal(facts: Mapping[str, Any]) -> str:
         )
     if facts["config"]["equal_tokens"]:
         return (
-            "all arms have the tokens of the smallest, but for about one row per source. Each is cut by rows of its "
+            "all arms have the tokens of the smallest, but for less than one row. Each is cut by rows of its "
             "own, so arms may hold different documents."
         )
     return "arms have different numbers of tokens: *epochs* says how often each is read for the tokens of the largest."

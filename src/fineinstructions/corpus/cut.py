@@ -6,6 +6,7 @@ documents. The last rows are chosen among a few thousand, so that what is missin
 half a document.
 """
 
+import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -61,6 +62,42 @@ def keep_tokens(
             kept[row] = True
             total += number
     return total
+
+
+def top_up(
+    tokens: NDArray[np.int64], keys: NDArray[np.uint64], live: NDArray[np.bool_], left: int, kept: NDArray[np.bool_]
+) -> int:
+    """Take further rows as long as one fits into what is left.
+
+    Args:
+        tokens: Tokens of every row.
+        keys: Random bits of every row; rows are tried in their order.
+        live: Rows that may be taken.
+        left: Most further tokens.
+        kept: Which rows are taken already; the new ones are added.
+
+    Returns:
+        What is still left: less than any row that is not taken.
+
+    Example:
+        >>> tokens, keys = np.array([5, 3, 4]), np.array([9, 1, 5], np.uint64)
+        >>> kept = np.array([False, True, False])
+        >>> top_up(tokens, keys, np.ones(3, bool), 6, kept), kept.tolist()
+        (2, [False, True, True])
+    """
+    while True:
+        fitting = (
+            (int(keys[row]), row, int(tokens[row]))
+            for block in _blocks(len(tokens))
+            for row in (block.start + np.flatnonzero(live[block] & ~kept[block] & (tokens[block] <= left))).tolist()
+        )
+        tried = heapq.nsmallest(BORDER_ROWS, fitting)
+        for _, row, number in tried:
+            if number <= left:
+                kept[row] = True
+                left -= number
+        if not tried:
+            return left
 
 
 def key_ranges(
