@@ -61,7 +61,9 @@ def measure(name: str, texts: list[str], source: Path, folder: Path, turns: int)
     by_itself, packed, ratio = (statistics.median(column) for column in zip(*found, strict=True))
     least, most = min(row[2] for row in found), max(row[2] for row in found)
     label = BYTES if name == BYTES else f"{tokenizer.facts.kind}, {tokenizer.facts.vocab_size:,} ids"
+    million_tokens = sum(map(len, tokenizer.encode_batch(texts))) / 1e6
     speeds = f"{megabytes / by_itself:,.1f} | {megabytes / packed:,.1f}"
+    speeds += f" | {million_tokens / by_itself:,.2f} | {million_tokens / packed:,.2f}"
     return f"| {label} | {speeds} | {ratio:.2f} ({least:.2f} to {most:.2f}) |"
 
 
@@ -90,8 +92,8 @@ def main() -> None:
         f" {platform.python_version()}, medians of {options.turns} turns, load {os.getloadavg()[0]:.0f} on"
         f" {os.cpu_count()} processors. {len(texts):,} rows with {sum(len(t.encode()) for t in texts) / 1e6:,.0f} MB.",
         "",
-        "| tokenizer | MB/s alone | MB/s packed | ratio (least to most) |",
-        "| --- | --- | --- | --- |",
+        "| tokenizer | MB/s alone | MB/s packed | Mtokens/s alone | Mtokens/s packed | ratio (least to most) |",
+        "| --- | --- | --- | --- | --- | --- |",
         *rows,
     ]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,6 +43,7 @@ def write_run(
     make_pair: Callable[[int, int], tuple[str, str]] = pair_of,
     unit_rows: int = 25,
     changes: Callable[[Pair], Pair] = lambda pair: pair,
+    **sections: Any,
 ) -> Path:
     """Write a run.
 
@@ -52,6 +54,7 @@ def write_run(
         make_pair: Instruction and answer of a pair.
         unit_rows: Documents in a work unit.
         changes: What is different in a pair.
+        sections: Of the run's recipe, beside documents.
     """
     documents = pa.table(
         {
@@ -63,7 +66,7 @@ def write_run(
     )
     pq.write_table(documents, folder / "documents.parquet", row_group_size=10)
     plain = {"documents": {"path": str(folder / "documents.parquet")}, "engine": {"unit_rows": unit_rows}}
-    config = from_mapping(plain, RunConfig)
+    config = from_mapping(plain | sections, RunConfig)
     run = RunFolder.create_or_open(folder / "run", to_plain(config), PHASES)
     with run.lease():
         specs = document_units(Setup(config, folder / "run"))

@@ -69,3 +69,22 @@ def test_models_and_the_way_to_load_are_told(made: Path) -> None:
     assert "0123abcd" in body, "the digest of its prompt"
     for arm in ARMS:
         assert f'load_dataset("PATH_OR_NAME", "{arm}", split="train")' in body
+
+
+def test_models_of_a_hub_stand_with_their_revisions(tmp_path: Path) -> None:
+    """Also in corpora: who takes them finds the very weights that wrote the pairs."""
+    llm = {"model": "somebody/instantiator", "revision": "4f1d9c", "base_url": "http://127.0.0.1:1/v1"}
+    judge = {"model": "somebody/judge", "revision": "v0.1", "base_url": "http://127.0.0.1:1/v1"}
+    run = write_run(
+        tmp_path,
+        some_texts(8),
+        lambda n: 2,
+        instantiate={"model": "openai", "llm": llm},
+        judge={"model": "openai", "llm": judge},
+        licences={"somebody/judge": "Apache-2.0"},
+    )
+    export(run, tmp_path / "out", "--arm", "fineinstructions")
+    _, body = card_of(tmp_path / "out")
+    made = {line.split(" | ")[1]: line for line in body.splitlines() if line.startswith(("| instantiate", "| judge"))}
+    assert made["somebody/instantiator"].startswith("| instantiate | somebody/instantiator | 4f1d9c |")
+    assert made["somebody/judge"].startswith("| judge | somebody/judge | v0.1 | Apache-2.0 |")
