@@ -16,21 +16,23 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fineinstructions.records import Pair, Rejection, to_table
 from fineinstructions.runs import RunFolder
-from fineinstructions.runs.tables import write_parts
+from fineinstructions.runs.tables import ROW_GROUP_ROWS
 
 REPEATS = 7
 BLOCK_ROWS = 1 << 16
-BYTES_PER_PART = 256 << 20
+BLOCKS_PER_PART = 8
 PAGES = {
     "first page": "/pairs",
     "a page in the middle": "/pairs?start={middle}",
@@ -47,19 +49,20 @@ PAGES = {
 }
 
 
-def repeated(base: pa.Table, number: int) -> Iterator[pa.Table]:
-    """Rows of a table, all of them again and again until there are so many, in blocks."""
+def blocks(base: pa.Table, number: int) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+    """Rows of a table, all of them again and again until there are so many, in blocks; and their numbers."""
+    block = base.take(pa.array(np.arange(min(BLOCK_ROWS, number)) % base.num_rows)).combine_chunks()
     for start in range(0, number, BLOCK_ROWS):
         places = np.arange(start, min(start + BLOCK_ROWS, number))
-        yield base.take(pa.array(places % base.num_rows)).append_column("place", pa.array(places))
+        yield block.slice(0, len(places)), places
 
 
 def many_pairs(run: RunFolder, number: int) -> Iterator[pa.Table]:
     """Pairs of a run with ids and figures of their own; most have one of many made-up templates."""
     base = to_table(run.published_records("pairs", Pair), Pair)
     own = pa.array(sorted(set(base.column("template_id").to_pylist())))
-    for table in repeated(base, number):
-        places, size = table.column("place").to_numpy(), table.num_rows
+    for table, places in blocks(base, number):
+        size = len(places)
         rng = np.random.default_rng(int(places[0]))
         rank = (rng.pareto(1.0, size) * 300).astype(np.int64) % 1_000_000
         made_up = pa.array([f"t-{n:016x}" for n in rank])
@@ -70,25 +73,26 @@ def many_pairs(run: RunFolder, number: int) -> Iterator[pa.Table]:
             "excerpt_ratio": pa.array(0.8 + 0.2 * rng.random(size)),
             "cosine": pa.array(rng.random(size)),
         }
-        yield with_columns(table, base.schema, changes)
-
-
-def with_columns(table: pa.Table, schema: pa.Schema, changes: dict[str, pa.Array]) -> pa.Table:
-    """A table with other columns in place of some, and no others than those of a schema."""
-    kept = {name: changes.get(name, table.column(name)) for name in schema.names}
-    return pa.table({name: pa.chunked_array(column).cast(schema.field(name).type) for name, column in kept.items()})
+        yield with_columns(table, changes)
 
 
 def many_rejections(run: RunFolder, number: int) -> Iterator[pa.Table]:
     """Rejections of a run with ids of their own."""
     base = to_table(run.published_records("rejected", Rejection), Rejection)
-    for table in repeated(base, number):
-        ids = pa.array([f"r-{n:016x}" for n in table.column("place").to_pylist()])
-        yield with_columns(table, base.schema, {"record_id": ids})
+    for table, places in blocks(base, number):
+        yield with_columns(table, {"record_id": pa.array([f"r-{n:016x}" for n in places])})
+
+
+def with_columns(table: pa.Table, changes: Mapping[str, pa.Array]) -> pa.Table:
+    """A table with other columns in place of some."""
+    for name, column in changes.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), column.cast(table.schema.field(place).type))
+    return table
 
 
 def write_large(source: Path, folder: Path, number: int) -> Path:
-    """A copy of a run with so many pairs, and a tenth as many rejections.
+    """A copy of a run with so many pairs, and a tenth as many rejections, in parts and row groups like a run's.
 
     Args:
         source: The run.
@@ -97,11 +101,13 @@ def write_large(source: Path, folder: Path, number: int) -> Path:
     """
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("pairs", "rejected", "audit", "report"))
     run = RunFolder.open(source)
-    tables: Iterable[pa.Table]
-    for kind, tables in ((Pair, many_pairs(run, number)), (Rejection, many_rejections(run, number // 10))):
-        name = "pairs" if kind is Pair else "rejected"
+    for name, tables in (("pairs", many_pairs(run, number)), ("rejected", many_rejections(run, number // 10))):
         (folder / name).mkdir()
-        write_parts(folder / name, tables, kind, None, BYTES_PER_PART)
+        for part, first in enumerate(tables):
+            path = folder / name / f"part-{part:05d}.parquet"
+            with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+                for table in (first, *islice(tables, BLOCKS_PER_PART - 1)):
+                    writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
     return folder
 
 

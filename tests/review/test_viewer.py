@@ -128,12 +128,22 @@ def test_other_host_names_and_other_pages_are_refused(address: str) -> None:
     assert ask(address, "/labels", b"x" * 100_000, Origin=address.rstrip("/"))[0] == 413
 
 
+def document_of(run: Path, pair_id: str) -> str:
+    rows = pq.read_table(run / "pairs", columns=["pair_id", "document_id"]).to_pylist()
+    return next(str(row["document_id"]) for row in rows if row["pair_id"] == pair_id)
+
+
 def test_a_label_is_kept_and_the_last_one_counts(address: str, hostile_run: Path) -> None:
     pair_id = pq.read_table(hostile_run / "pairs", columns=["pair_id"])["pair_id"][3].as_py()
     for faults in (["hallucination", "factual_error"], []):
         body = json.dumps({"pair_id": pair_id, "faults": faults}).encode()
         assert ask(address, "/labels", body, Origin=address.rstrip("/"))[0] == 200
     assert read_labels(hostile_run)[pair_id] == Label(pair_id, ())
+    number = pq.read_table(hostile_run / "pairs").num_rows
+    assert number < 100, "all of them are in the audit's sample"
+    page = ask(address, f"/pairs?sample=1&document={urllib.parse.quote(document_of(hostile_run, pair_id))}")[1]
+    assert f"{len(read_labels(hostile_run))} of {number} labelled." in page
+    assert 'class="labelled fine">nothing wrong' in page
     body = json.dumps({"pair_id": pair_id, "faults": ["boring"]}).encode()
     status, text, _ = ask(address, "/labels", body, Origin=address.rstrip("/"))
     assert status == 400

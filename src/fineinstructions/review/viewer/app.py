@@ -176,8 +176,15 @@ def pairs_page(shop: Shop, wanted: Wanted) -> str:
         }
         for place, row in zip(found.places, rows, strict=True)
     ]
-    sources = shop.pairs.source_counts
-    return shop.draw("pairs.html", {"rows": listed, "sources": sources, **_paging(wanted, found, "/pairs")})
+    drawn = shop.pairs.drawn_ids if wanted.sample else []
+    values = {
+        "rows": listed,
+        "sources": shop.pairs.source_counts,
+        "num_drawn": len(drawn),
+        "num_labelled": sum(pair_id in labels for pair_id in drawn),
+        **_paging(wanted, found, "/pairs"),
+    }
+    return shop.draw("pairs.html", values)
 
 
 def _paging(wanted: Wanted, found: Any, path: str) -> dict[str, Any]:

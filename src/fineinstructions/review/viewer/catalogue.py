@@ -97,6 +97,11 @@ class PairList(_List):
         return np.array(drawn_places(self.rows, "pair_id", self._count, self._seed), np.int64)
 
     @cached_property
+    def drawn_ids(self) -> list[str]:
+        """Their ids."""
+        return [str(row["pair_id"]) for row in self.rows.take(self.drawn, ["pair_id"])]
+
+    @cached_property
     def scores(self) -> NDArray[np.int8]:
         """The judge's score of every pair."""
         return self.rows.small_numbers("judge_score")

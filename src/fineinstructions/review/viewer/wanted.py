@@ -51,9 +51,9 @@ class Wanted:
         return f"{path}?{urlencode(given)}" if given else path
 
     @property
-    def is_all(self) -> bool:
-        """Whether nothing is filtered."""
-        return dataclasses.replace(self, sort="plan", start=0, at=None) == Wanted()
+    def is_filtered(self) -> bool:
+        """Whether some of the pairs, of the audit or of all, are left out."""
+        return dataclasses.replace(self, sample=None, sort="plan", start=0, at=None) != Wanted()
 
 
 _DEFAULTS = dataclasses.asdict(Wanted())
