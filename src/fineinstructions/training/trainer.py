@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 PHASE = "train"
+TENSORBOARD = "tensorboard"
+"""Folder of what TensorBoard shows, in that of the training."""
 CHECKPOINTS = "checkpoints"
 
 
@@ -177,6 +179,7 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
 def trainer_of(model: Any, args: Any, sequences: Sequences, tokenizer: Any, told: Told) -> "Trainer":
     """A trainer that decays all weights, as Lingua does, and tells what it does in our words."""
     from transformers import PrinterCallback, Trainer
+    from transformers.integrations import TensorBoardCallback
 
     class PackedTrainer(Trainer):  # type: ignore[misc]
         def get_decay_parameter_names(self, model: Any) -> list[str]:
@@ -185,6 +188,10 @@ def trainer_of(model: Any, args: Any, sequences: Sequences, tokenizer: Any, told
     trainer = PackedTrainer(model, args, train_dataset=sequences, data_collator=collate, processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_callback(told, trainer))
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            # Its own choice is the folder of the checkpoints, which goes when the training is done.
+            callback.logging_dir = str(told.metrics.parent / TENSORBOARD)
     return trainer
 
 
