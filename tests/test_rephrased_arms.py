@@ -116,6 +116,20 @@ def test_a_document_that_holds_a_benchmark_is_not_rephrased(tmp_path: Path, serv
     assert check_corpora(tmp_path / "out") == []
 
 
+def test_rephrased_rows_too_come_from_documents_that_have_pairs(tmp_path: Path, server: ScriptedServer) -> None:
+    run = write_run(tmp_path, some_texts(NUM_DOCUMENTS), lambda n: n % 3)
+    words = ("--arm", "nemotron_qa", "--arm", "wrap", "--arm", "fineinstructions", "--workers", "0", "--set", MODEL)
+    code, _, errors = in_process("export", run, "--out", tmp_path / "out", *words, "--set", "documents=with_pairs")
+    assert code == 1, errors
+    for arm in ("nemotron_qa", "wrap"):
+        used = {row["document_id"] for row in rows_of(tmp_path / "out", arm)}
+        assert used
+        assert all(int(name[1:]) % 3 for name in used), arm
+    cut = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))["stages"]["cut"]
+    assert cut["in"] == cut["out"] + sum(cut["rejected"].values())
+    assert check_corpora(tmp_path / "out") == []
+
+
 def test_a_rephrased_page_stands_beside_as_much_of_the_originals(
     run: Path, tmp_path: Path, server: ScriptedServer
 ) -> None:

@@ -159,8 +159,9 @@ class CorpusWriting:
                 keys[start:stop] = row_keys(self._config.seed, CUT, table.column(id_column).to_pylist())
                 start = stop
         offered = live
-        if name == DOCUMENTS:  # those without pairs are still offered, and turned down arm by arm
+        if name != PAIRS:  # rows of documents without pairs are still offered, and turned down arm by arm
             offered = open_array(arrays / f"offered-{name}", np.bool_, number)
+            offered[:] = name != DOCUMENTS
         return Source(name, tables, tokens, keys, live, offered)
 
     def _made_tables(self, phase: str) -> Iterator[pa.Table]:
@@ -224,6 +225,10 @@ class CorpusWriting:
 
     def _cut(self, sources: dict[str, Source], arrays: Path) -> Iterator[Rejection]:
         """Share the rows out among the arms; a rejection for every row that its arm has no room for."""
+        documents = sources[DOCUMENTS]
+        for style in self._config.styles if self._config.documents == "with_pairs" else ():
+            rephrased = sources[style]  # whose keys are those of their documents
+            rephrased.live[:] = np.isin(rephrased.keys, documents.keys[documents.live])
         self._arms = share_arms(self._config, sources, self._wanted, self._counter, arrays)
         account = self._accounts[CUT] = StageAccount()
         yield from cut_arms(self._arms, account, self._config.has_same_documents)
