@@ -9,6 +9,7 @@ from exported import export
 from small_experiment import write_model
 from small_run import some_texts, write_run
 
+from fineinstructions.errors import ConfigError
 from fineinstructions.pretraining import PretrainResult, pretrain
 from fineinstructions.training.metrics import read_metrics
 
@@ -53,6 +54,13 @@ def test_bf16_rounds_and_keeps_its_weights_in_fp32(
 def test_a_compiled_model_learns_the_same(recipe: dict[str, Any], plain: PretrainResult, tmp_path: Path) -> None:
     result = pretrain(recipe | {"compile": True}, tmp_path / "out")
     assert losses(result) == pytest.approx(losses(plain), rel=1e-4)
+
+
+def test_fsdp_on_a_cpu_is_refused(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `accelerate launch` asks for it; accelerate itself would train without it and not say so."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="FSDP: accelerate turns it on for accelerators only"):
+        pretrain(recipe, tmp_path / "out")
 
 
 def test_tensorboard_is_told_what_the_metrics_have(

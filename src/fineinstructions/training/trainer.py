@@ -122,7 +122,8 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
     """Settings of the trainer.
 
     Raises:
-        ConfigError: If the processes of the training do not find each other: each would train by itself.
+        ConfigError: If the processes of the training do not find each other, and each would train by itself; or if FSDP
+            is asked for on a CPU, where accelerate leaves it out without a word.
     """
     import torch
     from transformers import TrainingArguments
@@ -168,6 +169,11 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
         disable_tqdm=True,
         **{recompute: config.gradient_checkpointing},
     )
+    if found.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise ConfigError(
+            "FSDP: accelerate turns it on for accelerators only, and every process would hold the whole model; start"
+            " these processes with torchrun"
+        )
     if found.world_size != num_devices():
         raise ConfigError(
             f"{num_devices()} processes by WORLD_SIZE, but {found.world_size} that know of each other; start them with"
