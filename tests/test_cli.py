@@ -109,7 +109,8 @@ try:
     main()
 except SystemExit:
     pass
-unneeded = {unneeded!r} | {{"fineinstructions.pipeline", "fineinstructions.review.diversity", "aiohttp"}}
+unneeded = {unneeded!r} | {{"fineinstructions.pipeline", "fineinstructions.engines.worker", "aiohttp"}}
+unneeded |= {{"fineinstructions.review.audit_page", "fineinstructions.review.diversity"}}
 print(sorted(unneeded & sys.modules.keys()), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

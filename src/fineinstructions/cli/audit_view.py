@@ -1,16 +1,15 @@
 """What an audit has found, as a person reads it on a terminal: the figures that decide; the rest is in the report."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fineinstructions.cli.asked_view import asked_table
 from fineinstructions.cli.show import flowing
 from fineinstructions.errors import counted, printable
 from fineinstructions.review.audit_page import exhausted
-from fineinstructions.review.efficiency import ASKED_HEAD, asked_rows
 
 
 def audit_view(found: dict[str, Any]) -> Group:
@@ -53,16 +52,3 @@ def audit_view(found: dict[str, Any]) -> Group:
     asked = asked_table(cost["stages"], cost["num_pairs"])
     shown: list[RenderableType] = [rates, Text(""), gaps, Text(""), *(Text(line) for line in lines)]
     return Group(*shown, *((Text(""), asked) if asked else ()))
-
-
-def asked_table(stages: Sequence[dict[str, Any]], num_pairs: int = 0) -> Table | None:
-    """What each stage has asked of its model, for each of so many pairs in brackets; ``None`` where none asked one."""
-    rows = asked_rows(stages, num_pairs)
-    if not rows:
-        return None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ASKED_HEAD:
-        table.add_column(name, justify="left" if name in ("stage", "model") else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fineinstructions.pipeline import RunResult
     from fineinstructions.records import Pair
     from fineinstructions.runs import StageFigures
+    from fineinstructions.runs.detached import Detached
 
 Recipe = Annotated[Path, typer.Argument(help="YAML recipe.", metavar="RECIPE")]
 Folder = Annotated[str, typer.Argument(help="Run folder, or URL of a run on a store.", metavar="RUN")]
@@ -246,7 +247,6 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     import dataclasses
 
     from fineinstructions.backends.batch_files import waiting_requests
-    from fineinstructions.engines.slurm_relay import told
     from fineinstructions.parquet import leave_pandas_out
     from fineinstructions.review.diagnostics import read_diagnostics
     from fineinstructions.review.efficiency import efficiency
@@ -259,7 +259,7 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     cost = efficiency(run)
     asked = [dataclasses.asdict(stage) for stage in cost.stages if stage.asked]
     num_waiting, num_files = waiting_requests(run.root / "batches")
-    detached = told(run.root, state.detached) if state.detached else ""
+    detached = _detached_line(run.root, state.detached) if state.detached else ""
     if as_json:
         phases = [dataclasses.asdict(phase) for phase in state.phases]
         facts = {"holder": state.holder, "phases": phases, "rows": state.published, "waiting_requests": num_waiting}
@@ -269,7 +269,7 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
         return
     from rich.console import Console
 
-    from fineinstructions.cli.audit_view import asked_table
+    from fineinstructions.cli.asked_view import asked_table
     from fineinstructions.cli.show import diagnostics_view, funnel_table, status_table
 
     console = Console()
@@ -287,6 +287,13 @@ def status(folder: Folder, work: Work = None, as_json: Json = False) -> None:
     if figures is not None:
         console.print()
         console.print(diagnostics_view(figures))
+
+
+def _detached_line(root: Path, found: "Detached") -> str:
+    """How a detached run fares; apart, because only such a run needs the engine of its jobs."""
+    from fineinstructions.engines.slurm_relay import told
+
+    return told(root, found)
 
 
 def pack(folder: Annotated[str, typer.Argument(help="Run folder.", metavar="RUN")], as_json: Json = False) -> None:

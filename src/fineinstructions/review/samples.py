@@ -122,8 +122,8 @@ def draw_rejections(run_dir: Path, count: int, seed: int, stage: str = "", reaso
     kept: list[int] = []
     position = 0
     for file in files:
-        table = pq.read_table(file, columns=["stage", "reason", "record_id"]).to_pylist()
-        for row in table:
+        table = pq.ParquetFile(file).read(["stage", "reason", "record_id"])
+        for row in table.to_pylist():
             if row["stage"] == (stage or row["stage"]) and row["reason"] == (reason or row["reason"]):
                 keys.append(f"{row['stage']}/{row['reason']}/{row['record_id']}/{position}")
                 groups.append((row["stage"], row["reason"]))
