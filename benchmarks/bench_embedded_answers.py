@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fineinstructions.embedded.answers.cases import Asking, Shelf, asked_answers, asked_texts, auc, thinned
 from fineinstructions.embedded.answers.examples import Example, health_examples, read_documents, story_examples
 from fineinstructions.embedded.answers.lexical import Bm25
-from fineinstructions.embedded.answers.model import AnswerModel, Asked
+from fineinstructions.embedded.answers.model import STORY, AnswerModel, Asked
 from fineinstructions.embedded.answers.wrong import WrongTexts
 from fineinstructions.embedded.encoder import DATA_DIR
 from fineinstructions.embedded.judge import verdict
@@ -46,6 +46,16 @@ def bm25(asked: Asked) -> NDArray[np.float64]:
     """BM25 of every sentence among the sentences of its document."""
     sentences = asked.sentences
     return Bm25([sentences.string(n) for n in range(len(sentences))]).scores(asked.question.text)
+
+
+def readers(sets: dict[str, Sequence[Example]], model: AnswerModel, shelf: Shelf) -> Iterator[str]:
+    """A table of which reader the texts of a set go to, for the model sees no name of a set."""
+    yield "\n## Which reader reads them\n"
+    yield "| texts | n | read as a story | read as a page |\n| --- | --- | --- | --- |"
+    for name, examples in sets.items():
+        texts = {(example.text, example.title) for example in examples}
+        told = sum(model.sort(shelf.of(*text)) == STORY for text in texts)
+        yield f"| {name} | {len(texts)} | {told} | {len(texts) - told} |"
 
 
 def contained(examples: Sequence[Example], model: AnswerModel, shelf: Shelf) -> Iterator[str]:
@@ -175,6 +185,7 @@ def main() -> None:
     several = [e for e in health if sum(other.text == e.text for other in health) > 1]
     lines = [f"# Answers of the embedded tier, {datetime.date.today()}\n"]
     lines.append(f"`bench_embedded_answers.py`, {platform.machine()}, at most {options.questions} questions a table.")
+    lines += readers({"stories": stories, "health pages": several}, model, shelf)
     lines += contained(stories, model, shelf)
     lines += chosen_spans(thinned(several, options.questions), model, shelf)
     for examples in (stories, several):

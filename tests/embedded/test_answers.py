@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fineinstructions.embedded.answers.associations import Associations, learn_associations
+from fineinstructions.embedded.answers.associations import Associations, asking_words, learn_associations
 from fineinstructions.embedded.answers.boosting import Boosting, exported, fit_trees
 from fineinstructions.embedded.answers.cases import auc
 from fineinstructions.embedded.answers.examples import Example, story_examples
+from fineinstructions.embedded.answers.gate import learn_gate
 from fineinstructions.embedded.answers.learn import MAX_PER_SOURCE, balanced, learn_answers
 from fineinstructions.embedded.answers.lexical import Bm25, content_stems, counted
-from fineinstructions.embedded.answers.model import AnswerModel, best_run
+from fineinstructions.embedded.answers.model import PAGE, STORY, AnswerModel, best_run
 from fineinstructions.embedded.answers.question import read_question
 from fineinstructions.embedded.answers.sentences import Sentences
 from fineinstructions.embedded.answers.trees import Trees, no_trees
@@ -107,11 +108,48 @@ def test_irregular_forms_are_one_word() -> None:
 
 
 def test_words_of_a_clause_are_told_apart() -> None:
-    question = read_question("What did the king eat after the Wolf left?", AnswerModel.load(DATA_DIR).associations)
+    associations = _small_model().readers[STORY].associations
+    question = read_question("What did the king eat after the Wolf left?", associations)
     assert question.stems == ("king", "eat", "wolf", "leav")
     assert question.clause == {"wolf", "leav"}
     assert question.names == {"wolf"}
-    assert not read_question("When did the wolf leave?", AnswerModel.load(DATA_DIR).associations).has_clause
+    assert not read_question("When did the wolf leave?", associations).has_clause
+
+
+def test_how_and_how_many_and_how_long_ask_for_different_things() -> None:
+    questions = ("How is it treated?", "How many people have it?", "How long does it last?", "Tell how much it costs")
+    asked = [set(asking_words(question)) for question in questions]
+    assert "how" in asked[0]
+    assert {"how many"} == {word for word in asked[1] if word in ("how", "many", "how many")}
+    assert {"how long"} == {word for word in asked[2] if word in ("how", "long", "how long")}
+    assert "how much" in asked[3]
+    associations = _small_model().readers[PAGE].associations
+    forms = [read_question(question, associations).forms for question in questions]
+    assert len(set(forms)) == 4
+
+
+TALE = "Once there was a king. He had three sons. 'Where is my horse?' he cried. Then they went into the dark wood."
+MANUAL = "Gout is a form of arthritis. Treatment includes medicines. Some people have many other symptoms. It may last."
+
+
+def test_the_gate_learns_from_the_look_of_sentences_alone() -> None:
+    tales = [Sentences(f"{TALE} King{n} was glad. She said so.") for n in range(20)]
+    manuals = [Sentences(f"{MANUAL} Type {n} is rare. Doctors can help.", "Gout") for n in range(20)]
+    gate = learn_gate(tales, manuals)
+    assert all(gate.tells(text) for text in tales)
+    assert not any(gate.tells(text) for text in manuals)
+    assert gate.tells(Sentences(TALE.replace("king", "queen"), "Gout"))
+    assert not gate.tells(Sentences(""))
+    assert learn_gate(tales, manuals).weights_m.tobytes() == gate.weights_m.tobytes()
+    with pytest.raises(ValueError, match="about stories and about pages"):
+        learn_gate(tales, [])
+
+
+def test_a_story_and_a_page_have_readers_of_their_own(model: AnswerModel) -> None:
+    tale, manual = Sentences(TALE), Sentences(MANUAL)
+    assert (model.sort(tale), model.sort(manual)) == (STORY, PAGE)
+    assert model.ask("What did the king cry?", tale).reader is model.readers[STORY]
+    assert model.ask("What is gout?", manual).reader is model.readers[PAGE]
 
 
 def test_no_publisher_of_pages_drowns_the_others() -> None:
@@ -153,13 +191,7 @@ def test_bm25_finds_the_rare_word() -> None:
     [
         ("What are the symptoms of gout?", "Symptoms include fever, swelling and severe pain in the joints."),
         ("What are the treatments for gout?", "Doctors treat gout with medicines and, rarely, with surgery."),
-        pytest.param(
-            "How is gout treated?",
-            "Doctors treat gout with medicines and, rarely, with surgery.",
-            marks=pytest.mark.xfail(
-                strict=True, reason="labelled pages ask 'how many' mostly, so 'how' wants a number"
-            ),
-        ),
+        ("How is gout treated?", "Doctors treat gout with medicines and, rarely, with surgery."),
         ("How many people are affected by gout?", "Gout affects about 1 in 50 people worldwide."),
     ],
 )
@@ -178,8 +210,9 @@ def test_a_page_about_something_else_is_refused(model: AnswerModel) -> None:
     question = "What are the treatments for gout?"
     right = Sentences("Gout is a disease of the joints.\n\nTreatment of gout includes medicines and rest.", "Gout")
     wrong = Sentences("The wolf came to the river.\n\nThere he saw a lamb that was drinking.", "The wolf")
-    found, missed = (model.answerable(model.ask(question, sentences)) for sentences in (right, wrong))
-    assert found > model.min_answerable > missed
+    found, missed = (model.ask(question, sentences) for sentences in (right, wrong))
+    assert model.answerable(found) > found.reader.min_answerable
+    assert model.answerable(missed) < missed.reader.min_answerable
     assert model.answerable(model.ask(question, Sentences(""))) == 0.0
 
 
@@ -260,7 +293,8 @@ def test_learning_is_deterministic_and_reloads(tmp_path) -> None:
         assert asked.chances.tobytes() == again.chances.tobytes()
         assert first.fitting(asked, example.spans) == read.fitting(again, example.spans)
         assert first.answerable(asked) == second.answerable(second.ask(example.question, sentences))
-    assert any(line.startswith("judge, each fold by what the others taught: health section") for line in said)
+    assert any(line.startswith("page judge, each fold by what the others taught: health section") for line in said)
+    assert {first.sort(Sentences(e.text, e.title)) for e in examples if e.kind == "health"} == {PAGE}
 
 
 def test_wrong_texts_are_wrong() -> None:

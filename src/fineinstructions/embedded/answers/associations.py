@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.embedded.answers.lexical import lemmas
+from fineinstructions.embedded.answers.lexical import lemma, lemmas
 from fineinstructions.embedded.answers.sentences import Sentences
 
 # Shape legend: S sentences, K question words, A terms of answers.
@@ -24,8 +24,12 @@ MIN_LOG_ODDS = 0.3
 MAX_LOG_ODDS = 3.0
 _STEPS = 40.0
 """Log-odds are kept in steps of 1/40."""
+AMOUNTS = ("many", "much", "far", "common", "big", "large", "tall", "high", "deep", "wide", "heavy")
+TIMES = ("long", "old", "often", "soon", "late")
+"""What stands behind a "how" that asks for a number, and for a time."""
 _MAX_KNOWN = 200
 """So many combinations of question words are remembered."""
+_MEASURES = frozenset(map(lemma, (*AMOUNTS, *TIMES)))
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,18 @@ class Row:
 
 
 def asking_words(question: str) -> Iterator[str]:
-    """Every word of a question as a key, and its opening two."""
-    words = lemmas(question)
+    """Every word of a question as a key, and its opening two; "how many" is a word of its own, which says no "how".
+
+    Example:
+        >>> list(asking_words("How long did it rain?"))
+        ['how long', 'did', 'it', 'rain', 'how long did']
+    """
+    words: list[str] = []
+    for word in lemmas(question):
+        if words and words[-1] == "how" and word in _MEASURES:
+            words[-1] = f"how {word}"
+        else:
+            words.append(word)
     yield from dict.fromkeys(words)
     if len(words) > 1:
         yield f"{words[0]} {words[1]}"
@@ -68,8 +82,8 @@ class Associations:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             odds_ka = self.odds_ka[list(rows)] if rows else np.zeros((1, self.odds_ka.shape[1]), np.float32)
-            strongest = odds_ka[np.abs(odds_ka).argmax(axis=0), np.arange(odds_ka.shape[1])]
-            self._known[rows] = Row(strongest, odds_ka.mean(axis=0))
+            high_a, low_a = odds_ka.max(axis=0), odds_ka.min(axis=0)
+            self._known[rows] = Row(np.where(high_a >= -low_a, high_a, low_a), odds_ka.mean(axis=0))
         return self._known[rows]
 
     def value(self, row: Row, term: str) -> float:

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions import statistics
-from fineinstructions.embedded.answers.evidence import answer_features, document_features
 from fineinstructions.embedded.answers.examples import Example
-from fineinstructions.embedded.answers.model import AnswerModel, Asked, best_run
+from fineinstructions.embedded.answers.model import PAGE, STORY, AnswerModel, Asked, best_run
 from fineinstructions.embedded.answers.sentences import Sentences
 from fineinstructions.embedded.answers.trees import sigmoid
 from fineinstructions.embedded.answers.wrong import WrongTexts
@@ -23,7 +22,7 @@ Spans = tuple[tuple[int, int], ...]
 
 ACCEPTED = 0.9
 """Share of the right ones that a threshold lets through."""
-HARD_TEXTS = 2
+HARD_TEXTS = 3
 """So many of the hardest texts of other stories or pages are learned from; one is measured."""
 
 
@@ -76,15 +75,16 @@ class Table:
         return round(float(np.quantile(sigmoid(scores_n[right]), 1.0 - ACCEPTED)), 4)
 
     def told(self, scores_n: NDArray[np.float32]) -> Iterator[str]:
-        """AUC by kind of wrong row, against the right rows of the same sort of text."""
+        """AUC by kind of wrong row, against the right rows of the same kind of example."""
         kinds = np.array(self.kinds)
         for kind in sorted({k for k in self.kinds if not k.startswith("right")}):
             mine, wrong = kinds == f"right {kind.split()[0]}", kinds == kind
-            yield f"{kind} AUC {auc(scores_n[mine], scores_n[wrong]):.3f} (n={int(wrong.sum())})"
+            if mine.any():
+                yield f"{kind} AUC {auc(scores_n[mine], scores_n[wrong]):.3f} (n={int(wrong.sum())})"
 
 
 class Cases:
-    """Right and wrong documents and answers, as rows.
+    """Right and wrong documents and answers, as rows, by the reader that the text is for.
 
     Args:
         models: The model that scores each fold.
@@ -94,16 +94,19 @@ class Cases:
     def __init__(self, models: Sequence[AnswerModel], shelf: Shelf) -> None:
         self._models = models
         self._shelf = shelf
-        self.documents = Table()
-        self.answers = Table()
+        self.documents = {name: Table() for name in (STORY, PAGE)}
+        self.answers = {name: Table() for name in (STORY, PAGE)}
 
     def add(self, example: Example, wrong: WrongTexts) -> None:
         """Rows of one example, the right ones and the wrong ones."""
-        model = Asking(self._models[example.fold])
-        for kind, asked in asked_texts(example, wrong, model, self._shelf, HARD_TEXTS):
-            self.documents.add(model.document_row(asked), _named(example, kind), example.fold)
-        for kind, asked, spans in asked_answers(example, wrong, model, self._shelf):
-            self.answers.add(model.answer_row(asked, spans), _named(example, kind), example.fold)
+        model = self._models[example.fold]
+        asking = Asking(model)
+        for kind, asked in asked_texts(example, wrong, asking, self._shelf, HARD_TEXTS):
+            table = self.documents[model.sort(asked.sentences)]
+            table.add(model.document_row(asked), _named(example, kind), example.fold)
+        for kind, asked, spans in asked_answers(example, wrong, asking, self._shelf):
+            table = self.answers[model.sort(asked.sentences)]
+            table.add(model.answer_row(asked, spans), _named(example, kind), example.fold)
 
 
 def _named(example: Example, kind: str) -> str:
@@ -127,16 +130,6 @@ class Asking:
         if key not in self._known:
             self._known[key] = self._model.ask(question, sentences)
         return self._known[key]
-
-    def document_row(self, asked: Asked) -> NDArray[np.float32]:
-        """What refusal is decided by."""
-        model = self._model
-        return document_features(asked.question, asked.sentences, asked.chances, model.rarity, model.associations)
-
-    def answer_row(self, asked: Asked, spans: Spans) -> NDArray[np.float32]:
-        """What a pair is judged by."""
-        model = self._model
-        return answer_features(asked.question, asked.sentences, asked.chances, spans, model.rarity, model.associations)
 
 
 def asked_texts(

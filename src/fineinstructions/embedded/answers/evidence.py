@@ -6,12 +6,13 @@ answer in here at all?") or for judging ("is this part of it the answer?").
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.embedded.answers.associations import Associations
-from fineinstructions.embedded.answers.features import found, share, windowed
+from fineinstructions.embedded.answers.features import found, shares, windowed
 from fineinstructions.embedded.answers.lexical import Rarity
 from fineinstructions.embedded.answers.question import Question
 from fineinstructions.embedded.answers.sentences import Sentences
@@ -24,11 +25,12 @@ WINDOW_SENTENCES = (1, 2, 3, 5)
 def document_features(
     question: Question,
     sentences: Sentences,
+    rows_sf: NDArray[np.float32],
     chances_s: NDArray[np.float32],
     rarity: Rarity,
     associations: Associations,
 ) -> NDArray[np.float32]:
-    """A row of shape (F,) that says how well a document could answer a question."""
+    """A row of shape (F,) that says how well a document could answer; the best sentence's own row ends it."""
     best = np.sort(chances_s)[::-1]
     odds_s, mean_odds_s, _ = associations.sentence_odds(question.row, sentences)
     row = [
@@ -36,22 +38,26 @@ def document_features(
         float(best[:5].mean()),
         float(np.log1p(chances_s.sum())),
         float(chances_s.mean()),
-        float(windowed(chances_s.astype(float), -1, 1).max()),
-        float(windowed(chances_s.astype(float), -3, 3).max()),
+        *_smoothed(chances_s),
         *_found_words(question, sentences, chances_s, rarity),
         *_windows(question, sentences, rarity),
         *_wordings(question, sentences),
         float(odds_s.max()),
         float(odds_s.mean()),
-        float(windowed(odds_s, -1, 1).max()),
-        float(windowed(odds_s, -3, 3).max()),
+        *_smoothed(odds_s),
         float(mean_odds_s.max()),
-        float(windowed(mean_odds_s, -3, 3).max()),
+        _smoothed(mean_odds_s)[1],
         float(np.log1p(len(sentences))),
         *question.forms,
         float(question.has_clause),
     ]
-    return np.array(row, np.float32)
+    return np.concatenate([np.array(row, np.float32), rows_sf[int(chances_s.argmax())]])
+
+
+def _smoothed(values_s: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Highest mean of three and of seven neighbours."""
+    values_1s = values_s.astype(float)[None]
+    return float(windowed(values_1s, -1, 1).max()), float(windowed(values_1s, -3, 3).max())
 
 
 def _found_words(
@@ -88,13 +94,13 @@ def _windows(question: Question, sentences: Sentences, rarity: Rarity) -> list[f
     weight_q = np.array([rarity[word] for word in question.stems])
     plain_q = weight_q * np.array([word not in question.names for word in question.stems], bool)
     clause_q = weight_q * np.array([word in question.clause for word in question.stems], bool)
-    values = []
+    weights_wq = np.stack([weight_q, plain_q, clause_q, weight_q * weight_q])
+    values: list[float] = []
     for size in WINDOW_SENTENCES:
         union_qs = found_qs.copy()
         for by in range(1, min(size, len(sentences))):
             union_qs[:, :-by] = np.maximum(union_qs[:, :-by], found_qs[:, by:])
-        values += [float(share(w, union_qs).max()) for w in (weight_q, plain_q, clause_q, weight_q * weight_q)]
-        values.append(float((weight_q @ union_qs).max()) if len(weight_q) else 0.0)
+        values += [*shares(weights_wq, union_qs).max(axis=1).tolist(), float((weight_q @ union_qs).max())]
     return values
 
 
@@ -103,7 +109,7 @@ def _wordings(question: Question, sentences: Sentences) -> list[float]:
     pairs = dict.fromkeys(f"{a} {b}" for a, b in pairwise(question.words))
     together = sum(pair in sentences.term_places for pair in pairs)
     same = [
-        bool(np.intersect1d(sentences.places[a], sentences.places[b]).size)
+        not set(sentences.places[a]).isdisjoint(sentences.places[b])
         for a, b in pairwise(question.stems)
         if a in sentences.places and b in sentences.places
     ]
@@ -113,6 +119,7 @@ def _wordings(question: Question, sentences: Sentences) -> list[float]:
 def answer_features(
     question: Question,
     sentences: Sentences,
+    rows_sf: NDArray[np.float32],
     chances_s: NDArray[np.float32],
     spans: Sequence[tuple[int, int]],
     rarity: Rarity,
@@ -125,7 +132,6 @@ def answer_features(
     numbers = np.flatnonzero(inside_s)
     words = frozenset(word for n in numbers for word in sentences.sets[n])
     odds_s, _, _ = associations.sentence_odds(question.row, sentences)
-    smooth_s = windowed(odds_s, -3, 3)
     mine, others = chances_s[inside_s], chances_s[~inside_s]
     length = sum(len(sentences.stems[n]) for n in numbers)
     stems = frozenset(question.stems)
@@ -141,7 +147,7 @@ def answer_features(
         float((chances_s > mine.max()).mean()),
         float(odds_s[inside_s].mean()),
         float(odds_s[inside_s].mean() - odds_s.mean()),
-        float(odds_s[inside_s].mean() - smooth_s.max()),
+        float(odds_s[inside_s].mean() - _smoothed(odds_s)[1]),
         float(odds_s[inside_s].max()),
         float(odds_s[numbers[0]]),
         _covered(question, rarity, words, True),
@@ -155,7 +161,7 @@ def answer_features(
         max(repeated),
         float(len(words - stems)),
     ]
-    whole = document_features(question, sentences, chances_s, rarity, associations)
+    whole = document_features(question, sentences, rows_sf, chances_s, rarity, associations)
     return np.concatenate([whole, np.array(row, np.float32)])
 
 

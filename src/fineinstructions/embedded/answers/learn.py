@@ -1,14 +1,14 @@
 """Learning the answer model: labelled questions in, `AnswerModel` out.
 
-In: examples of several kinds, and how rare words are. Out: the model. Every fold of stories and pages is scored by word
-associations and a ranker that the other folds taught, so that refusal and judge are fitted to scores as they are on
-texts never seen, and the thresholds and the cut of spans are chosen on such scores too; what is kept in the end has
+In: examples of several kinds, and how rare words are. Out: the model. First comes the gate, which sees no answers; then
+one reader learns from the texts that tell, and one from those that inform. Every fold of stories and pages is scored by
+word associations and a ranker that the other folds taught, so that refusal and judge are fitted to scores as they are
+on texts never seen, and the thresholds and the cut of spans are chosen on such scores too; what is kept in the end has
 learned from all folds. Deterministic.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ from fineinstructions.embedded.answers.boosting import Boosting, fit_trees
 from fineinstructions.embedded.answers.cases import Asking, Cases, Shelf, Table, right_sentences, thinned
 from fineinstructions.embedded.answers.examples import NUM_FOLDS, Example
 from fineinstructions.embedded.answers.features import sentence_features
+from fineinstructions.embedded.answers.gate import Gate, learn_gate
 from fineinstructions.embedded.answers.lexical import Rarity
-from fineinstructions.embedded.answers.model import AnswerModel, best_run
+from fineinstructions.embedded.answers.model import PAGE, STORY, AnswerModel, Reader, best_run
 from fineinstructions.embedded.answers.question import read_question
 from fineinstructions.embedded.answers.trees import Trees, no_trees
 from fineinstructions.embedded.answers.wrong import WrongTexts
@@ -30,7 +31,7 @@ MAX_ROWS_PER_QUESTION = 26
 MAX_RIGHT_ROWS = 10
 MAX_PER_SOURCE = 800
 """Questions of one publisher of pages: two of seven publish three quarters of them, all built alike."""
-MAX_PAIR_QUESTIONS = {"story": 1_000, "health": 450, "page": 150}
+MAX_PAIR_QUESTIONS = {"story": 4_000, "health": 600, "page": 150}
 """For refusal and judge, by kind of example: a long page takes many times as long to ask as a story."""
 INFERRED_WEIGHT = 0.5
 """How much a sentence counts that nobody marked, but that holds an answer's words."""
@@ -52,24 +53,56 @@ def learn_answers(examples: Sequence[Example], rarity: Rarity, say: Say) -> Answ
     """
     shelf = Shelf()
     learning = balanced(examples)
-    folds = range(NUM_FOLDS)
-    associations = [_associations([e for e in learning if e.fold != fold], shelf) for fold in folds]
-    rows = [_ranker_rows([e for e in learning if e.fold == f], rarity, associations[f], shelf) for f in folds]
-    crossed = [
-        _model(rarity, associations[fold], _ranker([r for f, r in enumerate(rows) if f != fold])) for fold in folds
-    ]
-    final = _model(rarity, _associations(learning, shelf), _ranker(rows))
-    say(f"ranker: {sum(len(r) for r, _, _ in rows):,} sentences of {len(learning):,} questions")
-    cut = _best_cut(crossed, [e for e in learning if e.kind == "health"], shelf)
-    cases = Cases(crossed, shelf)
+    gate = _gate(learning, shelf)
+    crossed: list[dict[str, Reader]] = [{} for _ in range(NUM_FOLDS)]
+    final: dict[str, Reader] = {}
+    for sort in (STORY, PAGE):
+        mine = [e for e in learning if gate.tells(shelf.of(e.text, e.title)) == (sort == STORY)]
+        *others, final[sort] = _readers(mine, rarity, shelf)
+        for fold, reader in enumerate(others):
+            crossed[fold][sort] = reader
+        say(f"{sort} reader: ranks sentences by {len(mine):,} questions")
+    models = [AnswerModel(rarity, gate, readers) for readers in crossed]
+    cases = Cases(models, shelf)
     for kind in dict.fromkeys(e.kind for e in examples):
-        of_kind = [e for e in learning if e.kind == kind]
+        of_kind = [e for e in learning if e.kind == kind and not e.inferred]
         wrong = WrongTexts([e for e in examples if e.kind == kind])
-        for example in thinned([e for e in of_kind if not e.inferred], MAX_PAIR_QUESTIONS[kind]):
+        for example in thinned(of_kind, MAX_PAIR_QUESTIONS[kind]):
             cases.add(example, wrong)
-    refuser, min_answerable = _head("refusal", cases.documents, say)
-    judge, min_fitting = _head("judge", cases.answers, say)
-    return replace(final, refuser=refuser, judge=judge, cut=cut, min_answerable=min_answerable, min_fitting=min_fitting)
+    for sort, kind in ((STORY, "story"), (PAGE, "health")):
+        cut = _best_cut(models, [e for e in learning if e.kind == kind and not e.inferred], shelf)
+        refuser, min_answerable = _head(f"{sort} refusal", cases.documents[sort], say)
+        judge, min_fitting = _head(f"{sort} judge", cases.answers[sort], say)
+        final[sort] = Reader(
+            final[sort].associations, final[sort].ranker, refuser, judge, cut, min_answerable, min_fitting
+        )
+    return AnswerModel(rarity, gate, final)
+
+
+def _gate(examples: Sequence[Example], shelf: Shelf) -> Gate:
+    """Learned from every text once."""
+    texts = {(e.text, e.title): e.kind for e in examples}
+    read = [(shelf.of(*text), kind) for text, kind in texts.items()]
+    told, informing = ([s for s, kind in read if len(s) and (kind == "story") == tells] for tells in (True, False))
+    return learn_gate(told, informing)
+
+
+def _readers(examples: Sequence[Example], rarity: Rarity, shelf: Shelf) -> list[Reader]:
+    """Readers that only rank: for every fold one that the others taught, and last the one that all taught."""
+    rows: list[Rows] = []
+    associations: list[Associations] = []
+    for fold in range(NUM_FOLDS):
+        associations.append(_associations([e for e in examples if e.fold != fold], shelf))
+        rows.append(_ranker_rows([e for e in examples if e.fold == fold], rarity, associations[-1], shelf))
+    readers = [
+        _reader(of_one, _ranker([r for f, r in enumerate(rows) if f != fold]))
+        for fold, of_one in enumerate(associations)
+    ]
+    return [*readers, _reader(_associations(examples, shelf), _ranker(rows))]
+
+
+def _reader(associations: Associations, ranker: Trees) -> Reader:
+    return Reader(associations, ranker, no_trees(), no_trees(), 0.0, 0.0, 0.0)
 
 
 def balanced(examples: Sequence[Example]) -> list[Example]:
@@ -87,11 +120,6 @@ def balanced(examples: Sequence[Example]) -> list[Example]:
             numbers[source] += len(pages[source, group])
             kept += pages[source, group]
     return kept
-
-
-def _model(rarity: Rarity, associations: Associations, ranker: Trees) -> AnswerModel:
-    """A model that only ranks."""
-    return AnswerModel(rarity, associations, ranker, no_trees(), no_trees(), 0.0, 0.0, 0.0)
 
 
 def _associations(examples: Sequence[Example], shelf: Shelf) -> Associations:

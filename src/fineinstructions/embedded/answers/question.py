@@ -7,7 +7,7 @@ that is asked for; words of the clause are marked, because the answer often stan
 import re
 from dataclasses import dataclass
 
-from fineinstructions.embedded.answers.associations import Associations, Row
+from fineinstructions.embedded.answers.associations import AMOUNTS, TIMES, Associations, Row
 from fineinstructions.embedded.answers.lexical import lemma, lemmas
 from fineinstructions.embedded.words import FUNCTION_WORDS, tokenize
 
@@ -20,8 +20,9 @@ _FORMS = tuple(
         r"\bwhen\b",
         r"\bwhere\b",
         r"\bwhy\b",
-        r"\bhow\b",
-        r"\bhow (?:many|much|long|old|often|far|common|big|tall)\b",
+        rf"\bhow\b(?! (?:{'|'.join((*AMOUNTS, *TIMES))})\b)",
+        rf"\bhow (?:{'|'.join(AMOUNTS)})\b",
+        rf"\bhow (?:{'|'.join(TIMES)})\b",
         r"\bfe(?:el|els|lt)\b",
         r"\bwhat (?:do|does|did|will|would|can|could|was|is|were) .*\b(?:do|doing|happen)\b",
         r"\bhappen",

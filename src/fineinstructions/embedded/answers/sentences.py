@@ -80,7 +80,7 @@ class Sentences:
         return [frozenset(stems) for stems in self.stems]
 
     @cached_property
-    def places(self) -> Mapping[str, NDArray[np.int64]]:
+    def places(self) -> Mapping[str, list[int]]:
         """Sentences that hold a content stem, in order."""
         return _places(self.sets)
 
@@ -90,7 +90,7 @@ class Sentences:
         return [frozenset(terms(words)) for words in self.words]
 
     @cached_property
-    def term_places(self) -> Mapping[str, NDArray[np.int64]]:
+    def term_places(self) -> Mapping[str, list[int]]:
         """Sentences that hold a word or pair of words, in order."""
         return _places(self.term_sets)
 
@@ -156,9 +156,9 @@ def terms(words: Sequence[str]) -> Iterable[str]:
         yield f"{first} {second}"
 
 
-def _places(sets: Sequence[frozenset[str]]) -> dict[str, NDArray[np.int64]]:
+def _places(sets: Sequence[frozenset[str]]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for number, stems in enumerate(sets):
         for word in stems:
             found.setdefault(word, []).append(number)
-    return {word: np.array(numbers) for word, numbers in found.items()}
+    return found
