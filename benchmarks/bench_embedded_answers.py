@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fineinstructions.embedded.answers.cases import Asking, Shelf, asked_answers, asked_texts, auc, thinned
+from fineinstructions.embedded.answers.cases import (
+    Asking,
+    Shelf,
+    asked_answers,
+    asked_short_texts,
+    asked_texts,
+    auc,
+    thinned,
+)
 from fineinstructions.embedded.answers.examples import Example, health_examples, read_documents, story_examples
 from fineinstructions.embedded.answers.lexical import Bm25
 from fineinstructions.embedded.answers.model import STORY, AnswerModel, Asked
@@ -131,17 +139,25 @@ def rouge_l(text: str, gold: str) -> float:
     return 2.0 * int(row[-1]) / (len(a) + len(b))
 
 
-def refusal(examples: Sequence[Example], wrong: WrongTexts, model: AnswerModel, shelf: Shelf) -> Iterator[str]:
-    """A table of AUC by kind of wrong document, and of what is wrongly let through."""
+def refusal(
+    examples: Sequence[Example], wrong: WrongTexts, model: AnswerModel, shelf: Shelf, short: bool = False
+) -> Iterator[str]:
+    """A table of AUC by kind of wrong document, and of what is wrongly let through; of whole texts, or short ones."""
+    cases = asked_short_texts if short else asked_texts
     scores: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for example in examples:
-        for kind, asked in asked_texts(example, wrong, Asking(model), shelf):
+        for kind, asked in cases(example, wrong, Asking(model), shelf):
             words = asked.question.stems
             total = max(1e-9, sum(model.rarity[w] for w in words))
             covered = sum(model.rarity[w] for w in words if w in asked.sentences.places) / total
             best = float(bm25(asked).max(initial=0.0))
             scores[kind].append((covered, best, model.answerable(asked)))
-    yield from _orders(examples[0].kind, "refusal", ("coverage", "best BM25", "trees"), scores)
+    yield from _orders(
+        f"{examples[0].kind}{', a few sentences' if short else ''}",
+        "refusal",
+        ("coverage", "best BM25", "trees"),
+        scores,
+    )
 
 
 def judging(examples: Sequence[Example], wrong: WrongTexts, model: AnswerModel, shelf: Shelf) -> Iterator[str]:
@@ -192,6 +208,7 @@ def main() -> None:
         few, wrong = thinned(examples, options.questions), WrongTexts(examples, SEED)
         lines += refusal(few, wrong, model, shelf)
         lines += judging(few, wrong, model, shelf)
+    lines += refusal(few, wrong, model, shelf, short=True)
     print("\n".join(lines))
     if options.out:
         options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -24,6 +24,8 @@ ACCEPTED = 0.9
 """Share of the right ones that a threshold lets through."""
 HARD_TEXTS = 3
 """So many of the hardest texts of other stories or pages are learned from; one is measured."""
+SHORT_SENTENCES = (2, 8)
+"""Fewest and most sentences of a page that stand for a short one: labelled pages are long, those of users are not."""
 
 
 def thinned(examples: Sequence[Example], number: int) -> list[Example]:
@@ -104,6 +106,9 @@ class Cases:
         for kind, asked in asked_texts(example, wrong, asking, self._shelf, HARD_TEXTS):
             table = self.documents[model.sort(asked.sentences)]
             table.add(model.document_row(asked), _named(example, kind), example.fold)
+        for kind, asked in asked_short_texts(example, wrong, asking, self._shelf):
+            table = self.documents[model.sort(asked.sentences)]
+            table.add(model.document_row(asked), "right short" if kind == "right" else f"short {kind}", example.fold)
         for kind, asked, spans in asked_answers(example, wrong, asking, self._shelf):
             table = self.answers[model.sort(asked.sentences)]
             table.add(model.answer_row(asked, spans), _named(example, kind), example.fold)
@@ -146,6 +151,33 @@ def asked_texts(
     for kind, text in found:
         if text and len(sentences := shelf.of(text.text, text.title)):
             yield kind, model.ask(example.question, sentences)
+
+
+def asked_short_texts(example: Example, wrong: WrongTexts, model: Asking, shelf: Shelf) -> Iterator[tuple[str, Asked]]:
+    """The question put to a few sentences of its page, of which one is the first of the answer, and to others, by kind.
+
+    Wrong are sentences that hold nothing of the answer, and the right sentences for a question that they do not answer.
+    """
+    sentences = shelf.of(example.text, example.title)
+    generator = wrong.luck(example, "short")
+    length = int(generator.integers(SHORT_SENTENCES[0], SHORT_SENTENCES[1] + 1))
+    right = right_sentences(sentences, example.spans)
+    if not example.asks or len(sentences) <= length or not right.any():
+        return
+
+    def drawn(starts: Sequence[int]) -> Sentences:
+        start = starts[int(generator.integers(len(starts)))]
+        begin, end = sentences.spans[start][0], sentences.spans[start + length - 1][1]
+        return shelf.of(example.text[begin:end], example.title)
+
+    starts = range(len(sentences) - length + 1)
+    first = int(right.argmax())
+    answering = drawn([start for start in starts if start <= first < start + length])
+    yield "right", model.ask(example.question, answering)
+    if question := wrong.unanswered(example):
+        yield "lacking", model.ask(question, answering)
+    if others := [start for start in starts if not right[start : start + length].any()]:
+        yield "elsewhere", model.ask(example.question, drawn(others))
 
 
 def asked_answers(

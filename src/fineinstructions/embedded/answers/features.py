@@ -178,7 +178,8 @@ def _of_odds(odds_os: Columns, sentences: Sentences) -> list[Columns]:
 
 
 def _below_best(values_cs: Columns) -> Columns:
-    return values_cs - values_cs.max(axis=1, keepdims=True)
+    below: Columns = values_cs - values_cs.max(axis=1, keepdims=True)
+    return below
 
 
 def shifted(values_cs: Columns, by: int) -> Columns:

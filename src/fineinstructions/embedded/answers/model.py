@@ -60,10 +60,13 @@ class Reader:
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]], thresholds: Mapping[str, float], name: str) -> "Reader":
         """A reader from what `arrays` and `thresholds` gave."""
+        ranker, refuser, judge = (Trees.read(arrays, f"{name}.{part}") for part in ("ranker", "refuser", "judge"))
         return cls(
             Associations.read(arrays, f"{name}.associations"),
-            *(Trees.read(arrays, f"{name}.{part}") for part in ("ranker", "refuser", "judge")),
-            **thresholds,
+            ranker,
+            refuser,
+            judge,
+            *(thresholds[part] for part in ("cut", "min_answerable", "min_fitting")),
         )
 
 
