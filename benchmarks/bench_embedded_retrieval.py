@@ -7,7 +7,7 @@ written for, though others overlap with it, so true recall is higher. `--former`
 which then stands beside the one of the package. Trusted: a question's word counts as much as the share of training
 questions with that word whose text holds it ("discuss" and "happen" seldom do). Fused: the cosine times a weight, added
 to the trusted BM25 score over the question's best; the weight is chosen on stories, pages and meetings of the training
-split that the encoder was not trained on.
+split that the encoder was not trained on: one for all, and one for each of the three.
 Descriptions: every MedQuAD question type becomes one template with an unfilled slot, and what finds is its description
 alone; right are the development pages that have an answer of that type.
 
@@ -191,6 +191,9 @@ def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Itera
     yield _line("BM25", pools, [lexical_scores(p) for p in pools])
     lexical = [lexical_scores(p, trusted) for p in pools]
     of_tuning = [lexical_scores(p, trusted) for p in tuning]
+    by_kind: dict[str, list[NDArray[np.float64]]] = {}
+    for p, scores in zip(tuning, of_tuning, strict=True):
+        by_kind.setdefault(kind_of(p), []).append(scores)
     yield _line("BM25, trusted words", pools, lexical)
     for name, encoder in encoders.items():
         near = [cosines(p, encoder) for p in pools]
@@ -198,6 +201,17 @@ def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Itera
         yield _line(f"encoder, {name}", pools, near)
         fused = [a + weight * b for a, b in zip(lexical, near, strict=True)]
         yield _line(f"BM25, trusted words + {weight:g} x encoder, {name}", pools, fused)
+        weights = {
+            kind: best_weight([p for p in tuning if kind_of(p) == kind], by_kind[kind], encoder) for kind in by_kind
+        }
+        fused = [a + weights[kind_of(p)] * b for p, a, b in zip(pools, lexical, near, strict=True)]
+        said = ", ".join(f"{weight:g} for {kind}" for kind, weight in weights.items())
+        yield _line(f"BM25, trusted words + encoder, {name}, {said}", pools, fused)
+
+
+def kind_of(pool: Pool) -> str:
+    """Stories, health or meetings."""
+    return pool.name.split()[0].rstrip(",")
 
 
 def _line(name: str, pools: Sequence[Pool], scores: Sequence[NDArray[np.float64]]) -> str:
