@@ -169,6 +169,16 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
         disable_tqdm=True,
         **{recompute: config.gradient_checkpointing},
     )
+    _check_processes(found)
+    return found
+
+
+def _check_processes(found: Any) -> None:
+    """Refuse processes that would not train together.
+
+    Raises:
+        ConfigError: If they do not know of each other, or FSDP was asked for and is left out.
+    """
     if found.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         raise ConfigError(
             "FSDP: accelerate turns it on for accelerators only, and every process would hold the whole model; start"
@@ -179,7 +189,6 @@ def arguments(config: PretrainConfig, plan: Plan, out: Path) -> Any:
             f"{num_devices()} processes by WORLD_SIZE, but {found.world_size} that know of each other; start them with"
             " torchrun or 'accelerate launch'"
         )
-    return found
 
 
 def trainer_of(model: Any, args: Any, sequences: Sequences, tokenizer: Any, told: Told) -> "Trainer":
