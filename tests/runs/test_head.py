@@ -139,3 +139,10 @@ def test_something_else_under_that_name_is_refused(objects: Objects, tmp_path: P
     objects.put(HEAD, b'{"what": "ever"}')
     with pytest.raises(DataError, match="is not a run's"), lease(objects, "a"):
         raise AssertionError("took it for a run")
+
+
+@pytest.mark.extra
+def test_a_file_outside_of_the_run_is_refused(objects: Objects) -> None:
+    objects.put(HEAD, Head("a", "process 1 on box", held=False, seconds=60.0, files={"../letter": "0123"}).to_json())
+    with pytest.raises(DataError, match=r"is not a run's \('../letter' leads out of its folder\)"), lease(objects, "b"):
+        raise AssertionError("took it for a run")

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fineinstructions.errors import BackendError, ConfigError, DataError, FineInstructionsError
+from fineinstructions.runs.ledger import inside
 from fineinstructions.stores import Conflict, Objects
 
 HEAD = "run.json"
@@ -63,7 +64,9 @@ class Head:
             plain = json.loads(content)
             if plain.pop("layout") != 1:
                 raise ValueError("another layout")
-            return cls(**plain)
+            head = cls(**plain)
+            list(map(inside, head.files))
+            return head
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{url}/{HEAD}: is not a run's ({error}); choose another --out") from None
 

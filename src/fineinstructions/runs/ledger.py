@@ -146,7 +146,7 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
         if seal != _seal(plain):
             raise ValueError("its seal does not fit its content")
         plain["stages"] = {name: StageAccount.from_plain(a) for name, a in plain["stages"].items()}
-        plain["files"] = tuple(FileEntry(**entry) for entry in plain["files"])
+        plain["files"] = tuple(FileEntry(**{**entry, "name": inside(entry["name"])}) for entry in plain["files"])
         manifest = Manifest(**plain)
         vars(manifest)["seal"] = seal  # as `cached_property` would keep it
         return manifest
@@ -154,6 +154,21 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
         raise DataError(
             f"{place}: torn or edited manifest ({error}); the unit will be redone by the next run"
         ) from None
+
+
+def inside(name: str) -> str:
+    """A name of a file below a folder, as somebody else may have written it.
+
+    Raises:
+        ValueError: If it would lead out of the folder.
+
+    Example:
+        >>> inside("pairs/part-00000.parquet")
+        'pairs/part-00000.parquet'
+    """
+    if not name or name.startswith("/") or "\\" in name or ".." in name.split("/"):
+        raise ValueError(f"{name!r} leads out of its folder")
+    return name
 
 
 def list_files(folder: Path, rows: dict[str, int]) -> tuple[FileEntry, ...]:

