@@ -133,6 +133,12 @@ def peak_mb(process: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
+def started(root: Path) -> tuple[float, float]:
+    """Milliseconds of a start, and the memory that it took."""
+    with viewer(root) as (_, process, seconds):
+        return seconds * 1000, peak_mb(process)
+
+
 def timed(address: str) -> float:
     """Milliseconds of a page."""
     start = time.perf_counter()
@@ -162,15 +168,15 @@ def main() -> None:
     root = given.out if given.out.exists() else write_large(given.run, given.out, given.pairs)
     size = sum(file.stat().st_size for file in (root / "pairs").glob("*.parquet"))
     values = asked_for(root, given.pairs)
-    starts = []
-    for _ in range(REPEATS):
-        with viewer(root) as (address, process, seconds):
-            starts.append((seconds, peak_mb(process)))
-    seconds, memory = (statistics.median(column) for column in zip(*starts, strict=True))
+    small = sum(file.metadata.num_rows for file in map(pq.ParquetFile, sorted((given.run / "pairs").glob("*.parquet"))))
     load = os.getloadavg()[0]
     print(f"{given.pairs:,} pairs, {size / 1e9:.2f} GB; load {load:.1f} on {os.cpu_count()} processors\n")
     print("| step | ms, first time | ms, median of 7 | peak MB after it |\n| --- | --- | --- | --- |")
-    print(f"| start, until the address is told | {starts[0][0] * 1000:,.0f} | {seconds * 1000:,.0f} | {memory:,.0f} |")
+    starts = [[started(folder) for folder in (given.run, root)] for _ in range(REPEATS)]  # one after the other
+    for of_folder, number in zip(zip(*starts, strict=True), (small, given.pairs), strict=True):
+        times, memory = zip(*of_folder, strict=True)
+        told = f"{times[0]:,.0f} | {statistics.median(times):,.0f} | {statistics.median(memory):,.0f}"
+        print(f"| start on {number:,} pairs, until the address is told | {told} |", flush=True)
     with viewer(root) as (address, process, _):
         for name, path in PAGES.items():
             first = timed(address + path.format(**values))

@@ -8,6 +8,7 @@ read where they lie and never kept.
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-Positions = NDArray[np.int64]
+Positions = NDArray[np.int32] | NDArray[np.int64]
 _Number = TypeVar("_Number", bound=np.generic)
 _HASHED_BYTES = 24
 """Last bytes of an id that its fingerprint is made of; ours have 18."""
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 _READ_AT_ONCE = 1 << 16
 _TAKEN_AT_ONCE = 64
+_OPEN_FILES = 4
+"""Files that stay open, with their footers."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ def _fingerprints(texts: pa.LargeStringArray) -> NDArray[np.uint64]:
     return found
 
 
+def _open(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, pre_buffer=False)
+
+
+def _group_rows(path: Path) -> list[int]:
+    """Rows of each row group of a file; the rest of its footer, megabytes of a large one, is let go."""
+    with pq.ParquetFile(path) as file:
+        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
 class Rows:
     """A table in part files.
 
@@ -68,16 +81,16 @@ class Rows:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._files = [pq.ParquetFile(file, pre_buffer=False) for file in files]
         self._paths = list(files)
-        groups = [(f, g) for f, file in enumerate(self._files) for g in range(file.num_row_groups)]
-        sizes = [self._files[f].metadata.row_group(g).num_rows for f, g in groups]
-        self._groups = groups
-        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        sizes = [_group_rows(path) for path in self._paths]
+        self._groups = [(f, g) for f, of_file in enumerate(sizes) for g in range(len(of_file))]
+        flat = [rows for of_file in sizes for rows in of_file]
+        self._starts = np.concatenate([[0], np.cumsum(flat, dtype=np.int64)]).astype(np.int64)
         self._known: dict[str, NDArray[np.uint64]] = {}
         self._looking = threading.Lock()
         self._reading = threading.Lock()
         """A Parquet file has one reader at a time."""
+        self._opened = lru_cache(maxsize=_OPEN_FILES)(_open)
 
     def __len__(self) -> int:
         """Rows of all parts."""
@@ -109,30 +122,26 @@ class Rows:
             found[start : start + len(column)] = pc.equal(column, text).to_numpy(zero_copy_only=False)
         return found
 
-    def _stretches(self, name: str) -> Iterator[tuple[int, pa.Array]]:
+    def _stretches(self, name: str, *, as_dictionary: bool = False) -> Iterator[tuple[int, pa.Array]]:
         """A column in plan order, in pieces, each with the number of its first row."""
         start = 0
-        for path, opened in zip(self._paths, self._files, strict=True):
-            with pq.ParquetFile(path, metadata=opened.metadata) as file:
+        for path in self._paths:
+            with pq.ParquetFile(path, read_dictionary=[name] if as_dictionary else None) as file:
                 for batch in file.iter_batches(_READ_AT_ONCE, columns=[name]):
-                    yield start, batch.column(0)
+                    column = batch.column(0)
+                    is_encoded = not as_dictionary or pa.types.is_dictionary(column.type)
+                    yield start, column if is_encoded else column.dictionary_encode()
                     start += batch.num_rows
 
     def codes(self, name: str) -> Codes:
         """A column of texts that repeat."""
-        columns = [self._whole(path, name) for path in self._paths]
-        chunks = [chunk for column in columns for chunk in column.chunks]
-        if not chunks:
-            return Codes(np.empty(0, np.int32), [])
-        joined = pa.chunked_array(chunks).unify_dictionaries()
-        parts = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in joined.chunks]
-        return Codes(np.concatenate(parts).astype(np.int32), joined.chunk(0).dictionary.to_pylist())
-
-    @staticmethod
-    def _whole(path: Path, name: str) -> pa.ChunkedArray:
-        with pq.ParquetFile(path, read_dictionary=[name]) as file:
-            column = file.read([name]).column(0)
-        return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        numbers: dict[str, int] = {}
+        found = np.empty(len(self), np.int32)
+        for start, column in self._stretches(name, as_dictionary=True):
+            of_piece = [numbers.setdefault(text, len(numbers)) for text in column.dictionary.to_pylist()]
+            places = column.indices.to_numpy(zero_copy_only=False)
+            found[start : start + len(column)] = np.array(of_piece, np.int32)[places]
+        return Codes(found, list(numbers))
 
     def take(self, positions: Sequence[int] | Positions, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Rows at some places, in the order asked for.
@@ -153,7 +162,7 @@ class Rows:
     def _group(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         file, number = self._groups[group]
         with self._reading:
-            return self._files[file].read_row_group(number, columns=columns, use_threads=False)
+            return self._opened(self._paths[file]).read_row_group(number, columns=columns, use_threads=False)
 
     def search(
         self, positions: Positions, columns: Sequence[str], text: str, count: int, max_groups: int

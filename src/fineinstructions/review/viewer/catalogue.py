@@ -22,6 +22,7 @@ MAX_SEARCHED_GROUPS = 48
 MAX_ORDERED = 10_000
 """Pairs of a list that is ordered by how good they are; nobody reads further, and the rest need not be sorted."""
 _KEPT_LISTS = 4
+_ORDERED_AT_ONCE = 1 << 20
 _PAIR_TEXTS = ("instruction", "answer", "title")
 _SHUFFLE_SEED = 0
 
@@ -94,7 +95,7 @@ class PairList(_List):
     @cached_property
     def drawn(self) -> Positions:
         """Rows of the audit's sample, in the order of the draw."""
-        return np.array(drawn_places(self.rows, "pair_id", self._count, self._seed), np.int64)
+        return np.array(drawn_places(self.rows, "pair_id", self._count, self._seed), np.int32)
 
     @cached_property
     def drawn_ids(self) -> list[str]:
@@ -145,7 +146,7 @@ class PairList(_List):
             keep &= self.rows.is_text("document_id", wanted.document)
         if wanted.sample:
             return self.drawn[keep[self.drawn]]
-        return self._in_order(np.flatnonzero(keep), wanted.sort)
+        return self._in_order(np.flatnonzero(keep).astype(np.int32), wanted.sort)
 
     def _in_order(self, kept: Positions, sort: str) -> Positions:
         if sort == "shuffled":
@@ -153,11 +154,18 @@ class PairList(_List):
         if sort == "plan":
             return kept
         sign = -1 if sort == "best" else 1
+        blocks = [self._first(kept[at : at + _ORDERED_AT_ONCE], sign) for at in range(0, len(kept), _ORDERED_AT_ONCE)]
+        return self._first(np.concatenate([*blocks, kept[:0]]), sign, ordered=True)
+
+    def _first(self, kept: Positions, sign: int, *, ordered: bool = False) -> Positions:
+        """The first rows in the order of score, ratio and cosine, at most `MAX_ORDERED`; in that order on demand."""
         if len(kept) > MAX_ORDERED:
             key = self.scores[kept].astype(np.int64) << 52
             key += (self.ratios[kept] * (1 << 24)).astype(np.int64) << 26
             key += ((self.cosines[kept] + 1) * (1 << 24)).astype(np.int64)
-            kept = np.sort(kept[np.argpartition(sign * key, MAX_ORDERED)[:MAX_ORDERED]])
+            kept = kept[np.sort(np.argpartition(sign * key, MAX_ORDERED)[:MAX_ORDERED])]
+        if not ordered:
+            return kept
         keys = (sign * self.cosines[kept], sign * self.ratios[kept], sign * self.scores[kept])
         return kept[np.lexsort(keys)]
 
@@ -189,7 +197,7 @@ class RejectionList(_List):
             keep &= self.stages.numbers == self.stages.of(wanted.stage)
         if wanted.reason:
             keep &= self.reasons.numbers == self.reasons.of(wanted.reason)
-        kept = np.flatnonzero(keep)
+        kept = np.flatnonzero(keep).astype(np.int32)
         return np.random.default_rng(_SHUFFLE_SEED).permutation(kept) if wanted.sort == "shuffled" else kept
 
     def values_of(self, stage: str, reason: str) -> NDArray[np.float64]:
