@@ -219,3 +219,11 @@ def test_evidence_depends_on_the_title_too():
     )
     assert not evidence(document(text))
     assert "noun:symptom" in evidence(document(text, title="Influenza"))
+
+
+@pytest.mark.parametrize(
+    ("told", "is_profession"), [("a Canadian racing driver", True), ("the last driver to go out", False)]
+)
+def test_only_what_somebody_is_one_of_is_a_profession(told, is_profession):
+    text = f"Alex Tagliani was {told} in the race of Long Beach. Alex Tagliani finished it in the points."
+    assert ("noun:profession" in evidence(document(text, name=told))) == is_profession

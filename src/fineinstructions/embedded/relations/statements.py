@@ -169,7 +169,9 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     if not made.lead:
         keys = ["definition", "meaning"]
         if made.subject.kind == "person" and not made.subject.article:
-            keys += ["identity", "noun:profession", "noun:nationality"]
+            keys.append("identity")
+            if rest.startswith(("a ", "an ")):  # "the last driver to go out" names no profession
+                keys += ["noun:profession", "noun:nationality"]
         for key in keys:
             yield extended(reading, replace(made, key=key))
     if re.search(_IN_PLACE.get(kind, _NOWHERE), rest[:_FAR]):
