@@ -222,8 +222,15 @@ def test_evidence_depends_on_the_title_too():
 
 
 @pytest.mark.parametrize(
-    ("told", "is_profession"), [("a Canadian racing driver", True), ("the last driver to go out", False)]
+    ("told", "title", "is_profession"),
+    [
+        ("a Canadian racing driver", "", True),
+        ("the final driver to go out", "", False),
+        ("the stage name of a singer", "Alex Tagliani", False),
+        ("a retired racing driver", "Alex Tagliani", True),
+    ],
 )
-def test_only_what_somebody_is_one_of_is_a_profession(told, is_profession):
-    text = f"Alex Tagliani was {told} in the race of Long Beach. Alex Tagliani finished it in the points."
-    assert ("noun:profession" in evidence(document(text, name=told))) == is_profession
+def test_only_what_somebody_works_as_is_a_profession(told, title, is_profession):
+    born = " (born October 18, 1973)" if title else ""
+    text = f"Alex Tagliani{born} was {told}. Alex Tagliani finished in the points."
+    assert ("noun:profession" in evidence(document(text, title, name=told + title))) == is_profession

@@ -27,6 +27,7 @@ _IN_PLACE = re.compile(r"\b(?:in|of|near|on) (?:the )?[A-Z]")
 _ONE_OF_A_SERIES = re.compile(
     r"the (?:\w+ ){1,4}(?:season|edition|film|album|game|tournament|event|championship|round|race)"
 )
+_NO_TRADE = re.compile(r"(?:an?|the) (?:\w+ )?(?:name|resident|native|son|daughter)\b")
 _BEFORE_NAME = 8
 """How much may stand before the name of a thing in the sentence that defines it, in characters: article and marks."""
 _MIN_COMPLEMENT_WORDS = 4
@@ -80,7 +81,8 @@ def _defines(text: str, found: re.Match[str], subject: Subject) -> bool:
 
 def _person(made: Evidence, rest: str, brackets: str) -> Iterator[Evidence]:
     """Birth, death, profession and nationality of a person."""
-    yield replace(made, key="noun:profession")
+    if not _NO_TRADE.match(rest):
+        yield replace(made, key="noun:profession")
     if rest.startswith(("a ", "an ")):
         yield replace(made, key="noun:nationality")
     for key, told in (("when:bear", _BORN), ("when:die", _DIED), ("where:bear", _BORN_IN), ("day:bear", _BORN_ON)):
