@@ -36,6 +36,9 @@ WANTED = 1.15
 AS_THEY_ARE = 0
 """Stands for the given documents in the place of a number of short ones."""
 
+WARM_UP, WARM_UP_DOCUMENTS = -1, 40
+"""The turn that does not count, and its short documents."""
+
 Found = dict[tuple[str, int], list[tuple[float, float]]]
 """Processor time of the run and of the bare stages, turn by turn, by tier and number of documents."""
 
@@ -47,7 +50,9 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, required=True, help="Parquet file with title and text")
     parser.add_argument("--embedded", type=int, nargs=2, default=(5_000, 20_000), help="numbers of short documents")
     parser.add_argument("--asked", type=int, nargs=2, default=(250, 1_000), help="the same for language models")
-    parser.add_argument("--as-they-are-only", action="store_true", help="no short documents")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--as-they-are-only", action="store_true", help="no short documents")
+    only.add_argument("--asked-only", action="store_true", help="language models only")
     parser.add_argument("--asked-queries", type=int, default=500, help="queries for language models")
     parser.add_argument("--latency-seconds", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=2)
@@ -61,12 +66,9 @@ def main() -> None:
     ):
         folder = Path(name)
         watching.cache_bytecode(folder / "bytecode")
-        numbers = {TIERS[0]: arguments.embedded, TIERS[1]: arguments.asked}
-        sizes = [*((tier, number) for tier in TIERS for number in numbers[tier]), (TIERS[0], AS_THEY_ARE)]
-        if arguments.as_they_are_only:
-            sizes = sizes[-1:]
-        for tier in {tier for tier, number in sizes if number}:  # compiles modules, as an installation has done before
-            turn_of(tier, numbers[tier][0], address, folder, arguments, -1)
+        sizes = sizes_of(arguments)
+        for tier in dict.fromkeys(tier for tier, _ in sizes):  # compiles modules, as an installation has done before
+            turn_of(tier, WARM_UP_DOCUMENTS, address, folder, arguments, WARM_UP)
         found: Found = {size: [] for size in sizes}
         for turn in range(arguments.turns):
             for tier, number in sizes:
@@ -74,6 +76,20 @@ def main() -> None:
             text = "\n".join(report(found, arguments, load)) + "\n"
             arguments.out.write_text(text, encoding="utf-8")  # after every turn: all of them take a while
     print(text)
+
+
+def numbers_of(arguments: argparse.Namespace) -> dict[str, tuple[int, int]]:
+    """Numbers of short documents of each tier that is measured with them, the smaller one first."""
+    numbers = {TIERS[0]: tuple(arguments.embedded), TIERS[1]: tuple(arguments.asked)}
+    if arguments.as_they_are_only:
+        return {}
+    return {tier: numbers[tier] for tier in (TIERS[1:] if arguments.asked_only else TIERS)}
+
+
+def sizes_of(arguments: argparse.Namespace) -> list[tuple[str, int]]:
+    """What is measured: tiers with numbers of documents."""
+    short = [(tier, number) for tier, numbers in numbers_of(arguments).items() for number in numbers]
+    return short if arguments.asked_only else [*short, (TIERS[0], AS_THEY_ARE)]
 
 
 def recipe(tier: str, number: int, address: str, folder: Path, arguments: argparse.Namespace) -> Path:
@@ -110,6 +126,8 @@ def turn_of(
     made = pq.read_table(sorted((out / "pairs").glob("*.parquet"))).combine_chunks()
     if not made.equals(pq.read_table(kept).combine_chunks()):
         raise SystemExit(f"{path}: the run and the bare stages kept other pairs")
+    if not len(made) and turn != WARM_UP:
+        raise SystemExit(f"{path}: no pairs, so nothing is compared; give more documents or queries")
     print(tier, number, turn, {kind: round(cost, 2) for kind, cost in costs.items()}, len(made), flush=True)
     return costs["run"], costs["bare"]
 
@@ -128,7 +146,7 @@ def bare_cpu_seconds(path: Path, kept: Path, at_once: int) -> float:
 
 def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator[str]:
     """The result file."""
-    only = " --as-they-are-only" if arguments.as_they_are_only else ""
+    only = " --as-they-are-only" if arguments.as_they_are_only else " --asked-only" if arguments.asked_only else ""
     yield f"# Overhead of a run over its bare stages, {datetime.date.today()}"
     yield ""
     yield (
@@ -151,22 +169,19 @@ def report(found: Found, arguments: argparse.Namespace, load: float) -> Iterator
         yield from ("", f"Wanted: at most {WANTED}.")
         return
     yield ""
-    yield f"| tier | ratio of what {_growth(arguments)} more documents cost | start-up, CPU seconds |"
-    yield "| --- | --- | --- |"
-    for tier in TIERS:
-        small, large = (turns for (name, number), turns in found.items() if name == tier and number != AS_THEY_ARE)
-        slopes = [(lr - sr) / (lb - sb) for (sr, sb), (lr, lb) in zip(small, large, strict=True)]
-        starts = [sr - slope * sb for (sr, sb), slope in zip(small, slopes, strict=True)]
-        yield f"| {tier} | {_spread(slopes, 2)} | {_spread(starts, 1)} |"
+    yield "| tier | ratio of what more documents cost | how many more | start-up, CPU seconds |"
+    yield "| --- | --- | --- | --- |"
+    for tier, (fewer, more) in numbers_of(arguments).items():
+        slopes = [
+            (lr - sr) / (lb - sb) for (sr, sb), (lr, lb) in zip(found[tier, fewer], found[tier, more], strict=True)
+        ]
+        starts = [sr - slope * sb for (sr, sb), slope in zip(found[tier, fewer], slopes, strict=True)]
+        yield f"| {tier} | {_spread(slopes, 2)} | {more - fewer:,} | {_spread(starts, 1)} |"
     yield ""
     yield (
         f"Wanted: at most {WANTED}. Start-up is what the run would cost over stages that cost nothing: Python and "
         "modules of the driver and of every worker, models once per worker instead of once, publishing of templates."
     )
-
-
-def _growth(arguments: argparse.Namespace) -> str:
-    return f"{arguments.embedded[1] - arguments.embedded[0]:,} or {arguments.asked[1] - arguments.asked[0]:,}"
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -89,14 +89,16 @@ def test_the_key_is_nowhere(tmp_path: Path, bank: Path, monkeypatch: pytest.Monk
     )
     with server:
         recipe = write_recipe(tmp_path, bank, server, **llm)
-        words = command("run", recipe, "--out", tmp_path / "run")
+        words = command("run", recipe, "--out", tmp_path / "run", "--workers", "1" if end == "well" else "0")
         done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == code, done.stderr
         assert server.requests["/v1/chat/completions"] > 0
         shown = done.stdout + done.stderr
-        for verb in ("status", "verify", "inspect", "doctor"):
+        for verb in ("status", "verify", "inspect", "doctor", *(("audit", "report") if end == "well" else ())):
             target = recipe if verb == "doctor" else tmp_path / "run"
-            shown += "".join(map(str, in_process(verb, target)))
+            ended, *said = in_process(verb, target)
+            shown += "".join(said)
+            assert ended == 0 or verb == "doctor" or end != "well", said
     assert "Traceback" not in shown
     assert FRAGMENT not in shown
     assert FRAGMENT not in everything(tmp_path)
