@@ -224,13 +224,13 @@ def test_evidence_depends_on_the_title_too():
 @pytest.mark.parametrize(
     ("told", "title", "is_profession"),
     [
-        ("a Canadian racing driver", "", True),
-        ("the final driver to go out", "", False),
+        ("a singer who came to Long Beach", "", True),
+        ("the final singer who came to Long Beach", "", False),
         ("the stage name of a singer", "Alex Tagliani", False),
         ("a retired racing driver", "Alex Tagliani", True),
     ],
 )
 def test_only_what_somebody_works_as_is_a_profession(told, title, is_profession):
     born = " (born October 18, 1973)" if title else ""
-    text = f"Alex Tagliani{born} was {told}. Alex Tagliani finished in the points."
+    text = f"Alex Tagliani{born} was {told}. Alex Tagliani did well."
     assert ("noun:profession" in evidence(document(text, title, name=told + title))) == is_profession
