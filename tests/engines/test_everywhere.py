@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipeline_inputs import call, command, content, take_documents, write_recipe
+from pipeline_inputs import call, command, content, rows, take_documents, write_recipe
 from slurm_cluster import missing, slurm_cluster
 
 TABLES = ("pairs", "matches", "rejected")
@@ -38,6 +38,7 @@ def at_home(recipe: Path) -> dict[str, dict[str, bytes]]:
     """What the run gives on this machine."""
     done = call("run", recipe, "--out", recipe.parent / "local")
     assert done.returncode == 0, done.stderr
+    assert all(rows(recipe.parent / "local", table) for table in TABLES), "tables without rows are alike on any engine"
     return {table: content(recipe.parent / "local" / table) for table in TABLES}
 
 
@@ -71,7 +72,6 @@ def start(engine: str, recipe: Path, run: Path, workers: int, until: int) -> Non
 @pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("engines")
 def test_the_same_pairs_from_every_engine(recipe: Path, at_home: dict[str, dict[str, bytes]]) -> None:
-    assert len(at_home["pairs"]) >= 1
     for engine in ("ray", "slurm"):
         run = recipe.parent / engine
         done = call("run", recipe, "--out", run, "--engine", engine, timeout=600)

@@ -113,7 +113,10 @@ def test_a_private_cluster_is_apart_from_others_and_ends_with_its_run(
     monkeypatch.delenv("RAY_ADDRESS")
     toy = replace(toy, inputs=(documents(tmp_path, {26: "KILL"}),), open_units=2)
     before = set(ray_processes())
-    matches, pairs = run_toy(toy)
+    own: dict[int, str] = {}
+    matches, pairs = run_toy(toy, between=lambda: own.update(ray_processes()))
+    started = [line for pid, line in own.items() if pid not in before]
+    assert [line.partition(" ")[0].endswith("/gcs_server") for line in started].count(True) == 1, "a cluster of its own"
     assert [(a.spec.row_start, a.reason) for a in matches.set_aside] == [(25, "worker_died")]
     assert "3 times; 5 rows counted as failed" in matches.set_aside[0].detail
     assert (matches.num_done, matches.num_deaths, pairs.num_done) == (11, 3, 12)
