@@ -27,7 +27,7 @@ def audited(recipe: Path, run: Path, **sections: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_run_with_the_proposed_weights_is_nearer_to_real_queries(tmp_path: Path) -> None:
-    """Instantiator and judge follow a script, so documents refuse no kind of template and the choice decides."""
+    """Without a threshold documents find templates of all kinds, and a script refuses none: the choice decides."""
     documents = take_documents(tmp_path / "documents.parquet", 60)
     with ScriptedServer() as server:
         llm = {"base_url": server.base_url, "model": "scripted"}
@@ -36,7 +36,8 @@ def test_a_run_with_the_proposed_weights_is_nearer_to_real_queries(tmp_path: Pat
             "instantiate": {"model": "openai"},
             "judge": {"model": "openai", "max_template_share": 1.0},
         }
-        recipe = write_recipe(tmp_path, documents, engine={"workers": 0, "query_unit_rows": 2000}, **models)
+        engine, retrieve = {"workers": 0, "query_unit_rows": 2000}, {"min_cosine": -1.0}
+        recipe = write_recipe(tmp_path, documents, engine=engine, retrieve=retrieve, **models)
         before = audited(recipe, tmp_path / "run")
         after = audited(recipe, tmp_path / "run", sample={"target": before["target_proposed"]})
     assert min(sum(row["generated"] for row in one["slots"]["classes"]) for one in (before, after)) > 100
