@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fineinstructions.embedded.descriptions import describe
+from fineinstructions.embedded.descriptions import describe, relations_of
 from fineinstructions.embedded.genericizer import EmbeddedGenericizer, distinct_kinds
 from fineinstructions.embedded.words import stem, tokenize
 from fineinstructions.markup import fill, parse_template, slot_names
@@ -154,3 +154,28 @@ def test_stems_of_one_word_agree() -> None:
     assert len({stem(w) for w in ("found", "founded", "founding")}) == 1
     assert len({stem(w) for w in ("symptom", "symptoms")}) == 1
     assert stem("news") != stem("new") or stem("new") == "new"
+
+
+@pytest.mark.parametrize(
+    ("frame", "relations"),
+    [
+        ("where can _ be found", ()),
+        ("how many forms of _ are there", ()),
+        ("when was _ founded", ("founding",)),
+        ("when was _ formed", ("founding",)),
+        ("what has _ acted in", ()),
+        ("what is act of _", ("law",)),
+        ("how many different languages are there in _", ()),
+        ("how is _ different from _", ("difference",)),
+        ("what instrument did _ play", ()),
+        ("what team does _ play for", ("team",)),
+        ("how many seasons of _ are there", ()),
+        ("are _ and _ in same family", ()),
+        ("how is _ written in _", ()),
+        ("who has written _", ("author",)),
+    ],
+)
+def test_words_with_two_meanings_describe_documents_by_the_one_that_is_meant(
+    frame: str, relations: tuple[str, ...]
+) -> None:
+    assert relations_of(frame) == relations

@@ -5,6 +5,7 @@ the slots, and the words that such a document has in its headings and sentences;
 in.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -126,6 +127,19 @@ _BARE = {
     "where are _": ("location",),
     "where was _": ("location",),
 }
+_NOT_MEANT = {
+    "founding": r"(?:is|are|was|were|be|been) (?:_ )?found\b|\bfound (?:in|on|at)\b|\bforms? (?:of|are|is|do|does)\b"
+    r"|\bwhat form\b",
+    "law": r"\bact(?:ed|ing|or|ress)\b",
+    "difference": r"\b(?:many|what|which|some) different\b",
+    "team": r"\binstruments?\b|\bshow\b|\bepisodes?\b|\bseasons\b|\bnew season\b",
+    "cast": r"\binstruments?\b|\b(?:sports?|games|position|team|league)\b",
+    "marriage": r"\b(?:same|what|which) family\b|\bfamily (?:of|is|does|do)\b",
+    "author": r"\bwritten (?:in|with|as)\b|\b_ written\Z",
+    "make": r"\b(?:price|cost)\b",
+}
+"""What a frame says where a word of the relation means something else: found is not founded there."""
+_NOT_MEANT_IN = {name: re.compile(expression) for name, expression in _NOT_MEANT.items()}
 _RELATIONS_OF_STEM: dict[str, list[str]] = {}
 for _name, _words in RELATIONS.items():
     for _word in _words.heads:
@@ -145,7 +159,7 @@ def relations_of(frame: str) -> tuple[str, ...]:
     found: list[str] = []
     for word in frame.split():
         for name in _RELATIONS_OF_STEM.get(stem(word), ()) if word not in FUNCTION_WORDS else ():
-            if name not in found:
+            if name not in found and not (name in _NOT_MEANT_IN and _NOT_MEANT_IN[name].search(frame)):
                 found.append(name)
     if not found and frame.startswith(("how do you _", "how do you ")):
         found = ["step"]
