@@ -215,7 +215,9 @@ def main() -> None:
             if client == OURS:
                 return our_command(ours, server.address, arguments.window, out)
             script = str(PEERS / CLIENTS[client])
-            return [peers[client], script, str(theirs), str(out), server.address, str(arguments.window)]
+            path = f"PATH={Path(peers[client]).parent}:{os.environ['PATH']}"  # some start programs of their own
+            words = [peers[client], script, str(theirs), str(out), server.address, str(arguments.window)]
+            return ["/usr/bin/env", path, *words]
 
         def tell() -> str:
             text = "\n".join(report(speed, killed, named, arguments, load)) + "\n"
