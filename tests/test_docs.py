@@ -39,9 +39,10 @@ def test_recipes_are_valid(recipe: Path) -> None:
     from fineinstructions.experiment_recipe import ExperimentConfig
     from fineinstructions.training.recipe import PretrainConfig
 
-    is_experiment = "fineinstructions experiment recipes/" in recipe.read_text(encoding="utf-8")
-    kinds = STUDENTS if recipe.parent.name == "students" else {"pretrain": PretrainConfig}
-    load(recipe, ExperimentConfig if is_experiment else kinds.get(recipe.stem, RunConfig))
+    kinds = {"experiment": ExperimentConfig, "pretrain": PretrainConfig, "train": None}
+    command = re.search(r"fineinstructions (experiment|pretrain|train)(?: (\w+))? recipes/", recipe.read_text("utf-8"))
+    found = kinds[command[1]] or STUDENTS[command[2]] if command else RunConfig
+    load(recipe, found)
 
 
 def typed_lines(page: Path) -> list[str]:
