@@ -1,17 +1,19 @@
-"""Documents to passages that a small model can read whole, and passages to a task that teaches it to copy.
+"""Documents to passages that a small model can read whole, and passages to lessons that teach it to copy.
 
-A passage is the title of its document and some paragraphs, or some sentences of one that is too long. The task asks, in
-the published format of an instantiator, for what stands behind given words of a passage: whole, which is much to copy,
-or as an excerpt in short-hand, for which the end of a sentence has to be found.
+A passage is the title of its document and some paragraphs, or some sentences of one that is too long. The first lessons
+say stretches of a text again, in the published format of an instantiator: of a few words first, so that a model without
+any idea of where to look is right often enough to notice, then of more and more. The last asks for what stands behind
+given words of a passage: whole, or as an excerpt in short-hand.
 
-    python benchmarks/passages.py documents.parquet ... --out passages.parquet --copies copies.parquet
+    python benchmarks/passages.py documents.parquet ... --out passages.parquet --lessons lessons.parquet
 """
 
 import argparse
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,20 @@ OPENING_WORDS = 3
 WHOLE_SHARE = 0.6
 """Share of the tasks that want all words; the others want short-hand."""
 ROW_GROUP = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How much is read and said again, in words."""
+
+    rows: int
+    words: int
+    stretches: int
+    words_each: int
+
+
+LESSONS = (Lesson(15_000, 12, 3, 5), Lesson(4_000, 25, 3, 6), Lesson(3_000, 60, 3, 10), Lesson(3_000, 150, 4, 16))
+"""One for each of the first rounds."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -71,8 +87,31 @@ def rows_of(documents: Iterable[dict[str, Any]], without: frozenset[str]) -> Ite
                 yield {name: document.get(name, "") for name in ("source", "domain", "title", "licence")} | named
 
 
-def copy_row(row: dict[str, Any], random: np.random.Generator) -> dict[str, Any] | None:
-    """A task of copying, as a row that an instantiator is trained on; None where the passage has nothing to copy."""
+def lesson_row(row: dict[str, Any], number: int, random: np.random.Generator) -> dict[str, Any] | None:
+    """A stretch of a passage, and some stretches of that again; None where the passage is too short."""
+    lesson, words = LESSONS[number - 1], row["text"].split()
+    if len(words) < lesson.words:
+        return None
+    start = random.integers(len(words) - lesson.words + 1)
+    read = words[start : start + lesson.words]
+    starts = random.integers(lesson.words - lesson.words_each + 1, size=lesson.stretches)
+    instruction, *quoted = (" ".join(read[begin : begin + lesson.words_each]) for begin in starts)
+    answer = "\n".join(f"<excerpt>{stretch}</excerpt>" for stretch in quoted)
+    return _training_row(
+        f"lesson-{number}-{row['id']}", number, "<fi>some words</fi>", " ".join(read), instruction, answer
+    )
+
+
+def _training_row(name: str, number: int, template: str, text: str, instruction: str, answer: str) -> dict[str, Any]:
+    """A row that an instantiator is trained on in round `number`."""
+    prompt = [{"role": role, "content": content} for role, content in published_messages(template, text)]
+    reply = json.dumps({"instruction": instruction, "answer": answer}, ensure_ascii=False)
+    completion = [{"role": "assistant", "content": reply}]
+    return {"row_id": name, "split": "train", "round": number, "prompt": prompt, "completion": completion}
+
+
+def copy_row(row: dict[str, Any], number: int, random: np.random.Generator) -> dict[str, Any] | None:
+    """A task of copying in the published format; None where the passage has nothing to copy."""
     text, title = row["text"], row["title"]
     borders = [len(title) + 2, *(found.end() for found in _SENTENCE.finditer(text, len(title) + 2)), len(text)]
     sentences = [(a, b) for a, b in itertools.pairwise(borders) if len(text[a:b].split()) > 2 * OPENING_WORDS]
@@ -88,18 +127,18 @@ def copy_row(row: dict[str, Any], random: np.random.Generator) -> dict[str, Any]
         return None
     task = "goes on" if is_whole else "is the sentence"
     template = f"What {task} at “{opening}” in <fi>a topic</fi>?"
-    reply = {"instruction": template.replace("<fi>a topic</fi>", title), "answer": tagged}
-    prompt = [{"role": role, "content": content} for role, content in published_messages(template, text)]
-    completion = [{"role": "assistant", "content": json.dumps(reply, ensure_ascii=False)}]
-    return {"row_id": f"copy-{row['id']}", "split": "train", "round": 1, "prompt": prompt, "completion": completion}
+    return _training_row(
+        f"copy-{row['id']}", number, template, text, template.replace("<fi>a topic</fi>", title), tagged
+    )
 
 
-def copy_rows(rows: Iterable[dict[str, Any]], number: int, seed: int) -> Iterator[dict[str, Any]]:
-    """At most `number` tasks of copying, each of another passage, drawn at random."""
-    found, random = list(rows), np.random.default_rng(seed)
-    tasks = (copy_row(found[place], random) for place in random.permutation(len(found)))
-    for _, task in zip(range(number), filter(None, tasks), strict=False):
-        yield task
+def lessons(rows: Sequence[dict[str, Any]], number: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The rows of all lessons, `number` of them in the last; passages are drawn at random, once in a lesson."""
+    for place, wanted in enumerate((*(lesson.rows for lesson in LESSONS), number), start=1):
+        random = np.random.default_rng((seed, place))
+        make = lesson_row if place <= len(LESSONS) else copy_row
+        tasks = (make(rows[index], place, random) for index in random.permutation(len(rows)))
+        yield from itertools.islice(filter(None, tasks), wanted)
 
 
 def main() -> None:
@@ -108,8 +147,8 @@ def main() -> None:
         "documents", type=Path, nargs="+", help="Parquet files with id, title, text, source, domain, licence"
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--copies", type=Path, help="file for the tasks of copying")
-    parser.add_argument("--number", type=int, default=8000, help="tasks of copying")
+    parser.add_argument("--lessons", type=Path, help="file for the lessons in copying")
+    parser.add_argument("--number", type=int, default=3000, help="rows of the last lesson")
     parser.add_argument("--without", nargs="*", default=["fiction", "meeting_transcript"], help="domains to leave out")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -117,10 +156,10 @@ def main() -> None:
     rows = list(rows_of(documents, frozenset(args.without)))
     pq.write_table(pa.Table.from_pylist(rows), args.out, row_group_size=ROW_GROUP)
     print(f"{args.out}: {len(rows):,} passages")
-    if args.copies:
-        tasks = list(copy_rows(rows, args.number, args.seed))
-        pq.write_table(pa.Table.from_pylist(tasks), args.copies, row_group_size=ROW_GROUP)
-        print(f"{args.copies}: {len(tasks):,} tasks of copying")
+    if args.lessons:
+        tasks = list(lessons(rows, args.number, args.seed))
+        pq.write_table(pa.Table.from_pylist(tasks), args.lessons, row_group_size=ROW_GROUP)
+        print(f"{args.lessons}: {len(tasks):,} rows of lessons")
 
 
 if __name__ == "__main__":
