@@ -1,11 +1,13 @@
 """Do small students work: served over HTTP, on held-out documents, how many of their replies become pairs?
 
 Both students are served by ``transformers serve``, and `fineinstructions run` asks them as it asks any server: queries
-to templates by the genericizer, templates and passages to drafts by the instantiator. Counted is what the run itself
-files: every request ends as a pair or as a rejection with its reason, and `verify` looks at every quotation.
+to templates by the genericizer, templates and passages to drafts by the instantiator. The queries are those that the
+run which made the rows for training held out. Counted is what the run itself files: every request ends as a pair or as
+a rejection with its reason, a quotation counts where it stands in the passage letter for letter, and `verify` looks at
+every one.
 
     python benchmarks/bench_small_students.py --genericizer FOLDER --instantiator FOLDER \
-        --queries queries.parquet --documents passages.parquet --work FOLDER
+        --silver FOLDER --documents passages.parquet --work FOLDER
 """
 
 import argparse
@@ -29,7 +31,7 @@ from fineinstructions.config import from_mapping
 from fineinstructions.outcomes import attempts_of_run
 from fineinstructions.recipe import RunConfig
 
-START_SECONDS = 300
+START_SECONDS = 900
 SERVER = "from transformers.cli.transformers import main; main()"
 CLI = "from fineinstructions.cli import main; main()"
 VALID = ("pair", "judge", "select")
@@ -66,10 +68,12 @@ def _is_up(address: str) -> bool:
         return False
 
 
-def head(path: Path, number: int, to: Path) -> Path:
-    """The first rows of a file, as a file."""
-    pq.write_table(pq.read_table(path).slice(0, number), to)
-    return to
+def some(path: Path, number: int, to: Path) -> str:
+    """Rows from all over a file or folder, as a file."""
+    table = pq.read_table(path)
+    number = min(number, len(table))
+    pq.write_table(table.take([row * len(table) // number for row in range(number)]), to)
+    return str(to)
 
 
 def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> RunConfig:
@@ -85,9 +89,12 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
             "max_reasks": 0,
         }
 
+    queries = some(args.silver / "genericizer_validation", args.num_queries, args.work / "queries.parquet")
+    documents = some(args.documents, args.num_documents, args.work / "documents.parquet")
     plain = {
-        "queries": {"path": str(head(args.queries, args.num_queries, args.work / "queries.parquet"))},
-        "documents": {"path": str(head(args.documents, args.num_documents, args.work / "documents.parquet"))},
+        "queries": {"path": queries, "id_column": "query_id", "text_column": "query"},
+        "documents": {"path": documents},
+        "excerpts": {"tolerant": False},
         "genericize": {"model": "openai", "prompt": "published", "llm": llm(genericizer, args.genericizer, 192)},
         "instantiate": {
             "model": "openai",
@@ -118,10 +125,10 @@ def report(run: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("genericizer", "instantiator", "queries", "documents", "work"):
+    for name in ("genericizer", "instantiator", "silver", "documents", "work"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--num-queries", type=int, default=300)
-    parser.add_argument("--num-documents", type=int, default=300)
+    parser.add_argument("--num-documents", type=int, default=60)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     run = args.work / "run"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from transformers import Lfm2Config, Lfm2ForCausalLM  # noqa: E402
+from trl import SFTTrainer  # noqa: E402
 
 from fineinstructions.backends.causal_model import CausalModel, Sampling, load_causal_model  # noqa: E402
 from fineinstructions.training.sft import (  # noqa: E402
@@ -97,6 +99,23 @@ def test_packs_hold_every_token_and_no_row_of_a_pack_sees_another(model: CausalM
                 alone = model.model(input_ids=torch.tensor([ids])).logits[0]
             assert torch.allclose(together[start : start + length], alone, atol=1e-4)
             start += length
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_processor_has_the_loss_and_gradients_of_trl(model: CausalModel, tmp_path: Path, packing: bool) -> None:
+    chosen = settings(tmp_path, packing=packing, micro_batch=2, device="cpu")
+    trainer = make_trainer("round", tokens_of(model), (), model, chosen, tmp_path, SILENT)
+    batch = next(iter(trainer.get_train_dataloader()))
+    weights = [weight for weight in model.model.parameters() if weight.requires_grad]
+    found = []
+    for compute_loss in (trainer.compute_loss, partial(SFTTrainer.compute_loss, trainer)):
+        loss = compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(50))
+        found.append((loss, torch.autograd.grad(loss, weights)))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    assert type(trainer) is not SFTTrainer
+    assert torch.isclose(ours, theirs, rtol=1e-5)
+    for own, other in zip(our_gradients, their_gradients, strict=True):
+        assert torch.allclose(own, other, rtol=1e-3, atol=1e-6)
 
 
 def test_rows_are_not_packed_where_more_than_attention_looks_back(model: CausalModel, tmp_path: Path) -> None:

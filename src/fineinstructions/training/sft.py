@@ -38,6 +38,7 @@ from fineinstructions.training.student import (
     run_trainer,
     teller,
     trainer_arguments,
+    uses_cpu,
     wait_for_all,
 )
 
@@ -281,6 +282,8 @@ def make_trainer(
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
+    from fineinstructions.training.reply_loss import reply_trainer
+
     set_seed(config.seed)
     if config.packing and not only_looks_back(model.model.config):
         raise ConfigError(
@@ -298,7 +301,7 @@ def make_trainer(
         shuffle_dataset=True,
         completion_only_loss=True,
     )
-    trainer = SFTTrainer(
+    trainer = (reply_trainer() if uses_cpu(config) else SFTTrainer)(
         model=model.model,
         args=arguments,
         train_dataset=data_set(rows),

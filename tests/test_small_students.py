@@ -1,0 +1,141 @@
+"""Small students on few examples: a word is the same tokens anywhere, a lesson is learned, replies are counted."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipeline_inputs import EXAMPLES, in_process, look, output_json
+
+from fineinstructions.markup import ExcerptSegment, parse_answer
+
+ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "recipes" / "students" / "small"
+
+pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.xdist_group("small_students")]
+pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    """Imports a benchmark."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield importlib.import_module
+
+
+def call(script: Any, *words: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script.__name__, *map(str, words)])
+        script.main()
+
+
+@pytest.fixture(scope="module")
+def work(module: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Passages of the examples, lessons in copying, and a model that knows nothing."""
+    folder = tmp_path_factory.mktemp("small")
+    passages = folder / "passages.parquet"
+    lessons = ("--lessons", folder / "lessons.parquet", "--number", 320)
+    call(module("passages"), EXAMPLES / "documents.parquet", "--out", passages, *lessons)
+    call(module("small_base"), passages, "--config", RECIPES / "config.json", "--out", folder / "base")
+    return folder
+
+
+def test_lessons_are_answered_from_their_text(work: Path) -> None:
+    rows = pq.read_table(work / "lessons.parquet").to_pylist()
+    assert len(rows) == 320
+    for row in rows:
+        asked, reply = json.loads(row["prompt"][0]["content"]), json.loads(row["completion"][0]["content"])
+        first, second = (part for part in parse_answer(reply["answer"]) if isinstance(part, ExcerptSegment))
+        assert all(said in asked["document"] for said in (reply["instruction"], first.opening, second.opening))
+
+
+def test_held_out_passages_are_about_something_else(module: Any, work: Path, tmp_path: Path) -> None:
+    table = pq.read_table(EXAMPLES / "documents.parquet").to_pylist()
+    known = {row["title"].casefold() for row in pq.read_table(work / "passages.parquet").to_pylist()}
+    other = {**next(row for row in table if row["domain"] == "medicine"), "id": "other", "title": "Something else"}
+    pq.write_table(pa.Table.from_pylist([*table, other]), tmp_path / "all.parquet")
+    unlike = ("--unlike", work / "passages.parquet", "--domains", "medicine")
+    call(module("passages"), tmp_path / "all.parquet", "--out", tmp_path / "held-out.parquet", *unlike)
+    found = {row["title"] for row in pq.read_table(tmp_path / "held-out.parquet").to_pylist()}
+    assert "Something else" in found
+    assert not {title.casefold() for title in found} & known
+
+
+@given(
+    st.lists(st.sampled_from(["\\n", "<fi>", "</fi>", "<excerpt>", "<...>", '"}', " ", "a b", "Ünï", "?", "<", "\\"]))
+)
+@settings(max_examples=200)
+def test_texts_behind_markup_come_back_as_they_were(work: Path, pieces: list[str]) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "base")
+    text = '{"instruction": "' + "".join(pieces)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_a_word_is_the_same_tokens_wherever_it_stands(work: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "base")
+    places = [f'", "document": "{before}Gallstones' for before in ("", "a\\n\\n", "about ", "<excerpt>", "x<...>")]
+    word = tokenizer(places[0])["input_ids"][1:]
+    assert all(tokenizer(place)["input_ids"][-len(word) :] == word for place in places)
+
+
+@pytest.fixture(scope="module")
+def student(work: Path) -> Path:
+    """A model after the first lesson, as far as few examples teach it."""
+    sets = [f"data={work / 'lessons.parquet'}", f"model={work / 'base'}"]
+    words = [word for item in sets for word in ("--set", item)]
+    code, _, errors = in_process("train", "instantiator", RECIPES / "copy.yaml", "--out", work / "copy", *words)
+    assert code == 0, errors
+    return work / "copy"
+
+
+def test_the_first_lesson_is_learned(student: Path) -> None:
+    (figures,) = json.loads((student / "training.json").read_text())["rounds"]
+    assert figures["steps"] == 10
+    assert figures["last_loss"] < figures["first_loss"] - 1
+
+
+def test_every_reply_of_a_served_student_is_accounted_for(
+    module: Any, work: Path, student: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    from fineinstructions import pipeline
+    from fineinstructions.outcomes import attempts_of_run
+    from fineinstructions.templates.genericize import GenericizeConfig
+
+    bench = module("bench_small_students")
+    (tmp_path / "genericizer_validation").mkdir()
+    queries = pq.read_table(EXAMPLES / "queries.parquet", columns=["id", "text"]).rename_columns(["query_id", "query"])
+    pq.write_table(queries, tmp_path / "genericizer_validation" / "rows.parquet")
+    args = argparse.Namespace(
+        genericizer=student, instantiator=student, silver=tmp_path, documents=work / "passages.parquet", work=tmp_path,
+        num_queries=300, num_documents=12,
+    )  # fmt: skip
+    with bench.served(student, tmp_path / "log") as address:
+        own_templates = bench.recipe(args, address, address).model_copy(update={"genericize": GenericizeConfig()})
+        pipeline.run(own_templates, tmp_path / "run")
+    attempts = list(attempts_of_run(tmp_path / "run"))
+    (figure,) = [
+        row
+        for row in output_json(look("status", tmp_path / "run", "--json"))["funnel"]
+        if row["stage"] == "instantiate"
+    ]
+    assert len(attempts) == figure["in"] == figure["out"] + sum(figure["rejected"].values()) > 12
+    assert all(
+        attempt.reason.split(":")[0] in ("", "instantiate", "excerpts", "judge", "select") for attempt in attempts
+    )
+    assert not any(attempt.failed for attempt in attempts)
