@@ -1,7 +1,7 @@
 """Weights with which a small model copies before it has learned anything: an induction head, laid out by hand.
 
-In: a model of one layer with a short convolution and one with attention (LFM2), with random weights. Out: the same
-model, in which the convolution tells each token which two stood before it, attention looks for places behind the same
+In: a model of random weights that begins with a layer of convolutions and one of attention (LFM2). Out: the same model,
+in which the convolution tells each token which two stood before it, attention looks for places behind the same
 tokens, and what stands there is said. Training finds this too, but it takes most of a small budget; what to copy and
 when to stop is left to be learned. All other weights are small and random, and all of them are trained.
 
@@ -38,23 +38,22 @@ def lay_out(model: Any, seed: int) -> None:
     import torch
 
     config = model.config
-    if config.layer_types != ["conv", "full_attention"]:
-        raise ValueError(
-            f"layers are {config.layer_types}; only one with a convolution and one with attention is known"
-        )
+    if config.layer_types != ["conv", "full_attention", "conv"]:
+        raise ValueError(f"layers are {config.layer_types}, not conv, full_attention and conv")
     random = torch.Generator().manual_seed(seed)
     size = config.hidden_size // 2 - 1
     rotation_nn = torch.linalg.qr(torch.randn(size, size, generator=random))[0]
     with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(OTHERS)
+        for part in (model.get_input_embeddings(), *model.model.layers[:2]):
+            for weight in part.parameters():
+                weight.mul_(OTHERS if weight.dim() > 1 else 1)
         code_vn = torch.randn(config.vocab_size, size, generator=random)
         embedding_vd = model.get_input_embeddings().weight
         embedding_vd[:, 0] = CONSTANT
         embedding_vd[:, 1 : 1 + size] = code_vn / code_vn.norm(dim=1, keepdim=True)
         _tell_what_stood_before(model.model.layers[0].conv, rotation_nn)
         _find_and_say(model.model.layers[1].self_attn, config, rotation_nn, random)
+        _look_around(model.model.layers[2].conv, random)
 
 
 def _norm(width: int, *parts: float) -> float:
@@ -70,11 +69,22 @@ def _tell_what_stood_before(conv: Any, rotation_nn: Any) -> None:
     scale, identity, before = _norm(width, 1, CONSTANT), torch.eye(size), slice(width // 2, width // 2 + size)
     conv.in_proj.weight[: 2 * width, 0] += 1 / (CONSTANT * scale)  # both gates open
     conv.conv.weight.zero_()
-    for part, tap, written in ((0, 1, identity), (1, 0, SECOND * rotation_nn)):
+    for part, tap, written in ((0, -2, identity), (1, -3, SECOND * rotation_nn)):
         channels = slice(part * size, (part + 1) * size)
         conv.in_proj.weight[2 * width + part * size : 2 * width + (part + 1) * size, 1 : 1 + size] += identity / scale
         conv.conv.weight[channels, 0, tap] = 1
         conv.out_proj.weight[before, channels] += written
+
+
+def _look_around(conv: Any, random: Any) -> None:
+    """A mixture of the last tokens, with gates that are open, from which it can be learned when to stop copying."""
+    import torch
+
+    width, taps = conv.out_proj.weight.shape[0], conv.conv.weight.shape[-1]
+    scale = _norm(width, 1, CONSTANT, 1, SECOND, STRENGTH)
+    conv.in_proj.weight[: 2 * width, 0] += 1 / (CONSTANT * scale)
+    conv.in_proj.weight[2 * width :] = torch.randn(width, width, generator=random) / math.sqrt(width)
+    conv.conv.weight[:, 0] = torch.randn(width, taps, generator=random) / math.sqrt(taps)
 
 
 def _find_and_say(attention: Any, config: Any, rotation_nn: Any, random: Any) -> None:
