@@ -109,12 +109,13 @@ def test_the_first_lesson_is_learned(student: Path) -> None:
 
 
 def test_every_reply_of_a_served_student_is_accounted_for(
-    module: Any, work: Path, student: Path, tmp_path: Path
+    module: Any, work: Path, student: Path, bank: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     from fineinstructions import pipeline
     from fineinstructions.outcomes import attempts_of_run
+    from fineinstructions.templates.bank import TemplatesConfig
     from fineinstructions.templates.genericize import GenericizeConfig
 
     bench = module("bench_small_students")
@@ -126,8 +127,12 @@ def test_every_reply_of_a_served_student_is_accounted_for(
         num_queries=300, num_documents=12,
     )  # fmt: skip
     with bench.served(student, tmp_path / "log") as address:
-        own_templates = bench.recipe(args, address, address).model_copy(update={"genericize": GenericizeConfig()})
-        pipeline.run(own_templates, tmp_path / "run")
+        other_templates = {
+            "queries": None,
+            "genericize": GenericizeConfig(),
+            "templates": TemplatesConfig(bank=str(bank)),
+        }
+        pipeline.run(bench.recipe(args, address, address).model_copy(update=other_templates), tmp_path / "run")
     attempts = list(attempts_of_run(tmp_path / "run"))
     (figure,) = [
         row
