@@ -94,6 +94,7 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
     plain = {
         "queries": {"path": queries, "id_column": "query_id", "text_column": "query"},
         "documents": {"path": documents},
+        "retrieve": {"min_cosine": 0.0},
         "excerpts": {"tolerant": False},
         "genericize": {"model": "openai", "prompt": "published", "llm": llm(genericizer, args.genericizer, 192)},
         "instantiate": {
