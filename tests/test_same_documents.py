@@ -32,7 +32,8 @@ def test_every_arm_has_the_same_documents_and_tokens(run: Path, tmp_path: Path) 
     assert max(tokens) - min(tokens) < shortest
     standard = facts["arms"]["standard"]["sources"]["documents"]
     assert 0 < standard["shortened_rows"] <= standard["rows"]
-    assert facts["arms"]["ipt"]["sources"]["documents_with_pairs"]["rows_with_pairs"] > 0
+    with_pairs = facts["arms"]["ipt"]["sources"]["documents_with_pairs"]["rows_with_pairs"]
+    assert with_pairs == sum("Answer:" in row["text"] for row in rows_of(tmp_path / "out", "ipt")) > 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "same documents" in card
     assert f"standard: {standard['shortened_rows']} of {standard['rows']} documents are cut." in card

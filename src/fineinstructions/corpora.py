@@ -184,12 +184,12 @@ def _found(target: Path, made_of: Callable[[Mapping[str, Any] | None], str]) -> 
     if not target.is_dir() or not (target / CORPUS_FILE).is_file():
         raise ConfigError(f"{target}: holds something else than corpora of a run; {remedy}")
     manifest = read_manifest(FolderFiles(target))
-    facts = json.loads((target / CORPUS_FILE).read_text(encoding="utf-8"))
-    if manifest is None or manifest.digest != made_of(facts["config"]):
-        raise ConfigError(f"{target}: holds corpora of another run, or made with other settings; {remedy}")
-    problems = file_problems(FolderFiles(target), manifest.files)
+    problems = file_problems(FolderFiles(target), manifest.files) if manifest else []
     if problems:
         raise ConfigError(f"{target}: damaged, {problems[0]}; {remedy}")
+    facts = json.loads((target / CORPUS_FILE).read_text(encoding="utf-8")) if manifest else {}
+    if manifest is None or manifest.digest != made_of(facts["config"]):
+        raise ConfigError(f"{target}: holds corpora of another run, or made with other settings; {remedy}")
     return ExportResult(target, facts, was_there=True)
 
 

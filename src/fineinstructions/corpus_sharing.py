@@ -107,7 +107,7 @@ class SameDocuments:
             )
             for place, shortened in enumerate(found):
                 counts["shortened_rows"] += bool(kept[place]) and shortened.is_shortened
-                counts["rows_with_pairs"] += bool(shortened.row.template_licence)
+                counts["rows_with_pairs"] += shortened.num_pairs > 0
                 yield shortened.row
 
         tables = _written(self._arrays / f"{arm}-{name}.parquet", rows(), tokens)

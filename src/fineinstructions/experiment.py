@@ -229,9 +229,11 @@ class Experiment:
         tokens = {arm: int(wanted * config.arms[arm].tokens_ratio) for arm in there}
         for arm, number in tokens.items():
             if number > there[arm] * config.max_epochs:
+                has_same = config.export.get("documents") == "same"
+                remedy = "" if has_same else ", or set export.equal_tokens: false where it was cut"
                 raise ConfigError(
-                    f"arms.{arm}: has {there[arm]:,} tokens and needs {number:,}; lower tokens, raise max_epochs (now"
-                    f" {config.max_epochs}), or set export.equal_tokens: false where it was cut"
+                    f"arms.{arm}: has {there[arm]:,} tokens and needs {number:,}; lower tokens, or raise max_epochs"
+                    f" (now {config.max_epochs}){remedy}"
                 )
         return tokens
 

@@ -153,6 +153,13 @@ def test_mistakes_are_one_line(hostile_run: Path, tmp_path: Path) -> None:
         assert line in errors
 
 
+def test_labels_of_before_templates_were_labelled_are_read(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    line = '{"pair_id":"p-1","faults":["hallucination"],"note":"made up"}'
+    (tmp_path / "audit" / "labels.jsonl").write_text(line + "\n", encoding="utf-8")
+    assert read_labels(tmp_path) == {"p-1": Label("p-1", ("hallucination",), "made up")}
+
+
 def test_a_torn_label_is_passed_over(tmp_path: Path) -> None:
     add_labels(tmp_path, [Label("p-1", ("hallucination",))])
     with (tmp_path / "audit" / "labels.jsonl").open("a", encoding="utf-8") as handle:

@@ -49,6 +49,8 @@ class ShortenedRow:
     row: TrainingRow
     is_shortened: bool
     """Whether the document goes on behind it."""
+    num_pairs: int
+    """Pairs behind the beginning."""
 
 
 def shortened_rows(
@@ -81,7 +83,7 @@ def shortened_rows(
     for place, (document, offered) in enumerate(_with_their_pairs(documents, pairs)):
         own = int(own_tokens[place])
         if not kept[place]:
-            yield ShortenedRow(_row(document, [], "", own), is_shortened=True)
+            yield ShortenedRow(_row(document, [], "", own), is_shortened=True, num_pairs=0)
             continue
         most = int(wanted[place]) + carry
         taken, pair_tokens = _within(offered, int(most * PAIRS_SHARE), tokenizer, seed)
@@ -89,7 +91,7 @@ def shortened_rows(
             document["text"], _texts(taken), most, tokenizer, len(document["text"]) * (most - pair_tokens) // own
         )
         carry = most - num_tokens
-        yield ShortenedRow(_row(document, taken, text, num_tokens), is_shortened)
+        yield ShortenedRow(_row(document, taken, text, num_tokens), is_shortened, len(taken))
 
 
 def _with_their_pairs(documents: Iterable[pa.Table], pairs: Iterable[pa.Table]) -> Iterator[tuple[Row, list[Row]]]:

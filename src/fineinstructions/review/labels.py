@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from fineinstructions.errors import ConfigError, DataError
 from fineinstructions.records import to_json
@@ -118,6 +119,11 @@ def _ends_a_line(path: str) -> bool:
         return handle.read(1) == b"\n"
 
 
+def named_today(row: dict[str, Any]) -> dict[str, Any]:
+    """A line with its id under the name of today; it was ``pair_id`` as long as only pairs were labelled."""
+    return {"record_id" if name == "pair_id" else name: value for name, value in row.items()}
+
+
 def read_labels(run_dir: Path, of: Audited = PAIRS) -> dict[str, Label]:
     """The last label of every pair or template.
 
@@ -134,6 +140,7 @@ def read_labels(run_dir: Path, of: Audited = PAIRS) -> dict[str, Label]:
         except ValueError:
             continue
         try:
+            row = named_today(row)
             if not isinstance(row["record_id"], str):
                 raise TypeError
             label = checked(row["record_id"], row["faults"], row.get("note", ""), of)

@@ -20,7 +20,16 @@ from fineinstructions.backends.prompt import Prompt, as_input, find_prompt, read
 from fineinstructions.backends.replies import json_reply
 from fineinstructions.errors import DataError
 from fineinstructions.records import to_json
-from fineinstructions.review.labels import AUDIT_DIR, MAX_NOTE_CHARS, PAIRS, TEMPLATES, Audited, Label, checked
+from fineinstructions.review.labels import (
+    AUDIT_DIR,
+    MAX_NOTE_CHARS,
+    PAIRS,
+    TEMPLATES,
+    Audited,
+    Label,
+    checked,
+    named_today,
+)
 from fineinstructions.review.sheet import SheetRow
 
 PROMPTS = {PAIRS.name: "sheet.prompt.txt", TEMPLATES.name: "templates.prompt.txt"}
@@ -142,6 +151,7 @@ def read_verdicts(run_dir: Path, of: Audited = PAIRS) -> dict[str, dict[str, She
         except ValueError:
             continue
         try:
+            row = named_today(row)
             faults = None if row["faults"] is None else checked(row["record_id"], row["faults"], of=of).faults
             verdict = SheetVerdict(**{**row, "faults": faults})
         except (KeyError, TypeError, ValueError):

@@ -4,10 +4,16 @@ In: trl's trainer. Out: one with the same loss. The decision to question: trl co
 GPU's memory; on a processor they take two thirds of a small model's training and save nothing.
 """
 
+import inspect
 from typing import Any
 
 _IGNORED = -100
 """Label of a token that is not learned."""
+
+
+def skips_logits(model: Any) -> bool:
+    """Whether a model can leave out logits of tokens that nobody asks for."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def reply_trainer() -> Any:

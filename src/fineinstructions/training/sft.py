@@ -282,7 +282,7 @@ def make_trainer(
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
-    from fineinstructions.training.reply_loss import reply_trainer
+    from fineinstructions.training.reply_loss import reply_trainer, skips_logits
 
     set_seed(config.seed)
     if config.packing and not only_looks_back(model.model.config):
@@ -301,7 +301,7 @@ def make_trainer(
         shuffle_dataset=True,
         completion_only_loss=True,
     )
-    trainer = (reply_trainer() if uses_cpu(config) else SFTTrainer)(
+    trainer = (reply_trainer() if uses_cpu(config) and skips_logits(model.model) else SFTTrainer)(
         model=model.model,
         args=arguments,
         train_dataset=data_set(rows),

@@ -73,7 +73,7 @@ class RelationGate:
     digest = code_digest(*RELATIONS)
     """What decides, beside the templates and the seed, which templates a document may answer."""
     min_cosine = -0.15
-    """Measured (docs/LOG.md, 2026-11-23 and -28): of gated pairs, readers accept as many below a cosine as above.
+    """Measured (docs/LOG.md, 2026-11-23 and -28): of gated pairs, readers accept as many below 0 as above.
     All but one in a hundred lie above -0.14."""
 
     def __init__(self, templates: Sequence[Template], seed: int = 0, rows: NDArray[np.int64] | None = None) -> None:
