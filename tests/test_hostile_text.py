@@ -114,7 +114,8 @@ def test_a_model_that_obeys_a_document_changes_no_other_row(tmp_path: Path, bank
     hostile = {row["id"] for row in bad} | {"hostile"}
     assert of_others(together, hostile) == of_others(alone, hostile)
     assert any(of_others(alone, hostile)["pairs"])
-    assert not [pair for pair in rows(together, "pairs") if "forged" in pair["text"].lower()]
+    forged = [pair for pair in rows(together, "pairs") if "forged" in pair["text"].lower()]
+    assert {pair["document_id"] for pair in forged} <= hostile, "a forged reply that fits its template quotes its own"
 
 
 def test_what_is_sent_is_the_text_and_nothing_else(tmp_path: Path) -> None:
