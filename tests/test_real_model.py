@@ -90,6 +90,7 @@ def test_every_reply_is_accounted_for(tmp_path: Path, bank: Path, llm: dict[str,
     sections["sample"] = {"templates_per_document": 2}
     if stage == "instantiate":
         sections[stage]["max_document_chars"] = 300  # a byte is a token here, and attention is quadratic
+        sections["retrieve"] = {"min_cosine": 0.0}  # two templates for every document, so that replies differ
     if stage == "genericize":
         sections |= {"queries": {"path": str(EXAMPLES / "queries.parquet"), "limit": 12}, "templates": {}}
     documents = take_documents(tmp_path / "documents.parquet", 6, every=60)
