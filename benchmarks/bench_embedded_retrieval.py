@@ -172,12 +172,13 @@ def recall(scores: NDArray[np.float64], right: NDArray[np.int64], top: int) -> f
     return float(((scores >= own).sum(axis=1) <= top).mean())
 
 
-def best_weight(tuning: Sequence[Pool], lexical: Sequence[NDArray[np.float64]], encoder: EmbeddedEncoder) -> float:
+Scored = tuple[Pool, NDArray[np.float64], NDArray[np.float64]]
+"""A pool with its lexical scores and its cosines."""
+
+
+def best_weight(tuning: Sequence[Scored]) -> float:
     """Weight of the cosine that finds most of the kept-back questions' texts, all pools alike."""
-    near = [cosines(p, encoder) for p in tuning]
-    found = {
-        w: sum(recall(a + w * b, p.right, 10) for p, a, b in zip(tuning, lexical, near, strict=True)) for w in WEIGHTS
-    }
+    found = {w: sum(recall(a + w * b, p.right, 10) for p, a, b in tuning) for w in WEIGHTS}
     return max(WEIGHTS, key=found.__getitem__)
 
 
@@ -191,19 +192,16 @@ def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Itera
     yield _line("BM25", pools, [lexical_scores(p) for p in pools])
     lexical = [lexical_scores(p, trusted) for p in pools]
     of_tuning = [lexical_scores(p, trusted) for p in tuning]
-    by_kind: dict[str, list[NDArray[np.float64]]] = {}
-    for p, scores in zip(tuning, of_tuning, strict=True):
-        by_kind.setdefault(kind_of(p), []).append(scores)
     yield _line("BM25, trusted words", pools, lexical)
     for name, encoder in encoders.items():
         near = [cosines(p, encoder) for p in pools]
-        weight = best_weight(tuning, of_tuning, encoder)
+        scored = [(p, a, cosines(p, encoder)) for p, a in zip(tuning, of_tuning, strict=True)]
+        weight = best_weight(scored)
         yield _line(f"encoder, {name}", pools, near)
         fused = [a + weight * b for a, b in zip(lexical, near, strict=True)]
         yield _line(f"BM25, trusted words + {weight:g} x encoder, {name}", pools, fused)
-        weights = {
-            kind: best_weight([p for p in tuning if kind_of(p) == kind], by_kind[kind], encoder) for kind in by_kind
-        }
+        kinds = dict.fromkeys(map(kind_of, tuning))
+        weights = {kind: best_weight([one for one in scored if kind_of(one[0]) == kind]) for kind in kinds}
         fused = [a + weights[kind_of(p)] * b for p, a, b in zip(pools, lexical, near, strict=True)]
         said = ", ".join(f"{weight:g} for {kind}" for kind, weight in weights.items())
         yield _line(f"BM25, trusted words + encoder, {name}, {said}", pools, fused)

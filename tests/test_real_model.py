@@ -4,14 +4,8 @@ It says nothing useful, so what is tested is that every one of its replies is ac
 the reply kept, nothing lost, nothing taken for an answer.
 """
 
+import importlib
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +20,6 @@ from fineinstructions.runs import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.xdist_group("real_model")]
 
-START_SECONDS = 120
 REASONS = {
     "genericize": {"format", "length"},
     "instantiate": {"format", "length", "too_long"},
@@ -46,33 +39,11 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     """Address of ``transformers serve`` with the model."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    program = "from transformers.cli.transformers import main; main()"
-    words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = tmp_path_factory.mktemp("served") / "log.txt"
-    with log.open("w") as file:
-        server = subprocess.Popen([sys.executable, "-c", program, *words], stdout=file, stderr=file, env=settings)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"transformers serve does not start: {log.read_text()[-500:]}")
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+        serve = importlib.import_module("bench_small_students").served
+    with serve(model, tmp_path_factory.mktemp("served") / "log.txt") as address:
+        yield address
 
 
 @pytest.fixture(params=["server", "transformers"])

@@ -20,7 +20,7 @@ from fineinstructions.parquet import open_parquet
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import Rejection
 from fineinstructions.review.audit import AUDIT_PAIRS, AUDIT_SEED, Asked, SheetJudge, audit, read_audit
-from fineinstructions.review.labels import TEMPLATES
+from fineinstructions.review.labels import PAIRS, TEMPLATES
 from fineinstructions.review.report import write_report
 from fineinstructions.review.sheet_judge import sheet_prompt
 from fineinstructions.review.viewer.guard import Access
@@ -131,7 +131,7 @@ def _sheet_judge(named: str | None, prompt: str | None, shared: LlmConfig) -> It
         return
     from fineinstructions.backends.llm import ChatClient
 
-    asked_with = {"pair": sheet_prompt(prompt), "template": sheet_prompt(None, TEMPLATES)}
+    asked_with = {PAIRS.name: sheet_prompt(prompt), TEMPLATES.name: sheet_prompt(None, TEMPLATES)}
     llm = with_overrides(shared.model_copy(update={"serve": None}), named_model(named))
     require_engine("judge", llm)
     with ChatClient(llm) as client:

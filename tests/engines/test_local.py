@@ -309,8 +309,10 @@ def test_two_drivers_share_no_folder(toy: Toy, tmp_path: Path) -> None:
     first = start_driver(slow)
     wait_for_units(toy, 1, first)
     os.kill(first.pid, signal.SIGSTOP)  # so that it cannot end before the second has looked
-    code, line = finish(start_driver(slow))
-    os.kill(first.pid, signal.SIGCONT)
+    try:
+        code, line = finish(start_driver(slow))
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert (code, line.count("\n")) == (1, 1)
     assert line.startswith(f"ConfigError: {toy.out}: process {first.pid} on ")
     assert finish(first) == (0, "")

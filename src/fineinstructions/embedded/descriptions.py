@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from fineinstructions.embedded.kinds import DEFAULT_KIND
-from fineinstructions.embedded.relation_words import RELATIONS
-from fineinstructions.embedded.words import FUNCTION_WORDS, stem
+from fineinstructions.embedded.words import FUNCTION_WORDS, read_word_lists, stem
 
 _SUCH_AS = (
     "such as a disease, a gene, a person, a city, a company, a war, a season, an animal, a plant, a chemical, "
@@ -127,22 +126,22 @@ _BARE = {
     "where are _": ("location",),
     "where was _": ("location",),
 }
-_NOT_MEANT = {
-    "founding": r"(?:is|are|was|were|be|been) (?:_ )?found\b|\bfound (?:in|on|at)\b|\bforms? (?:of|are|is|do|does)\b"
-    r"|\bwhat form\b",
-    "law": r"\bact(?:ed|ing|or|ress)\b",
-    "difference": r"\b(?:many|what|which|some) different\b",
-    "team": r"\binstruments?\b|\bshow\b|\bepisodes?\b|\bseasons\b|\bnew season\b",
-    "cast": r"\binstruments?\b|\b(?:sports?|games|position|team|league)\b",
-    "marriage": r"\b(?:same|what|which) family\b|\bfamily (?:of|is|does|do)\b",
-    "author": r"\bwritten (?:in|with|as)\b|\b_ written\Z",
-    "make": r"\b(?:price|cost)\b",
+_NOT_MEANT_IN = {
+    "founding": re.compile(
+        r"(?:is|are|was|were|be|been) (?:_ )?found\b|\bfound (?:in|on|at)\b|\bforms? (?:of|are|is|do|does)\b"
+        r"|\bwhat form\b"
+    ),
+    "law": re.compile(r"\bact(?:ed|ing|or|ress)\b"),
+    "difference": re.compile(r"\b(?:many|what|which|some) different\b"),
+    "team": re.compile(r"\binstruments?\b|\bshow\b|\bepisodes?\b|\bseasons\b|\bnew season\b"),
+    "cast": re.compile(r"\binstruments?\b|\b(?:sports?|games|position|team|league)\b"),
+    "marriage": re.compile(r"\b(?:same|what|which) family\b|\bfamily (?:of|is|does|do)\b"),
+    "author": re.compile(r"\bwritten (?:in|with|as)\b|\b_ written\Z"),
 }
 """What a frame says where a word of the relation means something else: found is not founded there."""
-_NOT_MEANT_IN = {name: re.compile(expression) for name, expression in _NOT_MEANT.items()}
 _RELATIONS_OF_STEM: dict[str, list[str]] = {}
-for _name, _words in RELATIONS.items():
-    for _word in _words.heads:
+for _name, _words in read_word_lists("relation_words.txt").items():
+    for _word in _words:
         _RELATIONS_OF_STEM.setdefault(stem(_word), []).append(_name)
 MAX_RELATIONS = 2
 
@@ -159,7 +158,8 @@ def relations_of(frame: str) -> tuple[str, ...]:
     found: list[str] = []
     for word in frame.split():
         for name in _RELATIONS_OF_STEM.get(stem(word), ()) if word not in FUNCTION_WORDS else ():
-            if name not in found and not (name in _NOT_MEANT_IN and _NOT_MEANT_IN[name].search(frame)):
+            other_meaning = _NOT_MEANT_IN.get(name)
+            if name not in found and not (other_meaning and other_meaning.search(frame)):
                 found.append(name)
     if not found and frame.startswith(("how do you _", "how do you ")):
         found = ["step"]

@@ -29,8 +29,7 @@ from fineinstructions.records import Query, Rejection, TemplateDraft, rejection
 
 DATA_DIR = Path(__file__).with_name("data")
 CODE = (
-    *(HERE / f"{name}.py" for name in ("descriptions", "frame_grammar", "frames", "genericizer", "kinds")),
-    *(HERE / f"{name}.py" for name in ("relation_words", "words")),
+    *(HERE / f"{name}.py" for name in ("descriptions", "frame_grammar", "frames", "genericizer", "kinds", "words")),
     *sorted(HERE.glob("*.txt")),
 )
 MAX_QUERY_CHARS = 400

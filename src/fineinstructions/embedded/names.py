@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 
-_GENERICIZER = ("descriptions", "frame_grammar", "frames", "genericizer", "kinds", "relation_words", "words")
+_GENERICIZER = ("descriptions", "frame_grammar", "frames", "genericizer", "kinds", "words")
 _TABLES = ("words.parquet", "frames.parquet")
 
 

@@ -144,12 +144,12 @@ def _quality(run: RunFolder, rows: Rows, lookup: Lookup, asked: Asked) -> dict[s
     templates = _templates(run, lookup, asked)
     sheets = {PAIRS.name: told_alike([*sample, *direct]), TEMPLATES.name: templates}
     _take_sheets(run.root, {name: {row.record_id for row in sheet} for name, sheet in sheets.items()}, asked.sheets)
-    write_text(run.root / AUDIT_DIR / SHEET_PAGE, storable(sheet_page(in_sheet_order(sheets["pair"], asked.seed))))
+    write_text(run.root / AUDIT_DIR / SHEET_PAGE, storable(sheet_page(in_sheet_order(sheets[PAIRS.name], asked.seed))))
     found = {
         "seed": asked.seed,
         "num_pairs": len(sample),
         "num_direct": len(direct),
-        **_judged(run.root, sheets["pair"], asked),
+        **_judged(run.root, sheets[PAIRS.name], asked),
     }
     if templates:
         found["templates"] = {"num_templates": len(templates), **_judged(run.root, templates, asked, TEMPLATES)}

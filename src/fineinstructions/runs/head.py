@@ -65,7 +65,8 @@ class Head:
             if plain.pop("layout") != 1:
                 raise ValueError("another layout")
             head = cls(**plain)
-            list(map(inside, head.files))
+            for name in head.files:
+                inside(name)
             return head
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{url}/{HEAD}: is not a run's ({error}); choose another --out") from None
