@@ -36,7 +36,7 @@ def text(folder: Path) -> Path:
 def test_try_takes_a_text_through_every_stage(text: Path, folder: Path, recipe: Path) -> None:
     shown = ended("try", text, "--query", "What is a mitochondrion?")
     for stage in ("genericize", "merge", "chunk", "retrieve", "sample"):
-        assert f"\n{stage}  " in shown
+        assert f"\n{stage}  " in f"\n{shown}"
     assert " kept\n" in shown
     trial = json.loads(ended("try", text, "--query", "What is a mitochondrion?", "--json"))
     steps = {step["stage"]: step for step in trial["steps"]}
@@ -68,6 +68,17 @@ def test_try_tells_the_nearest_template_where_there_is_none_that_fits(tmp_path: 
     shown = " ".join(ended("try", path).split())
     assert "no_compatible_template" in shown and "the embedded gate knows" in shown
     assert re.search(r"nearest template: .*<fi>.* \(t-\w+\), cosine -?0\.\d{3}, threshold -0\.150", shown)
+
+
+def test_try_shows_the_words_of_the_templates_that_it_tries(text: Path) -> None:
+    query = "What is a mitochondrion?"
+    shown = ended("try", text, "--query", query)
+    trial = json.loads(ended("try", text, "--query", query, "--json"))
+    words = trial["steps"][0]["made"][0]["template"]
+    retrieved = shown[shown.index("\nretrieve") : shown.index("\ninstantiate")]
+    assert shown.startswith("genericize")
+    assert retrieved.count(words) == len(trial["steps"][3]["made"]) + len(trial["steps"][4]["made"])
+    assert "t-" not in retrieved
 
 
 def test_try_shows_what_a_screen_lets_through(text: Path, tmp_path: Path) -> None:

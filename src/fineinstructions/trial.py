@@ -67,6 +67,8 @@ class Trial:
 
     document: Document
     steps: list[Step] = field(default_factory=list)
+    templates: dict[str, str] = field(default_factory=dict)
+    """Words of every template that was a candidate, by id."""
 
     def step(self, stage: str) -> Step:
         """What a stage made; an empty step where the document did not get that far."""
@@ -171,7 +173,9 @@ def _matched(trial: Trial, models: Models, config: RunConfig, forced: bool) -> l
     found = list(retrieve(chunked, models.index, None if forced else models.gate, limits))
     candidates = [item for item in found if isinstance(item, Candidates)]
     rejected = [_with_template(item, models.index) for item in found if isinstance(item, Rejection)]
-    trial.take("retrieve", [match for c in candidates for match in c.matches(models.index)] + rejected)
+    matches = [match for c in candidates for match in c.matches(models.index)]
+    trial.templates = {m.template_id: models.index.template(m.template_id).template for m in matches}
+    trial.take("retrieve", matches + rejected)
     sampler = Sampler(models.index, config.sample, config.seed)  # one document has no corpus to be popular in
     sampled = [match for c in sample(candidates, sampler) for match in c.sampled_matches(models.index)]
     trial.take("sample", sampled)

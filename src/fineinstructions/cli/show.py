@@ -340,8 +340,8 @@ def trial_view(trial: "Trial") -> Group:
     lines: list[RenderableType] = []
     for step in (step for step in trial.steps if step.made or step.rejected):
         made = f"{len(step.made)} made" + (f", {len(step.rejected)} turned away" if step.rejected else "")
-        lines.append(Text.assemble((f"\n{step.stage}", "bold"), f"  {made}"))
-        lines += [Text(f"  {_trial_line(item)}") for item in step.made[:_MAX_TRIAL_ROWS]]
+        lines.append(Text.assemble("\n" if lines else "", (step.stage, "bold"), f"  {made}"))
+        lines += [Text(f"  {_trial_line(item, trial.templates)}") for item in step.made[:_MAX_TRIAL_ROWS]]
         if len(step.made) > _MAX_TRIAL_ROWS:
             lines.append(Text(f"  ... and {len(step.made) - _MAX_TRIAL_ROWS} more", style="dim"))
         for rejection in step.rejected[:_MAX_TRIAL_ROWS]:
@@ -370,19 +370,21 @@ _TRIAL_FACTS = {
     "template": "{}",
     "template_id": "{}",
     "cosine": "cosine {:.3f}",
-    "chunk": "chunk {}",
+    "chunk": "{}",
     "excerpt_ratio": "quoted {:.0%}",
     "judge_score": "score {}/5",
 }
 
 
-def _trial_line(item: Any) -> str:
-    """One line for whatever a stage made."""
+def _trial_line(item: Any, templates: dict[str, str]) -> str:
+    """One line for whatever a stage made, with the words of its template where it has none of its own."""
     values = {name: getattr(item, name) for name in _TRIAL_FACTS if hasattr(item, name)}
     if "instruction" in values:
         values = {name: value for name, value in values.items() if name not in ("template_id", "cosine", "chunk")}
-    if values.get("chunk") == GLOBAL_CHUNK:
-        values["chunk"] = "(whole document)"
+    elif words := templates.get(values.get("template_id", "")):
+        values = {**{name: value for name, value in values.items() if name != "template_id"}, "template": words}
+    if "chunk" in values:
+        values["chunk"] = "whole document" if values["chunk"] == GLOBAL_CHUNK else f"chunk {values['chunk']}"
     if "chunk_starts" in values:
         values["chunk_starts"] = ", ".join(f"{start:,}" for start in values["chunk_starts"])
     return flowing(", ".join(_TRIAL_FACTS[name].format(value) for name, value in values.items()))
