@@ -4,6 +4,7 @@
 
 Where an answer stands decides its source: a section under a heading, the sentence that defines the page's subject, or
 any other sentence ("prose"). It is found by reading every document once more with the rules that made the pairs.
+Pearson is of the coverage chunk that found a template and the middle of its first excerpt, as a share of the document.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from fineinstructions.embedded.relations.questions import wanted
 from fineinstructions.embedded.relations.reading import Reading
 from fineinstructions.embedded.relations.subject import subject_of
 from fineinstructions.records import Document
+from fineinstructions.statistics import pearson
 
 SOURCES = ("heading", "definition", "prose")
 OPENINGS = ("what", "how", "can", "where", "when", "who", "which", "in", "define", "why")
@@ -60,9 +62,24 @@ def table(title: str, counts: Counter[str], names: list[str], whole: int) -> str
     return "\n".join(lines)
 
 
+def places(pairs: list[dict[str, Any]], texts: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table: how the chunk that found a template goes with where its answer stands, by domain."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for pair in (pair for pair in pairs if pair["chunk"] >= 0):
+        first, row = pair["excerpts"][0], texts[pair["document_id"]]
+        middle = (first["document_start"] + first["document_end"]) / 2 / len(row["text"])
+        for domain in ("all", row["domain"]):
+            found.setdefault(domain, []).append((pair["chunk"], middle))
+    lines = ["| domain | pairs found by a coverage chunk | Pearson |", "| --- | --- | --- |"]
+    for domain in sorted(found, key=lambda name: (name != "all", name)):
+        chunks, middles = zip(*found[domain], strict=True)
+        lines.append(f"| {domain} | {len(chunks):,} | {pearson(chunks, middles):.3f} |")
+    return "\n".join(lines)
+
+
 def report(run: Path, documents: Path) -> str:
     """Everything about a run, as Markdown."""
-    pairs = rows(run / "pairs", ["document_id", "template_id", "instruction", "excerpts"])
+    pairs = rows(run / "pairs", ["document_id", "template_id", "chunk", "instruction", "excerpts"])
     templates = {r["template_id"]: r["template"] for r in rows(run / "templates", ["template_id", "template"])}
     texts = {r["id"]: r for r in pq.read_table(documents, columns=["id", "domain", "title", "text"]).to_pylist()}
     by_document: dict[str, list[tuple[str, int]]] = {}
@@ -88,6 +105,7 @@ def report(run: Path, documents: Path) -> str:
             table("source of the answer", sources, [*SOURCES, "unknown"], len(pairs)),
             table("first word", openings, list(OPENINGS), len(pairs)),
             table("domain", domains, sorted(domains), len(pairs)),
+            places(pairs, texts),
         ]
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from fineinstructions.statistics import pearson
+
 pytestmark = pytest.mark.xdist_group("quickstart")
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +49,19 @@ def test_pairs_have_the_promised_columns_and_quote_their_documents(demo: Path) -
         for e in pair["excerpts"]:
             quoted = pair["answer"][e["answer_start"] : e["answer_end"]]
             assert documents[pair["document_id"]][e["document_start"] : e["document_end"]] == quoted
+
+
+def test_answers_stand_where_the_chunk_is_that_found_their_template(demo: Path) -> None:
+    texts = pq.read_table(ROOT / "examples/data/documents.parquet", columns=["id", "text"]).to_pydict()
+    length = {name: len(text) for name, text in zip(texts["id"], texts["text"], strict=True)}
+    found = [pair for pair in pq.read_table(demo / "pairs").to_pylist() if pair["chunk"] >= 0]
+    first = [pair["excerpts"][0] for pair in found]
+    places = [
+        (e["document_start"] + e["document_end"]) / 2 / length[p["document_id"]]
+        for p, e in zip(found, first, strict=True)
+    ]
+    assert len(found) >= 20
+    assert pearson([pair["chunk"] for pair in found], places) >= 0.9
 
 
 def test_a_second_call_has_nothing_to_do(demo: Path) -> None:

@@ -207,6 +207,18 @@ def test_gate_allows_only_what_can_be_filled():
     assert gate.allowed(document("Nothing to see.", "")).tolist() == []
 
 
+def test_gate_knows_which_part_of_a_document_answers():
+    gate, page = RelationGate(BANK), document(PAGE, "Cutis laxa")
+    places = {row: evidence(page)[key][0].middle for row, key in ((0, "noun:symptom"), (1, "definition"))}
+    assert places[0] != places[1]
+    for row, place in places.items():
+        assert gate.allowed(page, (place, place + 1)).tolist() == [row]
+        assert row not in gate.allowed(page, (place + 1, len(PAGE))).tolist()
+    assert gate.allowed(page, (0, len(PAGE))).tolist() == gate.allowed(page).tolist()
+    other = document("Nothing to see.", "")
+    assert gate.allowed(other, (0, 15)).tolist() == [] != gate.allowed(page).tolist()
+
+
 def test_people_are_never_what_and_things_never_who():
     text = "Ada Miller (born 5 May 1970) is an English actress who works in film."
     rows = RelationGate(BANK).allowed(document(text, "Ada Miller"))

@@ -50,15 +50,16 @@ def comparable(items, index):
 
 
 class EveryOther:
-    """Allows a document only the templates of its parity; documents named `shut` none, `open` all."""
+    """Allows a document the templates of its parity, a part of it half of them; those named `shut` none, `open` all."""
 
     min_cosine = 0.3
 
-    def allowed(self, document):
+    def allowed(self, document, span=None):
         if document.document_id.startswith("open"):
-            return None
+            return np.arange(120)
         rows = np.arange(int(document.document_id[1:] or 0) % 2, 120, 2) if document.document_id[0] == "d" else []
-        return np.array(rows, dtype=np.int64)
+        part = rows if span is None else [row for row in rows if (row // 2 + span[0]) % 2]
+        return np.array(part, dtype=np.int64)
 
 
 @pytest.mark.parametrize("gate", [None, EveryOther()])
@@ -76,7 +77,8 @@ def test_candidates_are_what_each_vector_sees_above_the_threshold(index, gate):
             cosines = np.round(vectors @ item.vectors[number].astype(float), 6)
             above = np.flatnonzero(cosines >= 0.25)
             if gate is not None:
-                above = np.intersect1d(above, gate.allowed(item.document))
+                span = None if number == GLOBAL_CHUNK else item.span(number)
+                above = np.intersect1d(above, gate.allowed(item.document, span))
             best = sorted(above.tolist(), key=lambda row: (-cosines[row], row))[:7]
             expected += [(f"t-{row:03}", number, cosines[row], len(above)) for row in best]
         matches = found.matches(index)
@@ -113,6 +115,17 @@ def test_nothing_found_is_a_rejection_with_the_best_cosine(index):
     }
     # The stored value says where the threshold would have to lie.
     assert isinstance(next(retrieve([item], index, None, RetrieveConfig(min_cosine=found.value))), Candidates)
+
+
+def test_the_best_cosine_behind_a_gate_is_of_what_it_allows_to_each_part(index):
+    item, gate = chunked([document(7)])[0], EveryOther()
+    found = next(retrieve([item], index, gate, RetrieveConfig(min_cosine=1.0)))
+    assert (found.reason, json.loads(found.record)["cosine"]) == ("no_candidate", found.value)
+    kept = next(retrieve([item], index, gate, RetrieveConfig(min_cosine=found.value))).matches(index)
+    assert {(m.template_id, m.chunk) for m in kept if m.cosine == found.value} >= {
+        (json.loads(found.record)["template_id"], json.loads(found.record)["chunk"])
+    }
+    assert max(m.cosine for m in kept) == found.value
 
 
 def test_gates_that_allow_nothing_or_everything(index):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations.fit import fit
-from fineinstructions.embedded.relations.gate import evidence
+from fineinstructions.embedded.relations.gate import FOCUS_GAIN, evidence
 from fineinstructions.embedded.relations.questions import wanted
 from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence
 from fineinstructions.records import Document, Draft, Match, Rejection, Slot, Template, content_id, rejection
@@ -102,9 +102,9 @@ def _refuse(request: RequestLike, why: str) -> Rejection:
 def _rank(found: Evidence, focus: tuple[int, int], length: int) -> tuple[float, int]:
     """Most reliable first; evidence inside the focus gains, evidence far from it loses a little."""
     middle = (focus[0] + focus[1]) / 2
-    inside = focus[0] <= found.start < focus[1]
-    distance = abs(found.start - middle) / max(1, length)
-    return (-round(found.reliability + (0.1 if inside else -0.1 * distance), 4), found.start)
+    inside = focus[0] <= found.middle < focus[1]
+    distance = abs(found.middle - middle) / max(1, length)
+    return (-round(found.reliability + (FOCUS_GAIN if inside else -FOCUS_GAIN * distance), 4), found.start)
 
 
 def filled(template: str, words: dict[int, str]) -> str:

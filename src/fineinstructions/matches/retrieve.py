@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from fineinstructions.backends.vector_index import Neighbours, VectorIndex
+from fineinstructions.backends.vector_index.neighbours import NOTHING
 from fineinstructions.config import Config
 from fineinstructions.errors import ConfigError
 from fineinstructions.matches.candidates import Candidates
@@ -24,7 +25,8 @@ from fineinstructions.matches.chunk import ChunkedDocument
 from fineinstructions.records import GLOBAL_CHUNK, Document, Rejection, rejection
 
 _BATCH_VECTORS = 65_536
-"""Searched together where there is no gate, as far as the unit goes: the more at once, the less each costs."""
+"""Searched together where there is no gate, as far as the unit goes: the more at once, the less each costs. A gate
+allows every part of a document other rows."""
 
 MAX_NEAREST_SHOWN = 20_000
 """Largest index that is searched for nothing but the nearest template of a document that a gate has shut out: so many
@@ -50,8 +52,13 @@ class Gate(Protocol):
         """Calibrated threshold for candidates that passed the gate; lower than the encoder's, which stands alone."""
         ...
 
-    def allowed(self, document: Document) -> NDArray[np.int64] | None:
-        """Row numbers of templates, in index order; ``None`` for all."""
+    def allowed(self, document: Document, span: tuple[int, int] | None = None) -> NDArray[np.int64]:
+        """Row numbers of the templates that a document may answer, in index order.
+
+        Args:
+            document: The document.
+            span: Only what these characters of it may answer; ``None`` for the whole document.
+        """
         ...
 
 
@@ -127,21 +134,49 @@ def retrieve(
         ConfigError: If there is no threshold.
 
     Source:
-        arXiv:2601.22146, section 3.2: each of the K + 1 vectors searches by itself. The gate is ours.
+        arXiv:2601.22146, section 3.2: each of the K + 1 vectors searches by itself. The gate is ours; it says for every
+        coverage chunk which templates that part of the document may answer.
     """
     min_cosine = threshold(config, gate, index.min_cosine)
+    if gate is not None:
+        for item in chunked:
+            yield _gated(item, index, gate, min_cosine, config.max_candidates)
+        return
     stream = iter(chunked)
-    # A gate allows other rows to every document; without one, many documents share one product.
-    while batch := _batch(stream, _BATCH_VECTORS if gate is None else 1):
-        allowed = None if gate is None else gate.allowed(batch[0].document)
+    while batch := _batch(stream, _BATCH_VECTORS):  # many documents share one product
         vectors = np.concatenate([item.vectors for item in batch])
-        found = iter(index.vectors.search(vectors, min_cosine, config.max_candidates, allowed))
+        found = iter(index.vectors.search(vectors, min_cosine, config.max_candidates))
         neighbours = [list(islice(found, len(item.vectors))) for item in batch]
         empty = [not any(len(n.ids) for n in ns) for ns in neighbours]
         nothing = [item for item, none in zip(batch, empty, strict=True) if none]
-        turned_away = iter(_none_found(nothing, index, allowed, min_cosine))
+        turned_away = iter(_none_found(nothing, index, min_cosine))
         for item, none, found_here in zip(batch, empty, neighbours, strict=True):
             yield next(turned_away) if none else _candidates(item, found_here)
+
+
+def _gated(
+    item: ChunkedDocument, index: SearchableTemplates, gate: Gate, min_cosine: float, max_candidates: int
+) -> Candidates | Rejection:
+    """One document, each of its vectors compared with the templates that the gate allows to that part of it."""
+    spans = (*item.chunk_spans, None)
+    allowed = [np.setdiff1d(gate.allowed(item.document, span), index.removed) for span in spans]
+    if not any(len(rows) for rows in allowed):
+        return _shut_out(item, index, min_cosine)
+    vectors = [item.vectors[number : number + 1] for number in range(len(spans))]
+    neighbours = [
+        index.vectors.search(vector, min_cosine, max_candidates, rows)[0] if len(rows) else NOTHING
+        for vector, rows in zip(vectors, allowed, strict=True)
+    ]
+    if any(len(n.ids) for n in neighbours):
+        return _candidates(item, neighbours)
+    nearest = [
+        (float(cosines[0]), int(rows[0]), number)
+        for number, (vector, some) in enumerate(zip(vectors, allowed, strict=True))
+        if len(some)
+        for rows, cosines in [index.vectors.best(vector, some)]
+    ]
+    cosine, row, number = max(nearest, key=lambda found: found[0])
+    return _nearest("no_candidate", item, index, (number, row, cosine), min_cosine)
 
 
 def _batch(stream: Iterator[ChunkedDocument], num_vectors: int) -> list[ChunkedDocument]:
@@ -170,31 +205,43 @@ def _candidates(item: ChunkedDocument, neighbours: list[Neighbours]) -> Candidat
     )
 
 
-def _none_found(
-    items: list[ChunkedDocument], index: SearchableTemplates, allowed: NDArray[np.int64] | None, min_cosine: float
-) -> Iterator[Rejection]:
+def _none_found(items: list[ChunkedDocument], index: SearchableTemplates, min_cosine: float) -> Iterator[Rejection]:
     """Rejections of documents without a candidate, each with the nearest template there was."""
     if not items:
         return
-    is_shut = allowed is not None and bool(np.isin(allowed, index.removed).all())
-    if is_shut and not len(index.removed) < len(index.keys) <= MAX_NEAREST_SHOWN:
-        for item in items:
-            name = item.document.document_id
-            yield rejection("retrieve", "no_compatible_template", name, {"document_id": name})
-        return
-    vectors = np.concatenate([item.vectors for item in items])
-    all_rows, all_cosines = index.vectors.best(vectors, None if is_shut else allowed)
+    all_rows, all_cosines = index.vectors.best(np.concatenate([item.vectors for item in items]))
     start = 0
     for item in items:
-        name, stop = item.document.document_id, start + len(item.vectors)
+        stop = start + len(item.vectors)
         place = start + int(np.argmax(all_cosines[start:stop]))
-        chunk = GLOBAL_CHUNK if place == stop - 1 else place - start
-        (template_id,) = index.template_ids(all_rows[place : place + 1])
-        cosine = float(all_cosines[place])
-        nearest = {"document_id": name, "template_id": template_id, "chunk": chunk, "cosine": cosine}
-        nearest["min_cosine"] = min_cosine
-        if is_shut:
-            yield rejection("retrieve", "no_compatible_template", name, nearest)
-        else:
-            yield rejection("retrieve", "no_candidate", name, nearest, value=cosine)
+        found = (place - start, int(all_rows[place]), float(all_cosines[place]))
+        yield _nearest("no_candidate", item, index, found, min_cosine)
         start = stop
+
+
+def _shut_out(item: ChunkedDocument, index: SearchableTemplates, min_cosine: float) -> Rejection:
+    """The rejection of a document that the gate allows nothing; names the nearest template where that costs little."""
+    name = item.document.document_id
+    if not len(index.removed) < len(index.keys) <= MAX_NEAREST_SHOWN:
+        return rejection("retrieve", "no_compatible_template", name, {"document_id": name})
+    rows, cosines = index.vectors.best(item.vectors)
+    place = int(np.argmax(cosines))
+    found = (place, int(rows[place]), float(cosines[place]))
+    return _nearest("no_compatible_template", item, index, found, min_cosine)
+
+
+def _nearest(
+    reason: str,
+    item: ChunkedDocument,
+    index: SearchableTemplates,
+    found: tuple[int, int, float],
+    min_cosine: float,
+) -> Rejection:
+    """A rejection that names the nearest template: the place of its vector, the template's row, its cosine."""
+    number, row, cosine = found
+    name = item.document.document_id
+    (template_id,) = index.template_ids(np.array([row]))
+    chunk = GLOBAL_CHUNK if number == len(item.vectors) - 1 else number
+    nearest = {"document_id": name, "template_id": template_id, "chunk": chunk, "cosine": cosine}
+    value = cosine if reason == "no_candidate" else None
+    return rejection("retrieve", reason, name, nearest | {"min_cosine": min_cosine}, value=value)

@@ -23,6 +23,8 @@ from fineinstructions.embedded.relations.reading import DocumentLike, Evidence, 
 from fineinstructions.embedded.relations.subject import subject_of
 from fineinstructions.records import Template
 
+FOCUS_GAIN = 0.1
+"""What evidence inside the part of a document that was matched gains in reliability over all other (ours)."""
 _KEPT_DOCUMENTS = 64
 _kept: OrderedDict[tuple[str, str], tuple[str, dict[str, list[Evidence]]]] = OrderedDict()
 
@@ -82,23 +84,42 @@ class RelationGate:
         self._rows: dict[str, dict[Wanted, list[int]]] = defaultdict(lambda: defaultdict(list))
         self._ids = [template.template_id for template in templates]
         self._num_queries = [max(1, len(template.query_ids)) for template in templates]
+        self._last: tuple[dict[str, list[Evidence]], dict[int, list[int]]] = ({}, {})
         for row, template in enumerate(templates):
             if asked := wanted(template.template):
                 self._rows[asked.key][asked].append(row)
 
-    def allowed(self, document: DocumentLike) -> NDArray[np.int64]:
-        """Row numbers of the templates that the document may answer, ascending; one per relation."""
-        drawn: set[int] = set()
-        for key, found in evidence(document).items():
-            fitting = [
-                row
-                for asked, rows in self._rows.get(key, {}).items()
-                if any(fit(asked, item) is not None for item in found)
-                for row in rows
-            ]
-            if fitting:
-                drawn.add(max(fitting, key=lambda row: self._luck(row, document.document_id)))
-        return self._row_numbers[np.array(sorted(drawn), dtype=np.int64)]
+    def allowed(self, document: DocumentLike, span: tuple[int, int] | None = None) -> NDArray[np.int64]:
+        """Row numbers of the templates that the document may answer, ascending; one per relation.
+
+        Args:
+            document: The document.
+            span: Only templates whose answer the embedded instantiator would take from these characters, if it were
+                pointed at them; ``None`` for the whole document.
+        """
+        drawn = self._drawn(document)
+        rows = sorted(
+            row for row, places in drawn.items() if span is None or any(span[0] <= p < span[1] for p in places)
+        )
+        return self._row_numbers[np.array(rows, dtype=np.int64)]
+
+    def _drawn(self, document: DocumentLike) -> dict[int, list[int]]:
+        """The template of each relation, with the places of the answers that it may get; of the last document kept."""
+        found_here = evidence(document)
+        if self._last[0] is not found_here:
+            drawn = {}
+            for key, found in found_here.items():
+                fitting = {
+                    row: places
+                    for asked, rows in self._rows.get(key, {}).items()
+                    if (places := _places(asked, found))
+                    for row in rows
+                }
+                if fitting:
+                    row = max(fitting, key=lambda row: self._luck(row, document.document_id))
+                    drawn[row] = fitting[row]
+            self._last = (found_here, drawn)
+        return self._last[1]
 
     def _luck(self, row: int, document_id: str) -> tuple[float, int]:
         """Weight plus Gumbel noise that depends on seed, document and template alone: drawing by weight."""
@@ -106,3 +127,10 @@ class RelationGate:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         uniform = (int.from_bytes(digest, "little") + 0.5) / 2**64
         return 0.5 * math.log(self._num_queries[row]) - math.log(-math.log(uniform)), -row
+
+
+def _places(asked: Wanted, found: Sequence[Evidence]) -> list[int]:
+    """Middles of the answers that fit a template and are nearly as reliable as the best of them."""
+    fitting = [item for item in found if fit(asked, item) is not None]
+    best = max((item.reliability for item in fitting), default=0.0)
+    return [item.middle for item in fitting if item.reliability > best - FOCUS_GAIN]

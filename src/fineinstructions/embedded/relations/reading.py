@@ -47,6 +47,12 @@ class Evidence:
         """Where the answer starts in the document."""
         return self.spans[0][0]
 
+    @property
+    def middle(self) -> int:
+        """Where the middle of the answer is in the document, a character of its first span."""
+        start, end = self.spans[0]
+        return (start + end) // 2
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
