@@ -7,7 +7,8 @@ written for, though others overlap with it, so true recall is higher. `--former`
 which then stands beside the one of the package. Trusted: a question's word counts as much as the share of training
 questions with that word whose text holds it ("discuss" and "happen" seldom do). Fused: the cosine times a weight, added
 to the trusted BM25 score over the question's best; the weight is chosen on stories, pages and meetings of the training
-split that the encoder was not trained on: one for all, and one for each of the three.
+split that the encoder was not trained on: one for all, and one for each of the three. Where each has its own, BM25's k1
+(0.5 or 1.2) and the cosine (of the whole text, or of the nearest of ten coverage chunks and the whole) are chosen too.
 Descriptions: every MedQuAD question type becomes one template with an unfilled slot, and what finds is its description
 alone; right are the development pages that have an answer of that type.
 
@@ -27,7 +28,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fineinstructions.embedded.answers.lexical import Bm25, content_stems
+from fineinstructions.embedded.answers.lexical import K1, Bm25, content_stems
 from fineinstructions.embedded.descriptions import describe
 from fineinstructions.embedded.encoder import EmbeddedEncoder
 from fineinstructions.embedded.pairs_of_texts import HOLD_OUT, HOLD_OUT_MEETINGS, is_kept_back
@@ -35,6 +36,8 @@ from fineinstructions.embedded.words import tokenize
 from fineinstructions.pooling import Pooling
 
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
+CHUNKS = Pooling(10, 0.08, 1.0)
+"""Coverage chunks of a text whose nearest part counts; of five settings the best on stories kept back."""
 PRIOR = 3.0
 """Questions that the mean counts for in a word's trust; chosen on questions kept back, 3 or 10."""
 TYPES = {
@@ -143,9 +146,9 @@ def trust(training: Sequence[tuple[str, str]]) -> dict[str, float]:
     return {word: (held[word] + PRIOR * mean) / (number + PRIOR) / mean for word, number in asked.items()}
 
 
-def lexical_scores(pool: Pool, trusted: dict[str, float] | None = None) -> NDArray[np.float64]:
+def lexical_scores(pool: Pool, trusted: dict[str, float] | None = None, k1: float = K1) -> NDArray[np.float64]:
     """BM25 over each question's best, shape (questions, texts); words weighed by `trusted` where it is given."""
-    search = Bm25(pool.texts)
+    search = Bm25(pool.texts, k1)
     if trusted is None:
         scores = np.stack([search.scores(question) for question in pool.questions])
     else:
@@ -166,6 +169,13 @@ def cosines(pool: Pool, encoder: EmbeddedEncoder) -> NDArray[np.float64]:
     return (encoder.encode_texts(pool.questions) @ encoder.encode_texts(pool.texts).T).astype(np.float64)
 
 
+def nearest_cosines(pool: Pool, encoder: EmbeddedEncoder) -> NDArray[np.float64]:
+    """Cosines with the nearest coverage chunk of a text or the whole, shape (questions, texts)."""
+    asked = encoder.encode_texts(pool.questions)
+    pooled = encoder.encode_documents(pool.texts, CHUNKS)
+    return np.stack([(asked @ text.vectors.T).max(axis=1) for text in pooled], axis=1).astype(np.float64)
+
+
 def recall(scores: NDArray[np.float64], right: NDArray[np.int64], top: int) -> float:
     """Share of questions whose text is among the `top` best; texts with the same score count against it."""
     own = scores[np.arange(len(right)), right][:, None]
@@ -175,11 +185,22 @@ def recall(scores: NDArray[np.float64], right: NDArray[np.int64], top: int) -> f
 Scored = tuple[Pool, NDArray[np.float64], NDArray[np.float64]]
 """A pool with its lexical scores and its cosines."""
 
+Variant = tuple[float, str]
+"""BM25's k1, and which cosine: of the ``whole`` text or of the ``nearest`` part."""
 
-def best_weight(tuning: Sequence[Scored]) -> float:
-    """Weight of the cosine that finds most of the kept-back questions' texts, all pools alike."""
+
+def best_weight(tuning: Sequence[Scored]) -> tuple[float, float]:
+    """Weight of the cosine that finds most of the kept-back questions' texts, and the sum of their recalls."""
     found = {w: sum(recall(a + w * b, p.right, 10) for p, a, b in tuning) for w in WEIGHTS}
-    return max(WEIGHTS, key=found.__getitem__)
+    weight = max(WEIGHTS, key=found.__getitem__)
+    return weight, found[weight]
+
+
+def scored(pools: Sequence[Pool], encoder: EmbeddedEncoder, trusted: dict[str, float]) -> dict[Variant, list[Scored]]:
+    """The pools' lexical scores and cosines in every variant, the plain one first."""
+    lexical = {k1: [lexical_scores(p, trusted, k1) for p in pools] for k1 in (K1, 0.5)}
+    near = {"whole": [cosines(p, encoder) for p in pools], "nearest": [nearest_cosines(p, encoder) for p in pools]}
+    return {(k1, which): list(zip(pools, lexical[k1], near[which], strict=True)) for k1 in lexical for which in near}
 
 
 def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Iterator[str]:
@@ -190,21 +211,30 @@ def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Itera
     yield "| method | " + " | ".join(f"{p.name} ({len(p.texts):,})" for p in pools) + " |"
     yield "| --- |" + " --- |" * len(pools)
     yield _line("BM25", pools, [lexical_scores(p) for p in pools])
-    lexical = [lexical_scores(p, trusted) for p in pools]
-    of_tuning = [lexical_scores(p, trusted) for p in tuning]
-    yield _line("BM25, trusted words", pools, lexical)
+    yield _line("BM25, trusted words", pools, [lexical_scores(p, trusted) for p in pools])
     for name, encoder in encoders.items():
-        near = [cosines(p, encoder) for p in pools]
-        scored = [(p, a, cosines(p, encoder)) for p, a in zip(tuning, of_tuning, strict=True)]
-        weight = best_weight(scored)
-        yield _line(f"encoder, {name}", pools, near)
-        fused = [a + weight * b for a, b in zip(lexical, near, strict=True)]
+        ours, kept = scored(pools, encoder, trusted), scored(tuning, encoder, trusted)
+        plain = (K1, "whole")
+        weight, _ = best_weight(kept[plain])
+        yield _line(f"encoder, {name}", pools, [b for _, _, b in ours[plain]])
+        yield _line(f"encoder, {name}, nearest part", pools, [b for _, _, b in ours[K1, "nearest"]])
+        fused = [a + weight * b for _, a, b in ours[plain]]
         yield _line(f"BM25, trusted words + {weight:g} x encoder, {name}", pools, fused)
-        kinds = dict.fromkeys(map(kind_of, tuning))
-        weights = {kind: best_weight([one for one in scored if kind_of(one[0]) == kind]) for kind in kinds}
-        fused = [a + weights[kind_of(p)] * b for p, a, b in zip(pools, lexical, near, strict=True)]
-        said = ", ".join(f"{weight:g} for {kind}" for kind, weight in weights.items())
-        yield _line(f"BM25, trusted words + encoder, {name}, {said}", pools, fused)
+        chosen = {kind: _chosen(kept, kind) for kind in dict.fromkeys(map(kind_of, tuning))}
+        fused = []
+        for number, one in enumerate(pools):
+            variant, weight = chosen[kind_of(one)]
+            _, a, b = ours[variant][number]
+            fused.append(a + weight * b)
+        said = "; ".join(f"{w:g} x {which}, k1 {k1:g} for {kind}" for kind, ((k1, which), w) in chosen.items())
+        yield _line(f"BM25, trusted words + encoder, {name}: {said}", pools, fused)
+
+
+def _chosen(kept: dict[Variant, list[Scored]], kind: str) -> tuple[Variant, float]:
+    """Variant and weight that find most of one kind's kept-back questions' texts."""
+    found = {variant: best_weight([one for one in all_ if kind_of(one[0]) == kind]) for variant, all_ in kept.items()}
+    variant = max(found, key=lambda variant: found[variant][1])
+    return variant, found[variant][0]
 
 
 def kind_of(pool: Pool) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fineinstructions.embedded.words import FUNCTION_WORDS, read_word_lists, stem, tokenize
 
-_K1, _B = 1.2, 0.75
+K1, _B = 1.2, 0.75
 """The usual values of BM25."""
 _BASE_FORMS = {form: base for base, forms in read_word_lists("irregular_forms.txt").items() for form in forms}
 
@@ -80,9 +80,10 @@ class Bm25:
 
     Args:
         texts: The texts to be found.
+        k1: How much a word's further occurrences in a text count; 0 for nothing.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], k1: float = K1) -> None:
         self.num_texts = len(texts)
         found: dict[str, list[tuple[int, int]]] = {}
         lengths = np.zeros(len(texts))
@@ -91,12 +92,12 @@ class Bm25:
             lengths[row] = len(words)
             for word, count in Counter(words).items():
                 found.setdefault(word, []).append((row, count))
-        norm_n = _K1 * (1.0 - _B + _B * lengths / max(1.0, lengths.mean()))
+        norm_n = k1 * (1.0 - _B + _B * lengths / max(1.0, lengths.mean()))
         self._postings: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         for word, pairs in found.items():
             rows, counts = (np.array(column) for column in zip(*pairs, strict=True))
             weight = math.log(1.0 + (self.num_texts - len(rows) + 0.5) / (len(rows) + 0.5))
-            self._postings[word] = (rows, weight * counts * (_K1 + 1.0) / (counts + norm_n[rows]))
+            self._postings[word] = (rows, weight * counts * (k1 + 1.0) / (counts + norm_n[rows]))
 
     def scores(self, query: str) -> NDArray[np.float64]:
         """Score of every text."""
