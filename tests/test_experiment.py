@@ -1,7 +1,9 @@
 """Experiments: arms to corpora, models, scores and one table; killed and continued; refusals."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from fineinstructions.experiment import as_experiment_config, experiment
 from fineinstructions.progress import Silent
 from fineinstructions.records import Rejection, Template
 from fineinstructions.runs import RunFolder
+from fineinstructions.runs.lease import hold_lease
 from fineinstructions.runs.tables import tables_of
 from fineinstructions.scores.forms import FORMS
 from fineinstructions.scores.ledger import WRITTEN, read_ledger
@@ -176,6 +179,33 @@ def _add_benchmarks(recipe: Path, out: Path, data: Path) -> None:
         assert "[PLUMBING]" in (out / name).read_text(encoding="utf-8"), name
     assert "the judge follows a script" in printed
     assert "fineinstructions.tiny.2" in (out / "benchmarks" / "comparison.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+def test_processes_share_the_trainings_of_an_experiment(tmp_path: Path) -> None:
+    """What another process is at is passed over; what nobody is at any more is taken; two at once tell the same."""
+    recipe, shared = write_experiment(tmp_path, seeds=[1, 2]), tmp_path / "shared"
+    together = [subprocess.Popen(command("experiment", recipe, "--out", shared), stderr=-1, stdout=-3) for _ in "ab"]
+    said = [process.communicate()[1].decode() for process in together]
+    assert [process.returncode for process in together] == [0, 0], said
+    assert table_of(shared)["missing"] == []
+    alone = tmp_path / "alone"
+    name = "fineinstructions.tiny.1"
+    (alone / "leases").mkdir(parents=True)
+    with hold_lease(alone / "leases" / name):
+        code, _, errors = in_process("experiment", recipe, "--out", alone)
+        assert code == 0, errors
+        assert f"{name}: process {os.getpid()} on {socket.gethostname()} is at it" in errors
+        assert table_of(alone)["missing"] == [name]
+    assert not (alone / "trainings" / name).exists()
+    done = {path: path.read_bytes() for path in alone.glob("trainings/*/pretrain.json")}
+    assert len(done) == 3
+    code, _, errors = in_process("experiment", recipe, "--out", alone)
+    assert code == 0, errors
+    assert "is at it" not in errors
+    assert table_of(alone) == table_of(shared)
+    assert all(path.read_bytes() == before for path, before in done.items())
 
 
 @pytest.mark.extra

@@ -69,6 +69,7 @@ HALLWAYS = {
     "experiment_benchmarks",
     "experiment_curves",
     "experiment_recipe",
+    "experiment_table",
     "forecast",
     "given_rows",
     "input_changes",

@@ -4,12 +4,15 @@
                                 -> for every one of them: benchmarks -> table
 
 In: a recipe. Out: a folder with all of it. Every step can be continued and is passed over when it is done, so a killed
-experiment goes on where it was. The decision a reader would question: seeds are the outer loop and the table is written
-after every scoring, so that an experiment that is stopped early has compared all arms.
+experiment goes on where it was. The decisions a reader would question: seeds are the outer loop and the table is
+written after every scoring, so that an experiment that is stopped early has compared all arms; and the same command may
+run as often as there are processors or GPUs, each process taking trainings that no other one has.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +23,7 @@ from fineinstructions.config import differences, from_mapping, load, parse_yaml,
 from fineinstructions.corpora import export
 from fineinstructions.errors import ConfigError
 from fineinstructions.experiment_benchmarks import TrainedModels, check_benchmarks
-from fineinstructions.experiment_curves import HeldOutCurves, Points, mean_curves
+from fineinstructions.experiment_curves import HeldOutCurves
 from fineinstructions.experiment_recipe import (
     BASE,
     ExperimentConfig,
@@ -29,24 +32,31 @@ from fineinstructions.experiment_recipe import (
     model_name,
     plain_for_comparison,
 )
-from fineinstructions.plots import Curves
+from fineinstructions.experiment_table import (
+    BENCHMARKS_OF,
+    ExperimentTable,
+    Trainings,
+    corpus_facts,
+    ledger_of,
+    name_of,
+    trainings,
+)
 from fineinstructions.pretraining import PretrainResult, as_pretrain_config, pretrain, read_training
 from fineinstructions.progress import Progress, Silent
 from fineinstructions.readers import DocumentsConfig
 from fineinstructions.recipe import RunConfig, as_config
 from fineinstructions.runs.durable import watch_disk, write_text
-from fineinstructions.runs.lease import hold_lease
-from fineinstructions.scores.ledger import WRITTEN, read_ledger
-from fineinstructions.scores.results import Trained, figures
+from fineinstructions.runs.lease import HeldError, hold_lease
+from fineinstructions.scores.results import Trained
 from fineinstructions.scores.score import is_scored, read_held_out, score
-from fineinstructions.scores.table import ArmRow, csv_text, held_out_curves, json_text, markdown, training_curves
 from fineinstructions.setup import open_setup
 from fineinstructions.tokenizer_training import train_tokenizer
-from fineinstructions.training.metrics import read_metrics
 from fineinstructions.training.sequences import num_sequences
 
 RECIPE_FILE = "experiment.yaml"
-Trainings = dict[Trained, PretrainResult]
+LEASE_FILE = "lease"
+LEASES = "leases"
+"""Folder of the locks of single trainings."""
 
 
 @dataclass
@@ -56,6 +66,8 @@ class ExperimentResult:
     path: Path
     missing: list[str]
     """Trainings that the table lacks."""
+    elsewhere: dict[str, str]
+    """Those of them that other processes are at, and which ones, as they were when this one had nothing left to do."""
 
     @property
     def table(self) -> Path:
@@ -86,6 +98,9 @@ def experiment(
 ) -> ExperimentResult:
     """Compare arms by training on them; continue where an earlier call was stopped.
 
+    Several processes may do so at the same time, on one machine or on many that share a disk: each takes trainings that
+    nobody else is at, and ends when there are none left.
+
     Args:
         recipe: Path of a YAML recipe, a mapping, or a config.
         out: Folder of the experiment.
@@ -104,7 +119,7 @@ def experiment(
         _run_config(config, arm)
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
-    with watch_disk(root), hold_lease(root / "lease"):
+    with watch_disk(root):
         return Experiment(config, root, progress or Silent()).do()
 
 
@@ -120,33 +135,65 @@ class Experiment:
     def __init__(self, config: ExperimentConfig, root: Path, progress: Progress) -> None:
         self._config, self._root, self._progress = config, root, progress
         self._held_out = read_held_out(config.scores)
-        self._remember()
+        with self._alone():
+            self._remember()
         self._models = TrainedModels(config, root)
         self._on_the_way = HeldOutCurves(root / "scores", self._held_out, config.curve_points)
-        self._done: dict[Trained, PretrainResult] = {}
-        self._lying = {t: found for t in self._trainings() if (found := self._finished(t))}
+        self._table = ExperimentTable(config, root, self._models, self._on_the_way)
+        self._done: Trainings = {}
+        self._elsewhere: dict[str, str] = {}
         self._learned: Path | None = None
         self._step = 0
 
     def do(self) -> ExperimentResult:
-        """Make everything that is not there yet."""
-        corpora = {variant: self._make_corpora(variant, arms) for variant, arms in self._config.variants.items()}
+        """Make everything that is not there yet and that nobody else is making."""
+        with self._alone():
+            corpora = {variant: self._make_corpora(variant, arms) for variant, arms in self._config.variants.items()}
         corpus_of = {arm: corpora[variant] for variant, arms in self._config.variants.items() for arm in arms}
         tokens = self._tokens(corpus_of)
-        for trained in self._trainings():
+        for trained in self._mine("train", trainings(self._config), lambda t: t in self._there()):
             self._train(trained, corpus_of[trained.arm], tokens[trained.arm])
             self._score(trained)
             self._write_table()
         self._benchmark()
-        return ExperimentResult(self._root, self._missing(self._done))
+        missing = self._table.missing(self._there())
+        lacking = {name.removeprefix(BENCHMARKS_OF) for name in missing}
+        elsewhere = {name: holder for name, holder in self._elsewhere.items() if name in lacking}
+        return ExperimentResult(self._root, missing, elsewhere)
 
-    def _trainings(self) -> Iterator[Trained]:
-        config = self._config
-        return (Trained(a, model_name(m), s) for s in config.seeds for m in config.models for a in config.arms)
+    def _alone(self) -> AbstractContextManager[None]:
+        """What only one process may do at a time; the others wait for it."""
+        return hold_lease(self._root / LEASE_FILE, patience_seconds=math.inf)
+
+    def _mine(self, what: str, all_: Iterable[Trained], is_done: Callable[[Trained], bool]) -> Iterator[Trained]:
+        """Trainings in order, each held while it is worked on; those that other processes are at are passed over.
+
+        What was passed over is looked at again at the end: its process may have died.
+        """
+        folder, waiting = self._root / LEASES, list(all_)
+        folder.mkdir(exist_ok=True)
+        while waiting:
+            passed = []
+            for trained in waiting:
+                name = name_of(trained)
+                with ExitStack() as stack:
+                    try:
+                        stack.enter_context(hold_lease(folder / name))
+                    except HeldError as error:
+                        if name not in self._elsewhere:
+                            self._say(f"{what} {name}: {error.holder} is at it")
+                        self._elsewhere[name] = error.holder
+                        passed.append(trained)
+                        continue
+                    self._elsewhere.pop(name, None)
+                    yield trained
+            if len(passed) == len(waiting):
+                return
+            waiting = [trained for trained in passed if not is_done(trained)]
 
     def _say(self, what: str) -> None:
         self._step += 1
-        num_trainings = len(list(self._trainings()))
+        num_trainings = len(list(trainings(self._config)))
         total = 2 * len(self._config.variants) + (3 if self._models.names else 2) * num_trainings
         total += isinstance(self._config.tokenizer, TokenizerConfig)
         self._progress.note(f"[{self._step}/{total}] {what}")
@@ -240,15 +287,9 @@ class Experiment:
     def _usable(self, corpus: Path, arm: str) -> int:
         """Tokens of an arm that fill whole sequences, which is what one epoch reads."""
         seq_len = as_pretrain_config({**self._config.pretrain, "corpora": "-"}).seq_len
-        return num_sequences(int(_corpus_facts(corpus)["arms"][arm]["tokens"]), seq_len) * seq_len
+        return num_sequences(int(corpus_facts(corpus)["arms"][arm]["tokens"]), seq_len) * seq_len
 
     # Models and scores
-
-    def _name(self, trained: Trained) -> str:
-        return f"{trained.arm}.{trained.model}.{trained.seed}"
-
-    def _ledger(self, trained: Trained) -> Path:
-        return self._root / "scores" / f"{self._name(trained)}.jsonl"
 
     def _train(self, trained: Trained, corpus: Path, tokens: int) -> None:
         there = self._usable(corpus, trained.arm)
@@ -262,16 +303,16 @@ class Experiment:
             "epochs": -(-tokens // there),
             "packed_dir": str(self._root / "packed" / trained.arm),
         }
-        out = self._root / "trainings" / self._name(trained)
+        out = self._root / "trainings" / name_of(trained)
         out.parent.mkdir(exist_ok=True)
-        self._say(f"train {self._name(trained)}: {tokens:,} tokens, {out / 'metrics.jsonl'}")
+        self._say(f"train {name_of(trained)}: {tokens:,} tokens, {out / 'metrics.jsonl'}")
         self._done[trained] = pretrain(plain | self._on_the_way.settings(self._steps(tokens)), out)
 
     def _score(self, trained: Trained) -> None:
-        self._say(f"score {self._name(trained)}")
-        score(self._done[trained].model, self._held_out, self._ledger(trained))
+        self._say(f"score {name_of(trained)}")
+        score(self._done[trained].model, self._held_out, ledger_of(self._root, trained))
 
-        self._on_the_way.score(self._name(trained), self._done[trained], self._progress.note)
+        self._on_the_way.score(name_of(trained), self._done[trained], self._progress.note)
 
     def _steps(self, tokens: int) -> int:
         config = as_pretrain_config({**self._config.pretrain, "corpora": "-"})
@@ -279,106 +320,31 @@ class Experiment:
 
     def _finished(self, trained: Trained) -> PretrainResult | None:
         """A training that lies there, trained and scored by an earlier call."""
-        found = read_training(self._root / "trainings" / self._name(trained))
-        return found if found and is_scored(self._held_out, self._ledger(trained)) else None
+        found = read_training(self._root / "trainings" / name_of(trained))
+        return found if found and is_scored(self._held_out, ledger_of(self._root, trained)) else None
 
     def _benchmark(self) -> None:
         """Have every trained model answer the benchmarks, and compare arms by them."""
         if not self._models.names:
             return
-        for trained, done in self._done.items():
-            name = self._name(trained)
+        for trained in self._mine("benchmarks", self._there(), lambda t: bool(self._models.known(name_of(t)))):
+            name = name_of(trained)
             self._say(f"benchmarks {name}: {', '.join(self._models.names)}")
-            self._models.evaluate(name, done.model, self._progress)
+            self._models.evaluate(name, self._there()[trained].model, self._progress)
             self._write_table()
-        self._models.compare({t: self._name(t) for t in self._done if self._models.known(self._name(t))})
+        with self._alone():
+            self._models.compare({t: name_of(t) for t in self._there() if self._models.known(name_of(t))})
 
-    def _missing(self, shown: Iterable[Trained]) -> list[str]:
-        """What the tables lack."""
-        there = set(shown)
-        missing = [self._name(t) for t in self._trainings() if t not in there]
-        if self._models.names:
-            names = [self._name(t) for t in self._trainings() if t in there]
-            missing += [f"benchmarks of {name}" for name in names if not self._models.known(name)]
-        return missing
+    def _there(self) -> Trainings:
+        """What is trained and scored, by this process or another one, now or earlier."""
+        for trained in trainings(self._config):
+            if trained not in self._done and (found := self._finished(trained)):
+                self._done[trained] = found
+        return {trained: self._done[trained] for trained in trainings(self._config) if trained in self._done}
 
     def _write_table(self) -> None:
-        """Write the tables of what is done, by this call or an earlier one."""
-        there = self._lying | self._done
-        done = {trained: there[trained] for trained in self._trainings() if trained in there}
-        scores = {trained: read_ledger(self._ledger(trained))[1] for trained in done}
-        benchmarks = {trained: self._models.known(self._name(trained)) for trained in done}
-        found = list(figures(scores, self._pairs(done), self._config.resamples, more=benchmarks))
-        shown = dict.fromkeys((t.arm, t.model) for t in done)
-        arms = [_arm_row(arm, model, done, scores, self._num_documents(arm)) for arm, model in shown]
-        title, missing = self._root.name, self._missing(done)
-        write_text(self._root / "table.md", markdown(title, arms, found, missing) + "\n")
-        write_text(self._root / "table.csv", csv_text(found))
-        write_text(self._root / "table.json", json_text(title, arms, found, missing))
-        self._draw("loss", training_curves(title, self._curves(done)))
-        self._draw_held_out(title, done, scores)
-
-    def _num_documents(self, arm: str) -> int | None:
-        """Documents in an arm's corpus; none where its figures, of an earlier version, do not say."""
-        variant = next(variant for variant, arms in self._config.variants.items() if arm in arms)
-        number: int | None = _corpus_facts(self._root / "corpora" / variant)["arms"][arm].get("documents")
-        return number
-
-    def _pairs(self, done: Trainings) -> Iterator[tuple[tuple[str, str], tuple[str, str] | None]]:
-        """What is compared with what: every arm with the baseline of its size, and with all arms of the next size."""
-        config = self._config
-        sizes = {t.model: int(result.facts["num_parameters"]) for t, result in done.items()}
-        models = sorted(sizes, key=lambda model: (sizes[model], model))
-        for arm in config.arms:
-            for place, model in enumerate(models):
-                yield (arm, model), None if arm == config.baseline else (config.baseline, model)
-                for larger in models[place + 1 : place + 2]:
-                    yield from (((arm, model), (other, larger)) for other in config.arms)
-
-    def _curves(self, done: Trainings) -> dict[str, Points]:
-        """Mean loss of an arm's trainings over tokens."""
-        lines = {trained: read_metrics(result.metrics) for trained, result in done.items()}
-        points = {t: [(float(line["tokens"]), float(line["loss"])) for line in found] for t, found in lines.items()}
-        return mean_curves(points, self._line_name)
-
-    def _draw_held_out(self, title: str, done: Trainings, scores: dict[Trained, Any]) -> None:
-        """Draw held-out loss over tokens, where checkpoints have been scored."""
-        way = self._on_the_way
-        points = {t: way.points(self._name(t), result, scores[t]) for t, result in done.items()}
-        if any(points.values()):
-            self._draw("heldout", held_out_curves(title, mean_curves(points, self._line_name), way.label))
-
-    def _draw(self, name: str, curves: Curves) -> None:
-        """Write curves as a plot, and as JSON that `report --curves` draws in the report of a run."""
-        write_text(self._root / f"{name}.json", curves.as_json())
-        write_text(self._root / f"{name}.svg", curves.drawn())
-
-    def _line_name(self, trained: Trained) -> str:
-        return trained.arm if len(self._config.models) == 1 else f"{trained.arm} {trained.model}"
-
-
-def _arm_row(arm: str, model: str, trainings: Trainings, scores: dict[Trained, Any], documents: int | None) -> ArmRow:
-    done = {t.seed: result for t, result in trainings.items() if (t.arm, t.model) == (arm, model)}
-    first = next(iter(done.values()))
-    seconds = [
-        row.seconds
-        for trained, rows in scores.items()
-        if (trained.arm, trained.model) == (arm, model)
-        for row in rows
-        if row.kind == WRITTEN
-    ]
-    return ArmRow(
-        arm=arm,
-        model=model,
-        seeds=tuple(done),
-        tokens=first.tokens,
-        unique_tokens=first.unique_tokens,
-        epochs=first.epochs,
-        documents=documents,
-        parameters=int(first.facts["num_parameters"]),
-        flops=float(first.facts["flops"]),
-        seconds_per_answer=sum(seconds) / len(seconds) if seconds else None,
-    )
+        with self._alone():
+            self._table.write(self._there())
 
 
 def _run_config(config: ExperimentConfig, arm: str) -> RunConfig:
@@ -389,8 +355,3 @@ def _run_config(config: ExperimentConfig, arm: str) -> RunConfig:
     """
     under = to_plain(as_config(config.recipe) if config.recipe else open_setup(Path(config.run)).config)
     return from_mapping(merged(under, config.arms[arm].settings), RunConfig, where=f"arms.{arm}.settings")
-
-
-def _corpus_facts(folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    return facts

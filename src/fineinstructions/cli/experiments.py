@@ -21,19 +21,26 @@ def experiment(
 
     The table (table.md, table.csv, table.json) and a plot of the trainings (loss.svg) are written anew after every
     scoring. Seeds and benchmarks may be added to the recipe of a finished experiment.
+
+    Give the same command several times, one for each processor or GPU, here or on machines that share the folder: each
+    process takes trainings that no other one is at, and ends when none is left.
     """
     from fineinstructions.cli.reporters import reporter
     from fineinstructions.experiment import experiment as run_experiment
+    from fineinstructions.experiment_table import BENCHMARKS_OF
 
     with reporter(as_json) as progress:
         result = run_experiment(recipe, out, overrides=set_ or (), progress=progress)
+    nobodys = [name for name in result.missing if name.removeprefix(BENCHMARKS_OF) not in result.elsewhere]
     if as_json:
         print(result.table.with_suffix(".json").read_text(encoding="utf-8"))
-        raise typer.Exit(bool(result.missing))
+        raise typer.Exit(bool(nobodys))
     print(result.table.read_text(encoding="utf-8"))
     print(printable(str(result.table)))
-    if result.missing:
-        print(f"not all is done ({result.missing[0]}); run the same command again", file=sys.stderr)
+    for name, holder in result.elsewhere.items():
+        print(f"{name}: {holder} is at it, and completes the table", file=sys.stderr)
+    if nobodys:
+        print(f"not all is done ({nobodys[0]}); run the same command again", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -36,8 +36,21 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+class HeldError(ConfigError):
+    """Another process holds the lock.
+
+    Args:
+        folder: Where.
+        holder: Which, such as ``process 4711 on box``.
+    """
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(f"{folder}: {holder} is working in this folder; wait for it or choose another --out")
+        self.holder = holder
+
+
 @contextmanager
-def hold_lease(path: Path, token: str = "") -> Iterator[None]:
+def hold_lease(path: Path, token: str = "", *, patience_seconds: float | None = None) -> Iterator[None]:
     """Hold a lock file for as long as the context is open.
 
     Whoever hands over to jobs leaves its token, so that they may commit until somebody else holds the file.
@@ -45,17 +58,19 @@ def hold_lease(path: Path, token: str = "") -> Iterator[None]:
     Args:
         path: The lock file.
         token: What tells this holding from others, where it goes on with one of before; else made anew.
+        patience_seconds: How long to wait for another process; by default hardly at all.
 
     Raises:
-        ConfigError: If another process holds it; the line names the process and its host.
+        HeldError: If another process holds it; the line names the process and its host.
+        ConfigError: If the file system cannot lock files.
     """
+    if patience_seconds is None:
+        patience_seconds = RELAY_PATIENCE_SECONDS if token else PATIENCE_SECONDS
     with path.open("a+", encoding="utf-8") as handle:
         try:
-            _lock(handle, RELAY_PATIENCE_SECONDS if token else PATIENCE_SECONDS)
+            _lock(handle, patience_seconds)
         except BlockingIOError:
-            raise ConfigError(
-                f"{path.parent}: {_holder(handle)} is working in this folder; wait for it or choose another --out"
-            ) from None
+            raise HeldError(path.parent, _holder(handle)) from None
         except OSError as error:
             raise ConfigError(f"{path}: this file system cannot lock files ({error}); choose another --out") from None
         handle.seek(0)

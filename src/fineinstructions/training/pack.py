@@ -11,6 +11,7 @@ sequences. All arms of a comparison are cut where the training asks for it, and 
 """
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -117,7 +118,7 @@ def pack(
     facts = tokenizer.facts
     folder.mkdir(parents=True, exist_ok=True)
     threads = threads or len(os.sched_getaffinity(0))
-    with hold_lease(folder / LEASE_FILE), watch_disk(folder):
+    with hold_lease(folder / LEASE_FILE, patience_seconds=math.inf), watch_disk(folder):  # others do the same work
         remove_temporary(folder)
         todo = [n for n, source in enumerate(sources) if not _is_there(folder / part_name(n), source, facts)]
         strangers = [path for path in folder.glob("part-*") if path.name not in map(part_name, range(len(sources)))]
