@@ -156,11 +156,18 @@ class Models:
         return self.judge.model if self._config.judge.model == "openai" else names.judge_name()
 
     def import_modules(self) -> None:
-        """Import what the models of most processes need; building them would import it as well."""
+        """Import what the models of most processes need; building and asking them would import it as well."""
+        from fineinstructions.backends.vector_index.exact import load_faiss
+
+        load_faiss()
         if self._has_gate:
             from fineinstructions.embedded import genericizer, instantiator, judge, relations
 
             del genericizer, instantiator, judge, relations
+        if any(llm.engine == "server" for llm in asked_models(self._config, *RUN_PHASES).values()):
+            import aiohttp
+
+            del aiohttp
 
     def look_again(self) -> None:
         """Find the replies of models that other processes have stored since."""

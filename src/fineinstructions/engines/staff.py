@@ -72,9 +72,12 @@ class Staff:
         """
         if not number or not may_fork():
             return
-        import_modules()
-        context = multiprocessing.get_context("fork")
         resources = Resources()
+        with environment(thread_environment(resources.cpus)):  # libraries read it when they are loaded, so here
+            import_modules()
+        if not may_fork():  # one of them has a thread
+            return
+        context = multiprocessing.get_context("fork")
         for _ in range(number):
             mine, theirs = context.Pipe()
             not_its_own = [*(worker.pipe for worker in self._idle), mine]
