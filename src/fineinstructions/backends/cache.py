@@ -18,6 +18,7 @@ from fineinstructions.errors import BackendError, ConfigError
 
 _KEY_START = b'{"key":"'
 _KEY_LENGTH = 64
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class ResponseCache:
@@ -35,6 +36,8 @@ class ResponseCache:
         self._index: dict[bytes, tuple[int, int]] | None = None
         self._segments: list[Path] = []
         self._writer: IO[bytes] | None = None
+        self._written_bytes = 0
+        """Of the segment being written, which nobody else appends to."""
 
     def __len__(self) -> int:
         with self._lock:
@@ -80,7 +83,7 @@ class ResponseCache:
             BackendError: If the segment cannot be written.
             ConfigError: If the folder cannot be read.
         """
-        line = json.dumps({"key": key, "value": value}, separators=(",", ":")).encode() + b"\n"
+        line = _as_json({"key": key, "value": value}).encode() + b"\n"
         with self._lock:
             places = self._places()
             try:
@@ -89,12 +92,13 @@ class ResponseCache:
                     path = self._dir / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.jsonl"
                     self._writer = path.open("xb", buffering=0)
                     self._segments.append(path)
-                start = self._writer.tell()
+                    self._written_bytes = 0
                 _write_whole(self._writer, line)
             except OSError as error:
                 self._end_segment()  # its tail may be torn, and the next line must not be joined to that
                 raise BackendError(f"{self._dir}: cannot be written: {error}", hint="free space, then rerun") from None
-            places[bytes.fromhex(key)] = (len(self._segments) - 1, start)
+            places[bytes.fromhex(key)] = (len(self._segments) - 1, self._written_bytes)
+            self._written_bytes += len(line)
 
     def look_again(self) -> None:
         """Have the segments read anew by the next question: one of another process may have grown since."""

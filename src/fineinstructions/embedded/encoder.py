@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -53,6 +53,13 @@ def token_key(word: str) -> str:
     return stem(word.replace("’", "'").removesuffix("'s"))
 
 
+@cache
+def _digest(file: Path, changed_ns: int) -> str:
+    """Digest of a file as it is since it was changed last: every phase opens an encoder anew, which reads 15 MB."""
+    del changed_ns
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+
+
 class EmbeddedEncoder:
     """Static token embeddings: no network, deterministic to the bit, some thousand words a millisecond.
 
@@ -61,10 +68,10 @@ class EmbeddedEncoder:
     """
 
     def __init__(self, data_dir: Path = DATA_DIR) -> None:
-        raw = (data_dir / "encoder.npz").read_bytes()
         settings = json.loads((data_dir / "encoder.json").read_text(encoding="utf-8"))
         self._data_dir = data_dir
-        self.encoder_id = f"embedded-static-{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+        file = data_dir / "encoder.npz"
+        self.encoder_id = f"embedded-static-{_digest(file, file.stat().st_mtime_ns)}"
         self.window_tokens: int = settings["window_tokens"]
         self.min_cosine: float = settings["min_cosine"]
         self._row_of_word: dict[str, int] = {}
