@@ -4,7 +4,8 @@
 
 For every size a run folder of two phases is made: units are planned by `plan_units` and written by `write_pack`, the
 second phase made from the first unit by unit; only the workers' commits into folders are left out. Then a process of
-its own does each step and tells its wall time, its processor time and how far its memory grew beyond the imports.
+its own does each step and tells its wall time, its processor time and how far its memory grew beyond the imports:
+all of it, and what is the process's own, without pages of plans that are mapped and that the system may drop.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from fineinstructions.engines.tally import Tally
+from fineinstructions.parquet import leave_pandas_out
 from fineinstructions.runs import Phase, RunFolder, plan_units, status
 from fineinstructions.runs.container import Stored
 from fineinstructions.runs.ledger import MANIFEST, Manifest, StageAccount
@@ -166,17 +169,30 @@ STEPS: dict[str, Callable[[Path, int], int]] = {
 
 def one_step(name: str, folder: Path, number: int) -> None:
     """Do a step in this process and print what it took."""
-    before, wall, cpu = peak_bytes(), time.perf_counter(), time.process_time()
+    leave_pandas_out()  # as every process of the program does
+    before, own = memory_bytes("VmHWM"), [memory_bytes("RssAnon")]
+    is_over = threading.Event()
+    watch = threading.Thread(target=watch_own, args=(own, is_over))
+    watch.start()
+    wall, cpu = time.perf_counter(), time.process_time()
     assert STEPS[name](folder, number) == number
-    figures = [time.perf_counter() - wall, time.process_time() - cpu, peak_bytes() - before]
-    print(json.dumps(figures))
+    figures = [time.perf_counter() - wall, time.process_time() - cpu, memory_bytes("VmHWM") - before]
+    is_over.set()
+    watch.join()
+    print(json.dumps([*figures, max(own) - own[0]]))
 
 
-def peak_bytes() -> int:
-    """Most memory that this process had so far; what Python tells counts the process that started it too."""
+def memory_bytes(kind: str) -> int:
+    """Memory of this process: VmHWM, the most so far, or RssAnon, what is its own now."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-    return int(peak) << 10
+    (kilobytes,) = [line.split()[1] for line in lines if line.startswith(f"{kind}:")]
+    return int(kilobytes) << 10
+
+
+def watch_own(own: list[int], is_over: threading.Event) -> None:
+    """Note the process's own memory a hundred times a second."""
+    while not is_over.wait(0.01):
+        own.append(memory_bytes("RssAnon"))
 
 
 def measured(name: str, folder: Path, number: int, rounds: int) -> list[list[float]]:
@@ -185,13 +201,14 @@ def measured(name: str, folder: Path, number: int, rounds: int) -> list[list[flo
 
 
 def line(name: str, number: int, figures: list[list[float]]) -> str:
-    wall, cpu, memory = (sorted(column) for column in zip(*figures, strict=True))
+    wall, cpu, memory, own = (sorted(column) for column in zip(*figures, strict=True))
     cells = [
         name,
         f"{number:,}",
         f"{statistics.median(cpu):.2f} ({cpu[0]:.2f} to {cpu[-1]:.2f})",
         f"{statistics.median(wall):.2f} ({wall[0]:.2f} to {wall[-1]:.2f})",
         f"{statistics.median(memory) / (1 << 20):.0f}",
+        f"{statistics.median(own) / (1 << 20):.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -210,12 +227,12 @@ def report(arguments: argparse.Namespace) -> str:
 `python {" ".join(sys.argv)}`,
 {os.cpu_count()} processors ({platform.machine()}), load {load:.1f} at the start, Python {platform.python_version()}.
 Median (least to most) of {arguments.rounds} processes per line; memory is how far the peak of a process grew beyond its
-imports.
+imports, and how far what is its own did: the rest is pages of mapped plans.
 
 {told}
 
-| step | units | processor s | wall s | memory, MB |
-| --- | --- | --- | --- | --- |
+| step | units | processor s | wall s | memory, MB | of it its own, MB |
+| --- | --- | --- | --- | --- | --- |
 {chr(10).join(lines)}
 """
 

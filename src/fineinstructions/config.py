@@ -293,6 +293,17 @@ def digest_of_list(pieces: Iterable[Sequence[str]]) -> str:
     return hashed.hexdigest()[:16]
 
 
+def digest_of_some(digests: Sequence[str]) -> str:
+    """What `digest_of_list` gives for a list of a few digests, sooner: for whoever asks a million times.
+
+    Example:
+        >>> [digest_of_some(some) == digest_of_list([some]) for some in ([], ["0a"], ["0a", "1b"])]
+        [True, True, True]
+    """
+    text = '"' + '", "'.join(digests) + '"' if digests else ""
+    return hashlib.sha256(f"[[{text}]]".encode()).hexdigest()[:16]
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Leaves in which two plain configs differ.
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -47,19 +47,31 @@ def content_id(prefix: str, *parts: str) -> str:
     return f"{prefix}-{digest.hexdigest()}"
 
 
-def content_ids(prefix: str, first: str, rest: Iterable[Sequence[int]]) -> Iterator[str]:
-    """`content_id` of many records that share their first part, the other parts being whole numbers.
+def content_ids(prefix: str, first: str, *columns: Iterable[int]) -> list[str]:
+    """`content_id` of many records that share their first part, the other parts being whole numbers, in columns.
 
     Example:
-        >>> list(content_ids("u", "file", [(0, 10)])) == [content_id("u", "file", "0", "10")]
+        >>> content_ids("u", "file", [0, 10], [10, 20])[1] == content_id("u", "file", "10", "20")
         True
     """
     raw = first.encode("utf-8", "surrogatepass")
     begun = hashlib.blake2b(len(raw).to_bytes(8, "little") + raw, digest_size=8)
-    for numbers in rest:
+    found = []
+    for parts in zip(*map(_framed, columns), strict=False):
         digest = begun.copy()
-        digest.update(b"".join([b"%c\0\0\0\0\0\0\0%d" % (len(str(number)), number) for number in numbers]))
-        yield f"{prefix}-{digest.hexdigest()}"
+        digest.update(b"".join(parts))
+        found.append(f"{prefix}-{digest.hexdigest()}")
+    return found
+
+
+def _framed(numbers: Iterable[int]) -> Iterator[bytes]:
+    """Numbers as `content_id` takes their texts: each behind its length."""
+    for raw in map(b"%d".__mod__, numbers):
+        yield _LENGTHS[len(raw)] + raw
+
+
+_LENGTHS = [length.to_bytes(8, "little") for length in range(32)]
+"""Of whole numbers below 10^31, as texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 
 import pyarrow as pa
 
 from fineinstructions.errors import ConfigError
 from fineinstructions.records import content_id, content_ids
-from fineinstructions.runs.specs import Plan
+from fineinstructions.runs.specs import BATCH_UNITS, Piece, Plan
 
 WHOLE_READ_BYTES = 64 << 20
 SAMPLED_BLOCKS = 64
@@ -100,24 +101,23 @@ def plan_units(files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, m
     """
     if unit_bytes < 1 or unit_rows < 1 or (max_rows is not None and max_rows < 1):
         raise ValueError("unit_bytes, unit_rows and max_rows must be at least 1")
-    return Plan.of_rows(_cut(files, unit_bytes, unit_rows, max_rows))
+    return Plan.of_pieces(_cut(files, unit_bytes, unit_rows, max_rows))
 
 
-def _cut(
-    files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None
-) -> Iterator[tuple[str, str, int, int, int, str]]:
-    """Units as `Plan.of_rows` takes them."""
+def _cut(files: Sequence[ParquetInput], unit_bytes: int, unit_rows: int, max_rows: int | None) -> Iterator[Piece]:
+    """Units as `Plan.of_pieces` takes them."""
     copies: Counter[str] = Counter()
     left = sum(file.num_rows for file in files) if max_rows is None else max_rows
     for file in files:
         copy = copies[file.fingerprint]
         copies[file.fingerprint] += 1
         file_id = content_id("f", file.fingerprint, str(copy))
-        ranges = list(_limited(_row_ranges(file.row_groups, unit_bytes, unit_rows), left))
-        left -= sum(stop - start for start, stop, _ in ranges)
-        unit_ids = content_ids("u", file.fingerprint, ((start, stop, copy) for start, stop, _ in ranges))
-        for unit_id, (start, stop, num_bytes) in zip(unit_ids, ranges, strict=True):
-            yield unit_id, file.path, start, stop, num_bytes, file_id
+        ranges = _limited(_row_ranges(file.row_groups, unit_bytes, unit_rows), left)
+        while piece := list(islice(ranges, BATCH_UNITS)):
+            starts, stops, sizes = zip(*piece, strict=True)
+            unit_ids = content_ids("u", file.fingerprint, starts, stops, repeat(copy))
+            left -= stops[-1] - starts[0]
+            yield Piece(file.path, file_id, unit_ids, starts, stops, sizes)
 
 
 def _limited(ranges: Iterable[tuple[int, int, int]], left: int) -> Iterator[tuple[int, int, int]]:

@@ -54,6 +54,10 @@ class Stretch:
         """Place after the last unit."""
         return self.start + len(self.unit_ids)
 
+    def is_all_of(self, digest: str) -> bool:
+        """Whether every unit is committed and made by settings of this digest."""
+        return self.digests.count(digest) == len(self.digests) and all(self.seals)
+
     def take_manifest(self, ordinal: int, manifest: Manifest) -> None:
         """Note what the manifest of a unit's own folder says."""
         i = ordinal - self.start

@@ -8,9 +8,10 @@ that opening a plan of a million units takes no time and no memory of the proces
 """
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice, repeat
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -69,6 +70,18 @@ def single_unit() -> UnitSpec:
     return UnitSpec(ordinal=0, unit_id=WHOLE_CORPUS)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Units of one file that follow each other, in columns: what a `UnitSpec` has but for its number."""
+
+    path: str
+    file_id: str
+    unit_ids: Sequence[str]
+    row_start: Sequence[int]
+    row_stop: Sequence[int]
+    num_bytes: Sequence[int]
+
+
 class Plan(Sequence[UnitSpec]):
     """A list of units, all of a phase or some of them, in order.
 
@@ -88,13 +101,13 @@ class Plan(Sequence[UnitSpec]):
         Raises:
             ValueError: If they are numbered otherwise.
         """
-        return cls.of_rows(_numbered(specs))
+        return cls.of_pieces(_pieces(specs))
 
     @classmethod
-    def of_rows(cls, rows: Iterable[tuple[str, str, int, int, int, str]]) -> Self:
-        """A plan of units that come one by one: all fields of a `UnitSpec` but its number."""
-        builder, rows = _Builder(), iter(rows)
-        while piece := list(islice(rows, BATCH_UNITS)):
+    def of_pieces(cls, pieces: Iterable[Piece]) -> Self:
+        """A plan of units that come in pieces, in order."""
+        builder = _Builder()
+        for piece in pieces:
             builder.add(piece)
         return cls(builder.build())
 
@@ -214,7 +227,7 @@ class Plan(Sequence[UnitSpec]):
             return cls.of(UnitSpec(*values) for values in json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, pa.ArrowException) as error:
             raise DataError(f"{path}: damaged unit list ({error}); delete the file and run again") from None
 
 
@@ -240,33 +253,42 @@ def _values(array: pa.Array) -> list[Any]:
     return values
 
 
-def _numbered(specs: Iterable[UnitSpec]) -> Iterator[tuple[str, str, int, int, int, str]]:
+def _pieces(specs: Iterable[UnitSpec]) -> Iterator[Piece]:
     for number, spec in enumerate(specs):
         if spec.ordinal != number:
             raise ValueError(f"unit {spec.unit_id} has number {spec.ordinal} instead of {number}")
-        yield spec.unit_id, spec.path, spec.row_start, spec.row_stop, spec.num_bytes, spec.file_id
+        yield Piece(spec.path, spec.file_id, [spec.unit_id], [spec.row_start], [spec.row_stop], [spec.num_bytes])
 
 
 class _Builder:
-    """Gathers units in columns; texts that many units share are kept once."""
+    """Gathers units in columns that grow where they lie; texts that many units share are kept once."""
 
     def __init__(self) -> None:
-        types = [pa.int32() if field.type == _SHARED else field.type for field in _SCHEMA]
-        self._pieces = [[pa.array([], kind)] for kind in types]
+        self._ids, self._id_ends = bytearray(), array("i", [0])
+        self._numbers = {name: array("q") for name in ("row_start", "row_stop", "num_bytes")}
+        self._chosen = {name: array("i") for name in ("path", "file_id")}
         self._shared: dict[str, dict[str, int]] = {"path": {}, "file_id": {}}
 
-    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    def add(self, piece: Piece) -> None:
         """Add the next units."""
-        for name, values, pieces in zip(_SCHEMA.names, zip(*rows, strict=True), self._pieces, strict=True):
-            known = self._shared.get(name)
-            numbers = values if known is None else [known.setdefault(value, len(known)) for value in values]
-            pieces.append(pa.array(numbers, pieces[0].type))
+        raw = [unit_id.encode() for unit_id in piece.unit_ids]
+        self._id_ends.extend(islice(accumulate(map(len, raw), initial=len(self._ids)), 1, None))
+        self._ids += b"".join(raw)
+        for name, column in self._numbers.items():
+            column.extend(getattr(piece, name))
+        for name, chosen in self._chosen.items():
+            known = self._shared[name]
+            text = getattr(piece, name)
+            chosen.extend(repeat(known.setdefault(text, len(known)), len(raw)))
 
     def build(self) -> pa.RecordBatch:
-        """All units."""
-        columns = [pa.concat_arrays(self._pieces.pop(0)) for _ in _SCHEMA]  # one after the other, to hold few twice
-        for i, name in enumerate(_SCHEMA.names):
-            if name in self._shared:
-                known = pa.array(list(self._shared[name]), pa.string())
-                columns[i] = pa.DictionaryArray.from_arrays(columns[i], known)
-        return pa.record_batch(columns, schema=_SCHEMA)
+        """All units; nothing is copied."""
+        length = len(self._id_ends) - 1
+        ends, ids = pa.py_buffer(self._id_ends), pa.py_buffer(self._ids)
+        columns = {"unit_id": pa.StringArray.from_buffers(length, ends, ids)}
+        for name, numbers in self._numbers.items():
+            columns[name] = pa.Array.from_buffers(pa.int64(), length, [None, pa.py_buffer(numbers)])
+        for name, chosen in self._chosen.items():
+            places = pa.Array.from_buffers(pa.int32(), length, [None, pa.py_buffer(chosen)])
+            columns[name] = pa.DictionaryArray.from_arrays(places, pa.array(list(self._shared[name]), pa.string()))
+        return pa.record_batch([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)

@@ -92,9 +92,15 @@ def _phase_status(run: RunFolder, phase: str) -> PhaseStatus:
     done = set_aside = rows_done = 0
     digest = run.digest(phase)
     for found in run.shelf(phase).stretches(plan) if plan is not None else ():
-        good = np.fromiter((bool(s) and d == digest for s, d in zip(found.seals, found.digests, strict=True)), np.bool_)
-        done += int(np.count_nonzero(good))
-        rows_done += int(plan[found.start : found.stop].row_counts[good].sum()) if plan is not None else 0
+        rows = plan[found.start : found.stop].row_counts if plan is not None else np.empty(0, np.int64)
+        if found.is_all_of(digest):
+            done += len(rows)
+            rows_done += int(rows.sum())
+            set_aside += len(rows) - found.set_aside.count("")
+            continue
+        good = [bool(seal) and other == digest for seal, other in zip(found.seals, found.digests, strict=True)]
+        done += sum(good)
+        rows_done += int(rows[good].sum())
         set_aside += sum(bool(reason) for reason, is_good in zip(found.set_aside, good, strict=True) if is_good)
     rate = _rate(run, phase)
     left = len(plan) - done if plan is not None else None
