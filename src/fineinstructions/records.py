@@ -56,22 +56,18 @@ def content_ids(prefix: str, first: str, *columns: Iterable[int]) -> list[str]:
     """
     raw = first.encode("utf-8", "surrogatepass")
     begun = hashlib.blake2b(len(raw).to_bytes(8, "little") + raw, digest_size=8)
-    found = []
-    for parts in zip(*map(_framed, columns), strict=False):
+
+    def one(parts: tuple[bytes, ...]) -> str:
         digest = begun.copy()
         digest.update(b"".join(parts))
-        found.append(f"{prefix}-{digest.hexdigest()}")
-    return found
+        return f"{prefix}-{digest.hexdigest()}"
+
+    return [one(parts) for parts in zip(*map(_framed, columns), strict=False)]
 
 
 def _framed(numbers: Iterable[int]) -> Iterator[bytes]:
     """Numbers as `content_id` takes their texts: each behind its length."""
-    for raw in map(b"%d".__mod__, numbers):
-        yield _LENGTHS[len(raw)] + raw
-
-
-_LENGTHS = [length.to_bytes(8, "little") for length in range(32)]
-"""Of whole numbers below 10^31, as texts."""
+    return (b"%c\0\0\0\0\0\0\0" % len(raw) + raw for raw in map(b"%d".__mod__, numbers))
 
 
 @dataclass(frozen=True, slots=True)
