@@ -23,6 +23,7 @@ TOOLS = {
         "decontamination",
         "filters",
         "formats",
+        "garbage",
         "inputs",
         "json_window",
         "judging",

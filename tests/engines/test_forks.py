@@ -88,3 +88,39 @@ def lives(pid: int) -> bool:
         return bool(Path(f"/proc/{pid}/cmdline").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_what_workers_would_import_is_there_before_the_fork_and_starts_no_thread(tmp_path: Path) -> None:
+    """FAISS for all, the HTTP client where a stage asks a server: imported once, and the process may still fork."""
+    told = in_a_process_of_its_own(
+        """
+from pathlib import Path
+from fineinstructions.config import from_mapping
+from fineinstructions.models import Models
+from fineinstructions.recipe import RunConfig
+from fineinstructions.setup import Setup
+asks = {stage: {"model": "openai"} for stage in ("genericize", "instantiate", "judge")}
+for sections in ({}, asks):
+    setup = Setup(from_mapping(sections, RunConfig, where="test"), Path(sys.argv[1]))
+    with Staff() as staff:
+        staff.fork_ahead(1, Models(setup).import_modules)
+        print(len(staff._idle), "faiss" in sys.modules, "aiohttp" in sys.modules)
+""",
+        tmp_path,
+    )
+    assert told == "1 True False\n1 True True\n"
+
+
+def test_workers_are_not_forked_where_an_import_starts_a_thread(tmp_path: Path) -> None:
+    told = in_a_process_of_its_own(
+        """
+import threading
+is_over = threading.Event()
+with Staff() as staff:
+    staff.fork_ahead(2, threading.Thread(target=is_over.wait).start)
+    print(staff._idle)
+is_over.set()
+""",
+        tmp_path,
+    )
+    assert told == "[]\n"

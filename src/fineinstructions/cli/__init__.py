@@ -1,6 +1,5 @@
 """Front door: one program, one short function per verb. What a verb needs is imported when it runs."""
 
-import gc
 import shlex
 import sys
 from typing import Annotated
@@ -33,6 +32,7 @@ from fineinstructions.errors import (
     PendingError,
     printable,
 )
+from fineinstructions.garbage import look_no_more, look_seldom
 
 app = typer.Typer(
     name="fineinstructions",
@@ -96,6 +96,7 @@ def _root(
 
 def main() -> None:
     """Run the program; a mistake of the user is one line and exit code 2."""
+    look_seldom()
     try:
         app(prog_name="fineinstructions")
     except ConfigError as error:
@@ -122,7 +123,7 @@ def main() -> None:
             EXIT_MISTAKE,
         )
     finally:
-        gc.freeze()  # Python would look through all that is left for garbage before it ends: a fifth of a second
+        look_no_more()
 
 
 def _command() -> str:

@@ -28,6 +28,7 @@ from fineinstructions.backends.office import join_office, office_trouble
 from fineinstructions.backends.turns import begin_turn
 from fineinstructions.engines.resources import Resources
 from fineinstructions.errors import BackendError, ConfigError, DataError, PendingError
+from fineinstructions.garbage import look_no_more, look_seldom
 from fineinstructions.parquet import leave_pandas_out
 from fineinstructions.runs.durable import disk_trouble
 from fineinstructions.runs.folder import RunFolder
@@ -51,9 +52,6 @@ M = TypeVar("M", bound=Closable)
 C = TypeVar("C")
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
-NEW_OBJECTS_PER_LOOK = 10_000
-"""How many more objects than before make Python look for garbage among them. Its own 700 suits small programs: a
-worker makes as many for twenty requests, and spent a twentieth of its time on looking."""
 NAME = "fi-worker"
 """What a worker is called in lists of processes, on Linux; its command line may be that of its driver."""
 
@@ -118,8 +116,8 @@ def serve(pipe: Connection, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         job = pipe.recv()
-        gc.freeze()  # modules stay; looking through them for garbage after every phase is work for nothing
-        gc.set_threshold(NEW_OBJECTS_PER_LOOK)
+        look_no_more()  # modules stay; looking through them for garbage after every phase is work for nothing
+        look_seldom()
         while _serve_phase(pipe, job):
             give_memory_back()
             pipe.send(Report(None, "idle"))
