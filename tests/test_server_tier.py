@@ -28,7 +28,7 @@ from pipeline_inputs import (
     take_documents,
     write_recipe,
 )
-from window_watch import WindowWatch
+from window_watch import UnitsWatch
 
 import fineinstructions
 from fineinstructions.backends.scripted_brain import echo
@@ -365,18 +365,22 @@ def test_records_that_a_server_failed_on_can_be_tried_again(
 
 @pytest.mark.slow
 def test_unit_borders_do_not_drain_the_window(tmp_path: Path) -> None:
-    """With three units open more of the window is in use, although a unit holds hardly more requests than it."""
-    recipe = recipe_for(tmp_path, documents=80, queries=20)
-    used = {}
+    """While a unit waits for its last replies, the next ones ask; with one unit open, none does."""
+    recipe = recipe_for(tmp_path, documents=20, queries=20)
+    texts = pq.read_table(tmp_path / "documents.parquet")["text"].to_pylist()
+    units_at_once = {}
     for open_units in (1, 3):
-        with server_of(latency_seconds=0.1) as server:
-            watch = WindowWatch(server)
-            words = ["--set", f"engine.open_units={open_units}", "--set", "engine.unit_rows=4"]
-            done = start(recipe, tmp_path / f"run-{open_units}", server, *words)
+        run, awaited = tmp_path / f"run-{open_units}", open_units - 1
+        settings = {"api_key": KEY, "models": tuple(MODELS.values())}
+        with UnitsWatch(wordy, texts, 4, awaited, **settings) as server:
+            done = start(recipe, run, server, "--set", f"engine.open_units={open_units}")
             assert done.returncode == 0, done.stderr
-            used[open_units] = watch.stop() / WINDOW
+        assert not server.gave_up, "the next units asked nothing until the first one had all of its replies"
+        assert (server.num_held > 0) == (awaited > 0)
+        units_at_once[open_units] = server.most_units
+    assert units_at_once[1] == 1
+    assert 2 <= units_at_once[3] <= 3, units_at_once
     assert tables(tmp_path / "run-1") == tables(tmp_path / "run-3")
-    assert used[3] > used[1], used
 
 
 @pytest.mark.slow
