@@ -59,6 +59,7 @@ class Toy:
     workers: int = 0
     open_units: int = 1
     gpus: float = 0
+    could_use_gpu: bool = False
     slurm: dict[str, Any] = field(default_factory=dict)
     unit_rows: int = 10
     min_score: int = 2
@@ -264,7 +265,9 @@ def job_of(
 ) -> Job[ToyModels, Toy]:
     """One of the two phases that have workers."""
     work = {"matches": find_matches, "pairs": make_pairs}[phase]
-    return Job(run, phase, work, build or build_models, toy, toy.open_units, Resources(gpus=toy.gpus), reopen=reopen)
+    given = Resources(gpus=toy.gpus)
+    job = Job(run, phase, work, build or build_models, toy, toy.open_units, given, reopen=reopen)
+    return replace(job, could_use_gpu=toy.could_use_gpu)
 
 
 def lease_of(run: RunFolder) -> str:

@@ -369,6 +369,7 @@ class Driver:
             config=setup,
             open_units=self._config.engine.open_units if asks_a_server else 1,
             resources=resources,
+            could_use_gpu=self._config.could_use_gpu(phase),
             max_local_workers=1 if runs_here(self._config, phase) and not resources.gpus else None,
             other_gpus=setup.served_gpus,
             asks_servers=asks_a_server or self._config.encoder.engine == "endpoint",

@@ -57,8 +57,9 @@ class EngineConfig(LaunchConfig):
     """
 
     resources: dict[PhaseName, Resources] = Field(default={})
-    """What each worker of a phase is given, by the phase's name. Where it says nothing of a phase that encodes, and
-    this machine does the work and has GPUs, a worker with an encoder of sentence-transformers has one of them. Ours."""
+    """What each worker of a phase is given, by the phase's name. Where it says nothing of a phase that encodes, a
+    worker with an encoder of sentence-transformers has one GPU, if this machine or the Ray cluster that does the work
+    has any; what a Slurm cluster has is not known, so there it has to be said. Ours."""
     unit_bytes: int = Field(default=1 << 20, ge=1)
     """Uncompressed bytes of documents in a work unit, about. Ours."""
     unit_rows: int = Field(default=1000, ge=1)
@@ -128,9 +129,13 @@ class RunConfig(Config):
         named = {str(name): given for name, given in self.engine.resources.items()}
         if phase in named:
             return named[phase]
+        takes_one = self.engine.kind == "local" and self.could_use_gpu(phase) and bool(visible_gpus())
+        return Resources(gpus=1) if takes_one else Resources()
+
+    def could_use_gpu(self, phase: str) -> bool:
+        """Whether a phase has an encoder that uses a GPU where it sees one, and the recipe says nothing of it."""
         has_gpu_encoder = self.encoder.engine == "sentence-transformers" and self.encoder.device in ("auto", "cuda")
-        encodes_here = phase in ENCODING and self.engine.kind == "local" and has_gpu_encoder
-        return Resources(gpus=1) if encodes_here and visible_gpus() else Resources()
+        return phase in ENCODING and has_gpu_encoder and phase not in map(str, self.engine.resources)
 
 
 def as_config(recipe: RunConfig | dict[str, Any] | str | Path, overrides: Sequence[str] = ()) -> RunConfig:

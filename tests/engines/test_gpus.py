@@ -80,8 +80,21 @@ def test_an_encoder_has_a_gpu_of_this_machine_for_itself(monkeypatch: pytest.Mon
     assert gpus("candidates", encoder={"model": "a/b", "revision": "1", "device": "cpu"}) == 0
     assert gpus("candidates", encoder={}) == 0
     assert gpus("candidates", engine={"kind": "slurm"}) == 0
+    assert gpus("candidates", engine={"kind": "ray"}) == 0, "GPUs of this machine say nothing of a cluster's"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus("candidates") == 0
+
+
+def test_who_could_use_a_gpu_and_was_not_told() -> None:
+    def told(phase: str, **settings: Any) -> bool:
+        with_encoder = {"encoder": {"model": "a/b", "revision": "1"}, "engine": {"kind": "ray"}, **settings}
+        return RunConfig.model_validate(with_encoder).could_use_gpu(phase)
+
+    assert [told(phase) for phase in ("index", "candidates", "compatibility", "matches")] == [True, True, True, False]
+    assert not told("candidates", encoder={})
+    assert not told("candidates", encoder={"model": "a/b", "revision": "1", "device": "cpu"})
+    silent = {"kind": "slurm", "resources": {"candidates": {"gpus": 0}}}
+    assert [told(phase, engine=silent) for phase in ("index", "candidates")] == [True, False]
 
 
 def seen_gpus(toy: Toy) -> set[str]:

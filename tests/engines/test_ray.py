@@ -149,6 +149,30 @@ def test_workers_leave_the_gpus_of_a_server_alone(toy: Toy) -> None:
 
 @pytest.mark.slow
 @pytest.mark.extra
+def test_encoders_have_the_gpus_of_a_cluster_for_themselves(toy: Toy, two_nodes: Any) -> None:
+    """As on one machine, where the recipe says nothing; Ray counts GPUs and looks at none, so none is needed."""
+
+    def outcome(name: str, could_use_gpu: bool, **changed: Any) -> tuple[int, set[str]]:
+        mine = replace(toy, out=f"{toy.out}-{name}", could_use_gpu=could_use_gpu)
+        run = RunFolder.create_or_open(mine.out, mine.settings(), mine.phases())
+        job = replace(toy_run.job_of(mine, run, "matches"), **changed)
+        with run.lease(), RayEngine(None, 1, RayConfig(), [job.resources], print) as engine:
+            specs = plan_units([describe_parquet(path) for path in mine.inputs], 1 << 20, mine.unit_rows)
+            run.todo("matches", specs)
+            done = engine.run_units(job, specs).num_done
+        return done, set(Path(mine.out).with_suffix(".gpus").read_text().split())
+
+    none = outcome("none", could_use_gpu=True)
+    two_nodes.add_node(**NODE, num_gpus=2)
+    two_nodes.wait_for_nodes()
+    assert outcome("some", could_use_gpu=True, max_local_workers=1) == (12, {"0", "1"})
+    assert outcome("other", could_use_gpu=False) == none
+    assert none[0] == 12
+    assert not none[1] & {"0", "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.extra
 def test_an_actor_goes_from_phase_to_phase(toy: Toy) -> None:
     pytest.importorskip("ray", reason="Ray is not installed (extra [ray])")
     run_toy(replace(toy, workers=1))

@@ -41,6 +41,21 @@ def test_the_same_bytes_as_on_one_machine(toy: Toy, tmp_path: Path, slurm_keys: 
 
 
 @pytest.mark.slow
+def test_who_could_use_gpus_and_asks_for_none_is_told(toy: Toy) -> None:
+    said: list[str] = []
+    run_toy(replace(toy, could_use_gpu=True), note=said.append)
+    lines = [
+        f"engine.resources.{phase}: says nothing of GPUs, so its tasks ask Slurm" for phase in ("matches", "pairs")
+    ]
+    assert [line[: len(start)] for line, start in zip(said, lines, strict=True)] == lines
+    said.clear()
+    asked = replace(toy, could_use_gpu=True, out=f"{toy.out}-asked", slurm={"options": ["--gpus=0"]})
+    run_toy(asked, note=said.append)
+    run_toy(replace(toy, out=f"{toy.out}-none"), note=said.append)
+    assert said == []
+
+
+@pytest.mark.slow
 def test_arrays_larger_than_allowed_are_split(toy: Toy, tmp_path: Path, cluster: dict[str, str]) -> None:
     run_toy(replace(toy, slurm={"units_per_task": 1}))
     arrays = {job["ArrayJobId"]: job for job in jobs(cluster, toy) if job["Comment"] == "matches"}

@@ -307,11 +307,19 @@ class RayEngine:
     ) -> Outcome:
         """Do units and commit them; see `Engine`."""
         job = replace(job, lease=lease_token(job.run.lease_file), open_units=min(job.open_units, self._open_units))
+        job = self._with_gpus(job)
         taken = job.other_gpus if job.resources.gpus and specs else ()
         if taken:
             self._actors.end_idle(politely=True)  # they may have them from the last phase
         with HeldGpus(self._ray, taken) as held:
             return self._run_units(job, specs, held, on_progress)
+
+    def _with_gpus(self, job: Job[Any, Any]) -> Job[Any, Any]:
+        """A job with a GPU for each worker, where they could use one, nobody said anything and the cluster has some."""
+        spare = self._ray.cluster_resources().get("GPU", 0) - len(job.other_gpus)
+        if not job.could_use_gpu or spare < 1:
+            return job
+        return replace(job, resources=job.resources.model_copy(update={"gpus": 1.0}), max_local_workers=None)
 
     def _run_units(
         self,

@@ -224,6 +224,11 @@ class SlurmEngine:
         file = folder / DESCRIPTION_FILE
         write_text(file, json.dumps(self._description(job, ordinals, per_task)) + "\n")
         of_tasks = read_shares(folder)
+        if job.could_use_gpu and not self._names_gpus():
+            self._shares.note_once(
+                f"engine.resources.{job.phase}: says nothing of GPUs, so its tasks ask Slurm for none; say `gpus: 1`"
+                " for each encoder to have one, or 0 if it is to do without"
+            )
         tasks: dict[Task, Share] = {}
         previous = ""
         for first in range(0, len(of_tasks), self._max_array_size):
@@ -251,6 +256,15 @@ class SlurmEngine:
             "other_gpus": list(job.other_gpus),
             "node": os.uname().nodename,
         }
+
+    def _names_gpus(self) -> bool:
+        """Whether what the user tells sbatch besides is about GPUs."""
+        try:
+            script = self._config.script.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            script = ""  # sbatch says what is wrong with it
+        told = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+        return "gpu" in "\n".join([*told, *self._config.options]).lower()
 
     def _workers_per_task(self, job: Job[Any, Any]) -> int:
         """Worker processes of a task: one where each would hold a large model."""

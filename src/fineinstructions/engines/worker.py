@@ -75,6 +75,8 @@ class Job(Generic[M, C]):
     open_units: int = 1
     """Units that a worker has open at once, in threads."""
     resources: Resources = field(default_factory=Resources)
+    could_use_gpu: bool = False
+    """Whether its models would use a GPU, and the recipe says nothing of it; for engines that the driver cannot ask."""
     max_local_workers: int | None = None
     """Most workers on this machine, where each would hold a large model."""
     other_gpus: tuple[str, ...] = ()
