@@ -10,9 +10,14 @@ from fineinstructions.templates.merge import MergeConfig, fold, merge
 
 
 def draft(
-    query_id: str, template: str, description: str = "A page.", source: str = "s", licence: str = "CC-BY-4.0"
+    query_id: str,
+    template: str,
+    description: str = "A page.",
+    source: str = "s",
+    licence: str = "CC-BY-4.0",
+    fillers: tuple[str, ...] = (),
 ) -> TemplateDraft:
-    return TemplateDraft(query_id, template, description, ("filler",), source, licence)
+    return TemplateDraft(query_id, template, description, fillers or (query_id,), source, licence)
 
 
 def split(items: list[Template | Rejection]) -> tuple[list[Template], list[Rejection]]:
@@ -56,6 +61,42 @@ def test_tense_aside_two_queries_share_a_frame_and_both_wordings_stay() -> None:
     templates, rejected = split(list(merge(drafts, MergeConfig())))
     assert [t.query_ids for t in templates] in ([("q1",), ("q2",)], [("q2",), ("q1",)])
     assert [(r.reason, r.record_id) for r in rejected] == [("frame_not_shared", "q3")]
+
+
+def test_adjectives_aside_two_queries_share_a_frame() -> None:
+    drafts = [
+        draft("q1", "What are the three main exports of <fi>a place</fi>?"),
+        draft("q2", "What are the exports of <fi>a place</fi>?"),
+    ]
+    templates, rejected = split(list(merge(drafts, MergeConfig())))
+    assert {t.query_ids for t in templates} == {("q1",), ("q2",)}
+    assert not rejected
+
+
+@pytest.mark.parametrize(
+    ("template", "fillers", "reason"),
+    [
+        ("When did guardians of <fi>x</fi> open?", [("the galaxy",), ("the galaxy volume 2",)], "one_topic"),
+        ("Who views <fi>x</fi> in <fi>y</fi>?", [("Luther", "Rome"), ("Luther", "Worms")], "one_topic"),
+        ("How much does a pack of <fi>x</fi> weigh?", [("card sugar",), ("cane sugar",)], "one_topic"),
+        ("Who fought in <fi>x</fi>?", [("the gulf war",), ("the civil war",)], ""),
+        ("Who fought in <fi>x</fi>?", [("the gulf war",), ("the gulf war of 1991",)], "one_topic"),
+        ("Summarize opinions about remote design of <fi>x</fi>.", [("buttons",), ("cases",)], "too_particular"),
+        ("Summarize opinions about remote design of <fi>x</fi>.", [(w,) for w in "abcd"], ""),
+    ],
+)
+def test_queries_about_one_topic_share_no_frame(template: str, fillers: list[tuple[str, ...]], reason: str) -> None:
+    drafts = [draft(f"q{number}", template, fillers=row) for number, row in enumerate(fillers)]
+    templates, rejected = split(list(merge(drafts, MergeConfig())))
+    assert {r.reason for r in rejected} == ({reason} if reason else set())
+    assert len(templates) == (not reason)
+    assert len(split(list(merge(drafts, MergeConfig(min_queries=1))))[0]) == 1
+
+
+def test_of_wordings_as_frequent_the_one_with_its_articles_is_kept() -> None:
+    drafts = [draft("q1", "What is <fi>x</fi> in body?"), draft("q2", "What is <fi>x</fi> in the body?")]
+    templates, _ = split(list(merge(drafts, MergeConfig())))
+    assert [t.template for t in templates] == ["What is <fi>x</fi> in the body?"]
 
 
 def test_slot_names_and_wording_go_by_majority() -> None:
