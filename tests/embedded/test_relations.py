@@ -141,11 +141,39 @@ def test_sentence_evidence(line):
         "As shown in Figure 3, the protein is a channel that moves ions. The protein is big.",
         '"Who are you?" said the king. "I am the man that you want," he replied. "Come!" cried she.',
         "Release authority is a necessary and critical component of success. Release authority is given.",
+        "Steel plates were eventually fitted down the sides of the ships. Steel plates are heavy.",
+        "Raccoons are the primary, or definitive, host of a roundworm found in them. Raccoons climb trees.",
+        "Desiccation is a constant danger for an organism exposed to air. Desiccation kills plants.",
     ],
 )
 def test_sentences_that_tell_nothing_alone(text):
     found = evidence(document(text, name=text[:20]))
     assert not set(found) & {"definition", "noun:cause", "meaning", "identity"}
+
+
+def test_what_a_thing_is_says_nothing_of_the_meaning_of_its_name():
+    text = "The fern genus is a group of plants that bear spores. Gardens grow the fern genus in shade."
+    found = evidence(document(text))
+    assert "definition" in found
+    assert "meaning" not in found
+
+
+def test_a_cure_is_no_treatment():
+    assert wanted("How do you cure <fi>a disease</fi>?").key != "noun:treatment"
+    assert wanted("How do you treat <fi>a disease</fi>?").key == "noun:treatment"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("There is no standard staging system for this tumor. Doctors look at where it is found.", False),
+        ("The tumor has four stages, from one small tumor to many tumors in other parts of the body.", True),
+    ],
+)
+def test_a_section_that_says_there_is_nothing_is_no_answer(body, told):
+    text = f"Tumors\n\nTumors are grown tissue.\n\n## Stages of Ependymoma\n\n{body}\n"
+    found = evidence(document(text, "Tumors", name=str(told)))
+    assert any(e.subject.text.lower() == "ependymoma" for e in found.get("noun:step", [])) is told
 
 
 PAGE = """Cutis laxa

@@ -225,6 +225,11 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
     return key != "happened_in" or phrase.kind == "place"
 
 
+def _denies(stem: str, body: str) -> bool:
+    """Whether a section says that there is nothing of what its heading names: "There is no staging system"."""
+    return re.search(rf"\b(?:is|are) no\b[^.]*\b{stem[:-1]}", body) is not None
+
+
 def _parameter(reading: Reading, subject: Subject, section: Section, name: str) -> Iterator[Evidence]:
     """What a parameter of a command does."""
     spans = body_spans(reading, section)
@@ -246,7 +251,9 @@ def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
         phrase, stem = noun_phrase(found.group(2)), noun_stem(found.group(1))
         if phrase and phrase.article == "the" and phrase.text.islower() and " " not in phrase.text:
             return
-        if phrase and " in " not in phrase.text and stem in NOUN_KEYS and (spans := body_spans(reading, section)):
+        if not phrase or " in " in phrase.text or stem not in NOUN_KEYS:
+            return
+        if (spans := body_spans(reading, section)) and not _denies(stem, reading.text[slice(*spans[0])]):
             yield Evidence(f"noun:{NOUN_KEYS[stem]}", reading.spelled(phrase), spans, 0.75)
         return
     if heading.endswith("?") and len(heading) < 100:

@@ -159,6 +159,7 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
         not (say.DEFINITION.match(rest) or several)
         or say.WEAK_COMPLEMENT.match(rest)
         or (_GERUND.match(rest) and not made.subject.text.endswith("ing"))
+        or ((passive := _PASSIVE.match(f"is {rest}")) and is_participle(passive.group("verb")))
     ):
         return
     kind = kind_of_complement(rest)
@@ -167,7 +168,8 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     if made.reliability <= INSIDE and (first_name or not _is_tight(made, rest)):
         return
     if not made.lead:
-        keys = ["definition", "meaning"]
+        # "The Equisetum is the survivor of ..." says what it is, not what the word means.
+        keys = ["definition"] if made.subject.article == "the" else ["definition", "meaning"]
         if made.subject.kind == "person" and not made.subject.article:
             keys.append("identity")
             if rest.startswith(("a ", "an ")):  # "the last driver to go out" names no profession
