@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from fineinstructions.embedded.descriptions import describe, relations_of
 from fineinstructions.embedded.genericizer import EmbeddedGenericizer, distinct_kinds
+from fineinstructions.embedded.kinds import hinted_kinds
 from fineinstructions.embedded.words import stem, tokenize
 from fineinstructions.markup import fill, parse_template, slot_names
 from fineinstructions.records import Query, Rejection, TemplateDraft
@@ -123,6 +124,58 @@ def test_order_is_kept(genericizer: EmbeddedGenericizer) -> None:
     queries = [Query(f"q{n}", text) for n, text in enumerate(["what is x", "nothing", "who wrote emma"])]
     outcomes = list(genericizer.genericize(queries))
     assert [o.record_id if isinstance(o, Rejection) else o.query_id for o in outcomes] == ["q0", "q1", "q2"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "good"),
+    [
+        ("what is difference between _ and _", True),
+        ("what is difference between _", False),
+        ("how many times has _ won _", True),
+        ("how many times has _", False),
+        ("how did _ get its name", True),
+        ("how did its name get _", False),
+        ("what are two results of _", True),
+        ("what are two result of _", False),
+        ("what are people of _", True),
+        ("when do new episodes of _ start", True),
+        ("when do new season of _ start", False),
+        ("what is _ used for", True),
+        ("what is state _ for _", False),
+        ("in what country is _", True),
+        ("in what country is _ in", False),
+        ("who plays _ in _", True),
+        ("who plays _ show", False),
+        ("how many countries are in _", True),
+    ],
+)
+def test_frames_are_good_english(genericizer: EmbeddedGenericizer, frame: str, good: bool) -> None:
+    assert genericizer._grammar.is_wellformed(frame) is good
+
+
+def test_words_that_fill_another_frames_slot_are_a_topic(genericizer: EmbeddedGenericizer) -> None:
+    grammar, counts = (
+        genericizer._grammar,
+        {"how do _ affect _": 7, "who plays _ in _": 300, "how do tides affect _": 2},
+    )
+    assert grammar.is_topical("how do tides affect _", counts)
+    assert grammar.is_topical("who plays _ in star wars", counts)
+    assert not grammar.is_topical("how do tides differ from _", counts)
+    assert not grammar.is_topical("how do tides affect _", counts | {"how do tides affect _": 3})
+
+
+@pytest.mark.parametrize(
+    ("frame", "kinds"),
+    [
+        ("can _ cure _", ("", "a disease")),
+        ("when did battle of _ start", ("a place",)),
+        ("where does _ take place", ("a work",)),
+        ("how do you contact _", ("",)),
+        ("how do you secure _", ("",)),
+    ],
+)
+def test_kinds_are_those_of_the_slot_that_the_words_speak_of(frame: str, kinds: tuple[str, ...]) -> None:
+    assert hinted_kinds(frame, len(kinds)) == kinds
 
 
 def test_kinds_of_one_template_are_told_apart() -> None:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from fineinstructions.embedded.kinds import DEFAULT_KIND
 from fineinstructions.embedded.words import FUNCTION_WORDS, read_word_lists, stem
 
 _SUCH_AS = (
@@ -56,7 +55,11 @@ _PAGE_OF_KIND = {
     "a thing": f"A reference, science or technical page about a thing, {_SUCH_AS}",
     "a year": "A history article about a year",
     "a number": "A page with numbers and figures",
+    "an amount": "A page with numbers, weights and measures",
 }
+
+_ASIDE = ("a year", "a number", "an amount", "do something")
+"""Kinds that a page is not about, if it holds anything else: "where did _ move in _"."""
 
 _TELLS = {
     "symptom": "lists the symptoms and signs",
@@ -127,16 +130,39 @@ _BARE = {
     "where was _": ("location",),
 }
 _NOT_MEANT_IN = {
-    "founding": re.compile(
-        r"(?:is|are|was|were|be|been) (?:_ )?found\b|\bfound (?:in|on|at)\b|\bforms? (?:of|are|is|do|does)\b"
-        r"|\bwhat form\b"
+    "founding": re.compile(r"\bfound\b|\bforms? (?:of|are|is|do|does)\b|\bwhat form\b|_ form\b|\bcreates?\b"),
+    "law": re.compile(r"\bact(?:ed|ing|or|ress)\b|\bright now\b"),
+    "difference": re.compile(r"\bdifferent (?!from\b|about\b|between\b)|\btime difference\b"),
+    "team": re.compile(
+        r"\binstruments?\b|\bshow\b|\bepisodes?\b|\bseasons?\b|\b(?:music|guitar|part|role|you)\b.*\bplay"
+        r"|^who (?:is |was |has )?play(?!.*\bfor\b)|^who does _ play in\b|\bteam\b.*\b(?:discuss|say|think)"
+        r"|\bdiscussion\b|\b(?:kind|type) of\b|\b(?:films|movies)\b"
     ),
-    "law": re.compile(r"\bact(?:ed|ing|or|ress)\b"),
-    "difference": re.compile(r"\b(?:many|what|which|some) different\b"),
-    "team": re.compile(r"\binstruments?\b|\bshow\b|\bepisodes?\b|\bseasons\b|\bnew season\b"),
-    "cast": re.compile(r"\binstruments?\b|\b(?:sports?|games|position|team|league)\b"),
+    "cast": re.compile(
+        r"^(?!who\b|what (?:films|movies)\b).*\bplay|\bplay\w* (?:\w+ )?for\b"
+        r"|\b(?:sports?|games|position|team|league)\b"
+    ),
     "marriage": re.compile(r"\b(?:same|what|which) family\b|\bfamily (?:of|is|does|do)\b"),
     "author": re.compile(r"\bwritten (?:in|with|as)\b|\b_ written\Z"),
+    "birth": re.compile(r"\bearly (?!life\b)|\b(?:real|this) life\b|\blife of\b"),
+    "part": re.compile(
+        r"\b(?:become|became|were|are|was) part of\b|\bpart did\b|^(?:what|which) part of\b"
+        r"|(?:^when|\byear)\b.*\bmade\b"
+    ),
+    "release": re.compile(r"\bair filter\b|\brelease during\b"),
+    "war": re.compile(r"\bstar wars\b"),
+    "symptom": re.compile(r"\bsigned\b"),
+    "effect": re.compile(r"\binto effect\b"),
+    "discussion": re.compile(r"\bmeets?\b"),
+    "event": re.compile(r"\bresults? of\b"),
+    "command": re.compile(r"\bfunctions?\b"),
+    "benefit": re.compile(r"\bimportant (?!_|for\b|to\b|about\b)"),
+    "education": re.compile(r"\bschool colors\b"),
+    "climate": re.compile(r"\bbody temperature\b"),
+    "step": re.compile(r"\bhow many steps\b"),
+    "location": re.compile(r"\b(?:take|takes|took) place\b|\bbest place\b"),
+    "history": re.compile(r"\bcountry of origin\b"),
+    "function": re.compile(r"\b(?:language|currency|money)\b|\b(?:film|movie) role\b|^where\b.*\bwork\b"),
 }
 """What a frame says where a word of the relation means something else: found is not founded there."""
 _RELATIONS_OF_STEM: dict[str, list[str]] = {}
@@ -183,10 +209,11 @@ def describe(frame: str, kinds: Sequence[str]) -> str:
         >>> describe("what are symptoms of _", ("a disease",))
         'A health page about a disease or medical condition that lists the symptoms and signs.'
     """
-    about = next((_PAGE_OF_KIND[k] for k in kinds if k != DEFAULT_KIND and k in _PAGE_OF_KIND), _TOPIC_PAGE)
+    aside = _ASIDE if len(kinds) > 1 and not frame.startswith("how ") else ()
+    about = next((_PAGE_OF_KIND[k] for k in kinds if k in _PAGE_OF_KIND and k not in aside), _TOPIC_PAGE)
     relations = relations_of(frame)
     tells = [_TELLS[name] for name in relations]
-    asked = _ASKS.get(next((w for w in frame.split() if w in _ASKS), ""), "")
+    asked = _ASKS.get(next((w for w in frame.split()[:3] if w in _ASKS), ""), "")
     if asked and len(tells) < MAX_RELATIONS:
         tells.append(asked)
     covered = {stem(word) for tell in tells for word in tell.replace(",", " ").split()}

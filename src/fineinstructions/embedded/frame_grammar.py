@@ -6,8 +6,9 @@ before and after a slot, with nouns, verbs and names told apart by corpus counts
 
 import math
 import re
+from collections.abc import Mapping
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from fineinstructions.embedded.frames import Reading, is_plural
 from fineinstructions.embedded.words import (
@@ -37,11 +38,24 @@ _HALF_A_QUESTION = re.compile(
     r"_ and (?!_|(?:where|when|how|why|what|who)\b)[a-z]+$"
     r"|^(?:what|which|who|where|when)\b.* (?:over|on|in|of|by|for) \w+ upon\b"
     r"|^how (?:much|many)\b.* (?:earn|make|paid|get|pay) _$|\b(?:once|upon) _|^how far in\b"
+    r"|\bbetween _(?! and\b)|^(?:\w+ )?(?:what|which) years? (?:is|was|were) _$"
+    r"|^how (?:many times|often|long) (?:has|have|had) _$|^(in|on|at|to|from|of) .* \1$|\bmade off$"
+    r"|(?<!is )(?<!are )\bthere _|\b(?:in|on|of|for|at|from|with) to\b|_ (?:who|which|that) (?:in|on|of)\b"
+    r"|^who \w+ (?:\w+ )?_ and _$|^what (?:kind|type) (?!(?:of|is|are|was|were|do|does|did)\b)"
+    r"|^how many (?:\w+ )?\w+s\b.* (?:is|was|has) there\b|\bof following\b"
+    r"|\bdifferences? (?:of|in) _$|\bstand for _|^what (?:is|are) _ (?:spoken|found)\b|\bput _$|^how old did\b"
+    r"|^how .*_ or _$"
 )
-"""Frames that keep half of a title, or ask for an amount per slot: "plays _ and restless", "how much does _ earn _"."""
+"""Frames that keep half of a title, lack a verb or say a preposition twice, or ask for an amount per slot: "plays _ and
+restless", "how many times has _", "in what country is _ in", "how much does _ earn _"."""
 _BE = frozenset(("is", "was", "were", "are"))
 _FULL_AUXILIARIES = frozenset(("do", "have"))
-_NEEDS_MORE = frozenset(("is", "was", "are", "were", "and", "the"))
+_NEEDS_MORE = frozenset(("is", "was", "are", "were", "has", "had", "and", "the"))
+_COUNTING = WORD_CLASSES["counting"]
+_SUPERLATIVES = frozenset(("best", "worst", "most", "least", "first", "last"))
+_TOPIC_PREPOSITIONS = frozenset(("in", "on", "of", "for", "at", "from", "with", "to"))
+MIN_GENERAL_FILLERS = 5
+"""Fewest fillers of a frame that makes another, which has words in the place of its slot, one of its fillers."""
 _ED_VERBS = WORD_CLASSES["ed_verbs"]
 
 
@@ -69,7 +83,9 @@ class FrameGrammar:
         content = content_words(frame)
         if not content:
             return frame in _BARE_QUESTIONS
-        if any(w in PRONOUNS and w not in _FRAME_PRONOUNS for w in words):
+        if any(
+            w in PRONOUNS and w not in _FRAME_PRONOUNS and not self._means_slot(words, k) for k, w in enumerate(words)
+        ):
             return False
         if any(w == "i" and words[k - 1] not in AUXILIARIES for k, w in enumerate(words)):
             return False
@@ -84,15 +100,22 @@ class FrameGrammar:
             return False
         return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
 
+    def _means_slot(self, words: list[str], place: int) -> bool:
+        """Whether a pronoun stands for the slot before it: "how did _ get its name"."""
+        return words[place] in {"its", "their"} and "_" in words[:place]
+
     def _numbers_agree(self, words: list[str]) -> bool:
-        """Whether "is" goes with "capital of" and "are" with "capitals of"."""
+        """Whether "is" goes with "capital of", "are" with "capitals of", and "two" with a plural."""
         if len(words) < 5 or words[0] not in {"what", "which"} or words[1] not in _BE:
             return True
         place = next((k for k, word in enumerate(words) if word in _RELATION_PREPOSITIONS), 0)
         noun = words[place - 1] if place > 2 else "_"
-        if noun == "_" or noun in FUNCTION_WORDS or not self._table.is_mainly_noun(noun) or "and" in words[:place]:
+        if noun == "_" or noun in FUNCTION_WORDS or noun.endswith("ed") or self._table.is_past(noun):
             return True
-        return is_plural(noun) == (words[1] in {"are", "were"})
+        if "and" in words[:place]:
+            return True
+        counted = not _COUNTING.isdisjoint(words[: place - 1])
+        return is_plural(noun) == (words[1] in {"are", "were"}) and (is_plural(noun) or not counted)
 
     def _opens_well(self, words: list[str]) -> bool:
         """Every question has a verb: "who" an inflected one, "how do" one after its subject."""
@@ -105,6 +128,9 @@ class FrameGrammar:
             later = (w for w in words[2:] if w != "_" and w not in FUNCTION_WORDS)
             if not (opening or any(self._is_main_verb(w) for w in later)):
                 return False
+        bare = second not in FUNCTION_WORDS and table.is_mainly_verb(second) and not table.is_past(second)
+        if first == "what" and bare and not second.endswith("s") and AUXILIARIES.isdisjoint(words):
+            return False
         if first == "who":
             bare = table.is_verb(second) and not second.endswith(("s", "ed"))
             return not (bare or (table.is_finite(second) and not AUXILIARIES.isdisjoint(words[2:])))
@@ -130,6 +156,9 @@ class FrameGrammar:
                 found = [v for v in verbs if table.is_verb(v) or v in _FULL_AUXILIARIES or v.endswith("ed")]
                 if not found or found[0] in _ONLY_PAST or (found[0].endswith("ed") and found[0] not in _ED_VERBS):
                     return False
+                subject = list(takewhile(lambda w: w != "_" and w not in FUNCTION_WORDS, words[k + 1 :]))
+                if word == "do" and subject and table.is_mainly_noun(subject[-1]) and not is_plural(subject[-1]):
+                    return False
             if word in _BE and before_slot and k + 2 < len(words):
                 verb = words[k + 2]
                 if table.is_mainly_verb(verb) and not verb.endswith(("ed", "en", "t", "n", "d", "ing")):
@@ -146,6 +175,16 @@ class FrameGrammar:
             after = words[k + 1] if k + 1 < len(words) else ""
             if before == "you" or (before == "to" and words[k - 2] == "way" and after):
                 return False
+            if after and after not in FUNCTION_WORDS and self._is_whole(words, k, after):
+                return False
+            if before in _APPOSITION and words[k - 2] in WH_WORDS:
+                return False
+            is_content = before not in FUNCTION_WORDS
+            if is_content and words[k - 2] in _BE and table.is_verb(before) and not before.endswith(("ing", "ed")):
+                return False
+            compound = is_content and before not in _APPOSITION and not before.endswith("ing")
+            if compound and words[k - 2] != "to" and words[k - 2] in PREPOSITIONS:
+                return False
             if before in ADJECTIVES or before in WH_WORDS or before in _OPEN_DETERMINERS:
                 return False
             if before.endswith("est") and before not in {"test", "invest", "rest", "interest"}:
@@ -159,10 +198,17 @@ class FrameGrammar:
                 return False
         return True
 
+    def _is_whole(self, words: list[str], slot: int, after: str) -> bool:
+        """Whether no other noun or verb may follow: a slot after "what is" or "who plays"."""
+        participle = self._table.is_past(after) or (after.endswith("ed") and after not in _ED_VERBS)
+        if words[0] not in {"what", "which", "who"} or slot != 2 or after in ADJECTIVES or participle:
+            return False
+        return words[1] in _BE or (words[0] == "who" and words[1] not in AUXILIARIES)
+
     def _is_head(self, word: str, words: list[str], slot: int) -> bool:
         """Whether a word after a slot would be the head of its phrase rather than the question's verb."""
         table = self._table
-        if table.is_past(word) or word.endswith("ed"):
+        if table.is_past(word) or (word.endswith("ed") and word not in _ED_VERBS):
             return False
         counts = table.get(word)
         others = any(w != word and w != "_" and w not in FUNCTION_WORDS and table.is_verb(w) for w in words)
@@ -194,11 +240,42 @@ class FrameGrammar:
             cost += 2.5
         if first in ADJECTIVES or first.endswith("est"):
             cost += 1.0
-        cost += 0.6 * ("to" in inner)
+        if words[end : end + 1] and words[end] in PREPOSITIONS and any(self._is_superlative(w) for w in inner[:2]):
+            cost += 3.0
+        cost += 0.6 * ("to" in inner) + 3.0 * ("or" in inner)
         if "," in inner[1:2] and table.is_general(first):
             cost += 3.0
         cost += 0.6 * sum(w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner)
         return cost + 0.5 * max(0, len(inner) - 4)
+
+    def _is_superlative(self, word: str) -> bool:
+        """Whether a word needs to know its field: "the oldest bank" is of something that stands behind the slot."""
+        return word in _SUPERLATIVES or (word.endswith("est") and f"{word[:-2]}r" in self._table.counts)
+
+    def is_topical(self, frame: str, fillers: Mapping[str, int]) -> bool:
+        """Whether words of a frame are one topic among many: "who plays _ on family guy", "how do glaciers affect _".
+
+        Args:
+            frame: A frame.
+            fillers: Number of different fillers by frame; one with a slot in the place of these words has to be there.
+        """
+        words = frame.split()
+        least = max(MIN_GENERAL_FILLERS, 3 * fillers.get(frame, 1))
+        for cut, word in enumerate(words):
+            tail = words[cut + 1 :]
+            if (
+                cut < 2
+                or word not in _TOPIC_PREPOSITIONS
+                or not any(w != "_" and w not in FUNCTION_WORDS for w in tail)
+            ):
+                continue
+            if fillers.get(" ".join([*words[: cut + 1], "_"]), 0) >= least:
+                return True
+        start = next((k + 1 for k, w in enumerate(words) if w in _DO_OR_MODAL), len(words))
+        start = start + 2 if words[start : start + 1] == ["you"] else start
+        run = list(takewhile(lambda w: w != "_" and w not in FUNCTION_WORDS, words[start:]))
+        ends = range(start + 1, start + len(run) + 1)
+        return any(fillers.get(" ".join([*words[:start], "_", *words[end:]]), 0) >= least for end in ends)
 
     def _keeps_relation_noun(self, inner: tuple[str, ...]) -> bool:
         """Whether a slot swallowed "structure of ...": a general noun before a preposition."""

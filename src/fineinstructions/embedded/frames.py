@@ -44,6 +44,7 @@ _HOW_TO = tuple(
     )
 )  # fmt: skip
 _SINGULAR_S = WORD_CLASSES["singular_s"]
+_IRREGULAR_PLURALS = WORD_CLASSES["irregular_plurals"]
 _QUOTES = frozenset("\"'“”‘’`«»")
 _CLOSING = frozenset("?.!,;:")
 _BREAKING = frozenset(".?!;:()[]{}<>|=\\*~^…–—")
@@ -74,6 +75,8 @@ class ParsedQuery:
 def parse(text: str) -> ParsedQuery:
     """Fold a query: polite openings, articles, quotes and closing punctuation go, "what's" becomes "what is".
 
+    "It's" after anything but a question word is read as "its", which is what people mean in "get it's name".
+
     Example:
         >>> parse("What's the capital of France?").words
         ('what', 'is', 'capital', 'of', 'france')
@@ -99,6 +102,9 @@ def parse(text: str) -> ParsedQuery:
         word = token.text
         if len(words) <= 1 and word == "'s":
             word = "is"
+        elif word == "'s" and words[-1] == "it" and words[-2] not in WH_WORDS:
+            words[-1], ends[-1] = "its", token.end
+            continue
         elif not words and word in _FUSED:
             words.append(_FUSED[word])
             starts.append(token.start)
@@ -124,7 +130,8 @@ def _with_verb(nominal: re.Match[str]) -> str:
 
 def is_plural(noun: str) -> bool:
     """Whether a noun is plural, by its form."""
-    return noun.endswith("s") and not noun.endswith(("ss", "us", "is")) and noun not in _SINGULAR_S
+    regular = noun.endswith("s") and not noun.endswith(("ss", "us", "is")) and noun not in _SINGULAR_S
+    return regular or noun in _IRREGULAR_PLURALS
 
 
 def _ask_you(query: ParsedQuery) -> ParsedQuery:

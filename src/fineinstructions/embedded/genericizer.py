@@ -7,6 +7,7 @@ has to be believable by itself, and `merge` still drops it unless a second query
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ from fineinstructions.embedded.frames import (
     task_reading,
 )
 from fineinstructions.embedded.identity import HERE, code_digest
-from fineinstructions.embedded.kinds import filler_kind, hinted_kinds
-from fineinstructions.embedded.words import ARTICLES, IMPERATIVES, PRONOUNS, WordTable
+from fineinstructions.embedded.kinds import DEFAULT_KIND, alike, hinted_kinds
+from fineinstructions.embedded.words import ARTICLES, FUNCTION_WORDS, IMPERATIVES, IRREGULAR_PASTS, PRONOUNS, WordTable
 from fineinstructions.records import Query, Rejection, TemplateDraft, rejection
 
 DATA_DIR = Path(__file__).with_name("data")
@@ -32,6 +33,11 @@ CODE = (
     *(HERE / f"{name}.py" for name in ("descriptions", "frame_grammar", "frames", "genericizer", "kinds", "words")),
     *sorted(HERE.glob("*.txt")),
 )
+_LACKS_ARTICLE = re.compile(
+    rf"what (?:is|was) (?:(?!(?:{'|'.join(sorted(FUNCTION_WORDS | IRREGULAR_PASTS))})\b)[a-z]+(?<!ed) ){{1,3}}of _"
+    r"(?: (?:in|for) _)?$"
+)
+"""A frame whose singular noun takes "the", which searchers leave out: "what is true color of _"."""
 MAX_QUERY_CHARS = 400
 """What is read of a query; a longer one has too many words anyway."""
 MIN_KNOWN_SCORE = 0.7
@@ -87,6 +93,7 @@ class EmbeddedGenericizer:
         self._table = WordTable.load(data_dir / "words.parquet")
         frames = load_frames(data_dir / "frames.parquet")
         self._frames = {f: known for f, known in frames.items() if known.num_fillers}
+        self._num_fillers = {f: known.num_fillers for f, known in self._frames.items()}
         self._blocked = frames.keys() - self._frames.keys()
         self._grammar = FrameGrammar(self._table)
         digest = code_digest(*CODE, data_dir / "words.parquet", data_dir / "frames.parquet")
@@ -133,7 +140,9 @@ class EmbeddedGenericizer:
         for score, reading in priced:
             if score < MIN_UNKNOWN_SCORE:
                 break
-            if self._grammar.is_wellformed(reading.frame):
+            if self._grammar.is_wellformed(reading.frame) and not self._grammar.is_topical(
+                reading.frame, self._num_fillers
+            ):
                 return reading, score
         return None, priced[0][0]
 
@@ -142,7 +151,7 @@ class EmbeddedGenericizer:
         return known.num_fillers if known else 1
 
     def _draft(self, query: Query, parsed: ParsedQuery, reading: Reading, known: KnownFrame | None) -> TemplateDraft:
-        kinds = known.kinds if known else self._kinds(parsed, reading)
+        kinds = known.kinds if known else unknown_kinds(reading)
         fillers = tuple(filler_text(parsed, span) for span in reading.spans)
         return TemplateDraft(
             query_id=query.query_id,
@@ -153,11 +162,11 @@ class EmbeddedGenericizer:
             licence=query.licence,
         )
 
-    def _kinds(self, parsed: ParsedQuery, reading: Reading) -> tuple[str, ...]:
-        hinted = hinted_kinds(reading.frame, len(reading.spans))
-        fillers = (" ".join(parsed.words[a:b]) for a, b in reading.spans)
-        kinds = [h or filler_kind(f, self._table) for h, f in zip(hinted, fillers, strict=True)]
-        return distinct_kinds(kinds)
+
+def unknown_kinds(reading: Reading) -> tuple[str, ...]:
+    """Kinds that the frame's words tell; one filler alone, as in "how big does a newfoundland get", misleads."""
+    kinds = [kind or DEFAULT_KIND for kind in hinted_kinds(reading.frame, len(reading.spans))]
+    return distinct_kinds(alike(reading.frame, kinds))
 
 
 def distinct_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
@@ -183,6 +192,7 @@ def surface(parsed: ParsedQuery, reading: Reading, kinds: Sequence[str]) -> str:
     """The template: the frame's words with their articles in sentence case, and a slot for every span."""
     opening = {start: kind for (start, _), kind in zip(reading.spans, kinds, strict=True)}
     inside = {k for start, end in reading.spans for k in range(start + 1, end)}
+    needs_article = _LACKS_ARTICLE.match(reading.frame) is not None
     parts: list[str] = []
     for k, word in enumerate(parsed.words):
         if k in inside:
@@ -190,7 +200,8 @@ def surface(parsed: ParsedQuery, reading: Reading, kinds: Sequence[str]) -> str:
         if k in opening:
             parts.append(f" <fi>{opening[k]}</fi>")
             continue
-        article = f" {parsed.articles[k]}" if parsed.articles[k] else ""
+        article = parsed.articles[k] or ("the" if k == 2 and needs_article else "")
+        article = f" {article}" if article else ""
         written = "I" if word == "i" else word
         parts.append(article + (written if word in {"'s", ","} else f" {written}"))
     text = "".join(parts).strip()

@@ -6,7 +6,7 @@ that neither told.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fineinstructions.embedded.words import (
@@ -28,6 +28,7 @@ _NUMBER = re.compile(r"^[\d.,]+$")
 _MONTHS = WORD_CLASSES["months"]
 _COMMAND = re.compile(r"^[a-z]+(?:-[a-z]+)+$")
 _COMMAND_VERBS = WORD_CLASSES["command_verbs"]
+_SIDE_BY_SIDE = re.compile(r"_ (?:and|or) _|\bfrom _ to _")
 
 
 def _read_hints() -> Iterator[tuple[re.Pattern[str], tuple[str, ...]]]:
@@ -45,13 +46,31 @@ def hinted_kinds(frame: str, num_slots: int) -> tuple[str, ...]:
     """Kinds that a frame's own words ask for; an empty string where they leave it open.
 
     Example:
-        >>> hinted_kinds("what are symptoms of _", 1)
-        ('a disease',)
+        >>> hinted_kinds("what are symptoms of _ in _", 2)
+        ('a disease', '')
+        >>> hinted_kinds("can _ cure _", 2)
+        ('', 'a disease')
     """
     for pattern, kinds in _HINTS:
-        if pattern.search(frame):
-            return (kinds + ("",) * num_slots)[:num_slots]
+        if found := pattern.search(frame):
+            first = frame[: found.start()].count("_") if "_" in found.group() else 0
+            return (("",) * first + kinds + ("",) * num_slots)[:num_slots]
     return ("",) * num_slots
+
+
+def alike(frame: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Kinds of two slots that stand side by side made one: what one of them tells goes for both, unless they disagree.
+
+    Example:
+        >>> alike("did _ and _ meet", ["a topic", "a person"])
+        ('a person', 'a person')
+        >>> alike("do _ and _ meet", ["a place", "a person"])
+        ('a topic', 'a topic')
+    """
+    if len(kinds) != 2 or not _SIDE_BY_SIDE.search(frame):
+        return tuple(kinds)
+    told = {kind.replace("another ", "a ", 1) for kind in kinds} - {DEFAULT_KIND}
+    return (told.pop() if len(told) == 1 else DEFAULT_KIND,) * 2
 
 
 def filler_kind(filler: str, table: WordTable) -> str:
@@ -72,6 +91,8 @@ def filler_kind(filler: str, table: WordTable) -> str:
             return "a command"
         if word in _MONTHS:
             return "a month"
+    if _NUMBER.match(words[0]) and len(words) == 2 and not _YEAR.match(words[1]):
+        return "an amount"
     head = _head(words)
     root = stem(head)
     if root.endswith(_DISEASE_ENDINGS) and root not in _NOT_DISEASE and len(root) > 5:
@@ -102,7 +123,7 @@ def _name_kind(words: list[str], table: WordTable) -> str:
 
 
 def vote_kind(fillers: list[str], table: WordTable) -> str:
-    """Kind that a group of fillers shares: the most frequent informative one, if it covers a third of the group."""
+    """Kind that a group of fillers shares: the most frequent informative one, if it covers more than half of them."""
     counts: dict[str, int] = {}
     for filler in fillers:
         kind = filler_kind(filler, table)
@@ -111,4 +132,4 @@ def vote_kind(fillers: list[str], table: WordTable) -> str:
     if not counts:
         return DEFAULT_KIND
     kind = min(counts, key=lambda k: (-counts[k], k))
-    return kind if counts[kind] * 3 >= len(fillers) and counts[kind] >= 2 else DEFAULT_KIND
+    return kind if counts[kind] * 2 > len(fillers) and counts[kind] >= 2 else DEFAULT_KIND

@@ -13,8 +13,8 @@ from dataclasses import replace
 from fineinstructions.embedded.frame_grammar import FrameGrammar, content_words
 from fineinstructions.embedded.frames import ParsedQuery, Reading, opens_question, parse, readings
 from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
-from fineinstructions.embedded.kinds import hinted_kinds, vote_kind
-from fineinstructions.embedded.words import FUNCTION_WORDS, WORD_CLASSES, WordCounts, WordTable, tokenize
+from fineinstructions.embedded.kinds import alike, hinted_kinds, vote_kind
+from fineinstructions.embedded.words import WORD_CLASSES, WordCounts, WordTable, tokenize
 
 ROUNDS = 4
 MIN_WORD_DOCUMENTS = 4
@@ -26,9 +26,6 @@ START_RELATION = 0.9
 RATING_PRIOR = 0.62
 RATING_PRIOR_WEIGHT = 1.5
 
-MIN_GENERAL_FILLERS = 5
-
-_TOPIC_PREPOSITIONS = frozenset(("in", "on", "of", "for", "at", "from", "with", "to"))
 _DETERMINERS = WORD_CLASSES["determiners"]
 _MODALS = WORD_CLASSES["modals"]
 _TITLES = WORD_CLASSES["titles"]
@@ -131,7 +128,7 @@ def learn_frames(
     for _ in range(ROUNDS):
         votes = [_vote(q, found, grammar, weight) for q, found in zip(parsed, options, strict=True)]
         chosen = _count_fillers((q, [v]) for q, v in zip(parsed, votes, strict=True) if v)
-        blocked |= {f for f in chosen if _is_topical(f, chosen)}
+        blocked |= {f for f in chosen if grammar.is_topical(f, chosen)}
         weight = {f: (chosen.get(f, 0) + n) / 2 for f, n in weight.items() if f not in blocked}
         table = _with_relations(table, {f: n for f, n in chosen.items() if n > 1})
         grammar = FrameGrammar(table)
@@ -192,21 +189,8 @@ def _known(
             if not kind:
                 fillers = [_slot_words(parsed[k], votes[k], slot) for k in rows]
                 kinds[slot] = vote_kind(fillers, table)
-        known[frame] = KnownFrame(chosen[frame], round(quality, 4), distinct_kinds(kinds))
+        known[frame] = KnownFrame(chosen[frame], round(quality, 4), distinct_kinds(alike(frame, kinds)))
     return known
-
-
-def _is_topical(frame: str, chosen: Mapping[str, int]) -> bool:
-    """Whether words after a preposition are one topic among many ("who plays _ on family guy", "in guardians of _")."""
-    words = frame.split()
-    for cut, word in enumerate(words):
-        tail = words[cut + 1 :]
-        if cut < 2 or word not in _TOPIC_PREPOSITIONS or not any(w != "_" and w not in FUNCTION_WORDS for w in tail):
-            continue
-        general = chosen.get(" ".join([*words[: cut + 1], "_"]), 0)
-        if general >= MIN_GENERAL_FILLERS and general >= 3 * chosen.get(frame, 1):
-            return True
-    return False
 
 
 def _slot_words(query: ParsedQuery, reading: Reading | None, slot: int) -> str:
