@@ -314,7 +314,7 @@ def test_two_drivers_share_no_folder(toy: Toy, tmp_path: Path) -> None:
     finally:
         os.kill(first.pid, signal.SIGCONT)
     assert (code, line.count("\n")) == (1, 1)
-    assert line.startswith(f"ConfigError: {toy.out}: process {first.pid} on ")
+    assert line.startswith(f"HeldError: {toy.out}: process {first.pid} on ")
     assert finish(first) == (0, "")
     assert content(toy.out) == expected(toy, tmp_path)
 
