@@ -51,6 +51,14 @@ def test_powers_of_ten_are_equally_far_apart() -> None:
     assert places[2] - places[1] == pytest.approx(places[1] - places[0], abs=0.2)
 
 
+def test_a_label_beside_the_axis_is_pressed_into_its_length() -> None:
+    for label, is_long in (("pairs", False), ("bits per byte of held-out questions", True)):
+        drawn = line([Series("a", [0, 1], [0, 1])], title="t", x_label="x", y_label=label)
+        (upright,) = [found for found in ET.fromstring(drawn).iter() if found.text == label]
+        assert ("textLength" in upright.attrib) == is_long
+        assert float(upright.get("textLength", 0)) < 260
+
+
 def test_names_are_text() -> None:
     hostile = '<script>alert(1)</script>" onload="x\x00\ud800]]>'
     svgs = [

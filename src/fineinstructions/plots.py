@@ -317,7 +317,7 @@ class _Frame:
             yield text(self.x(tick), bottom + 18, told(tick), anchor="middle", kind="quiet")
         yield rule(left, bottom, right, bottom, "axis")
         yield text((left + right) / 2, HEIGHT - 6, x_label, anchor="middle")
-        yield text(13, (top + bottom) / 2, y_label, anchor="middle", turned=True)
+        yield text(13, (top + bottom) / 2, y_label, anchor="middle", room=bottom - top)
 
     def marks(self, marks: Sequence[Mark]) -> Iterator[str]:
         """Dashed lines with a label each, left of the line where there is no room on its right."""

@@ -33,10 +33,12 @@ def svg(title: str, width: float, height: float, body: Sequence[str]) -> str:
 
 
 def text(
-    x: float, y: float, words: str, *, anchor: str = "start", kind: str = "label", turned: bool = False, full: str = ""
+    x: float, y: float, words: str, *, anchor: str = "start", kind: str = "label", room: float = 0, full: str = ""
 ) -> str:
-    """Words; `full` is shown on hovering where `words` is cut."""
-    turn = f' transform="rotate(-90 {px(x)} {px(y)})"' if turned else ""
+    """Words; `full` is shown on hovering where `words` is cut. With `room` they stand upright, pressed into so much."""
+    turn = f' transform="rotate(-90 {px(x)} {px(y)})"' if room else ""
+    if room and CHAR_PX * len(words) > room:
+        turn += f' textLength="{px(room)}" lengthAdjust="spacingAndGlyphs"'
     hint = f"<title>{safe(full)}</title>" if full and full != words else ""
     shade = "#6b7280" if kind == "quiet" else "#374151"
     place = f'x="{px(x)}" y="{px(y)}"{turn} text-anchor="{anchor}"'

@@ -230,7 +230,7 @@ def training_curves(title: str, curves: Mapping[str, Curve]) -> Curves:
         curves: Lines by name.
     """
     warning = f"{title}: training loss (each arm's own text; arms do not compare)"
-    return _lines(warning, curves, "loss on its own training text, nats per token")
+    return _lines(warning, curves, "loss on own text, nats per token")
 
 
 def held_out_curves(title: str, curves: Mapping[str, Curve], label: str) -> Curves:
