@@ -165,7 +165,9 @@ def test_encoders_have_the_gpus_of_a_cluster_for_themselves(toy: Toy, two_nodes:
     none = outcome("none", could_use_gpu=True)
     two_nodes.add_node(**NODE, num_gpus=2)
     two_nodes.wait_for_nodes()
-    assert outcome("some", could_use_gpu=True, max_local_workers=1) == (12, {"0", "1"})
+    done, seen = outcome("some", could_use_gpu=True, max_local_workers=1)
+    assert done == 12
+    assert seen and seen <= {"0", "1"}, "one GPU for each worker; the first may have done everything"
     assert outcome("other", could_use_gpu=False) == none
     assert none[0] == 12
     assert not none[1] & {"0", "1"}
