@@ -122,7 +122,7 @@ def retrieve(
     Args:
         chunked: Documents with their vectors, made by the encoder that made the index.
         index: Where to look.
-        gate: Restricts the templates document by document; ``None`` for no restriction.
+        gate: Restricts the templates of each document and of each part of it; ``None`` for no restriction.
         config: What counts as near.
 
     Yields:
