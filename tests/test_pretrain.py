@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from fineinstructions.training.metrics import read_metrics
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-pytestmark = pytest.mark.extra
+pytestmark = [pytest.mark.extra, pytest.mark.usefixtures("one_thread")]
 
 SEQ_LEN, BATCH = 32, 4
 PROGRAM = [sys.executable, "-c", "from fineinstructions.cli import main; main()"]
@@ -45,15 +44,6 @@ class Kill(Silent):
 pretrain(sys.argv[1], sys.argv[2], progress=Kill())
 """
 SLOW_TO_TELL = ("tokens_per_second", "mfu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums are rounded alike in all processes, and two busy processors are not made slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

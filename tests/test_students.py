@@ -1,6 +1,7 @@
 """Trainings of students by their commands: rows in, a folder out that works in a recipe; killed, continued, refused."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,12 @@ from fineinstructions.config import from_mapping
 from fineinstructions.recipe import RunConfig
 from fineinstructions.records import as_dict
 
-pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.xdist_group("students")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.extra,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.xdist_group("students"),
+]
 pytest.importorskip("trl")
 pytest.importorskip("sentence_transformers")
 
@@ -146,7 +152,8 @@ def test_a_killed_training_is_continued_and_ends_in_the_same_weights(llama: Path
     )  # fmt: skip
     words = ("train", "genericizer", recipe, "--out", tmp_path / "killed")
     child = [sys.executable, "-c", DIES_AFTER_A_CHECKPOINT, *map(str, words)]
-    assert subprocess.run(child, capture_output=True, check=False).returncode == -signal.SIGKILL
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(child, env=environment, capture_output=True, check=False).returncode == -signal.SIGKILL
     work = tmp_path / "killed.work" / "genericizer" / "checkpoints"
     assert [path.name for path in work.glob("checkpoint-*")] == ["checkpoint-3"]
     assert not (tmp_path / "killed").exists()

@@ -23,17 +23,10 @@ from fineinstructions.matches.chunk import ChunkConfig, chunk
 from fineinstructions.pooling import Pooling, pool
 from fineinstructions.records import Document
 
-pytestmark = [pytest.mark.extra, pytest.mark.xdist_group("torch")]
+pytestmark = [pytest.mark.extra, pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("torch")]
+pytest.importorskip("sentence_transformers", reason="needs the extra [embed]")
 
 POOLING = Pooling()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    pytest.importorskip("sentence_transformers", reason="needs the extra [embed]")
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
