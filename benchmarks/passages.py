@@ -1,7 +1,7 @@
 """Documents to passages that a small model can read whole, and passages to lessons that teach it to copy.
 
 A passage is the title of its document and some paragraphs, or some sentences of one that is too long. A lesson says
-stretches of a few words of a text again, in the published format of an instantiator.
+the title again and quotes one sentence, in the published format of an instantiator.
 
     python benchmarks/passages.py documents.parquet ... --out passages.parquet --lessons lessons.parquet
     python benchmarks/passages.py others.parquet --domains medicine --unlike passages.parquet --out held-out.parquet
@@ -10,6 +10,7 @@ stretches of a few words of a text again, in the published format of an instanti
 import argparse
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ DOMAINS = [
 """All but novels and meetings, whose passages say little by themselves."""
 
 
-LESSON_WORDS, STRETCHES, STRETCH_WORDS = 25, 3, 6
-"""How much is read in a lesson and said again."""
+SENTENCE_WORDS = (6, 40)
+"""Shortest and longest sentence that a lesson quotes."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -84,25 +85,29 @@ def chosen(
     return (row for row in documents if row["domain"] in domains and row["title"].casefold() not in known_titles)
 
 
-def lessons(rows: Sequence[dict[str, Any]], number: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows to train an instantiator on, each a stretch of a passage that is drawn at random and stretches of that."""
+def lessons(rows: Sequence[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
+    """Rows to train an instantiator on: the title of a passage, and one of its sentences from beginning to end."""
     random = np.random.default_rng(seed)
-    long = [row for row in rows if len(row["text"].split()) >= LESSON_WORDS]
-    for index in random.permutation(len(long))[:number]:
-        words = long[index]["text"].split()
-        start = random.integers(len(words) - LESSON_WORDS + 1)
-        read = words[start : start + LESSON_WORDS]
-        starts = random.integers(LESSON_WORDS - STRETCH_WORDS + 1, size=STRETCHES)
-        instruction, *quoted = (" ".join(read[begin : begin + STRETCH_WORDS]) for begin in starts)
-        prompt = published_messages("<fi>some words</fi>", " ".join(read))
-        reply = published_reply(instruction, "\n".join(f"<excerpt>{stretch}</excerpt>" for stretch in quoted))
+    for index in random.permutation(len(rows)):
+        title, text = rows[index]["title"], rows[index]["text"]
+        told = text.removeprefix(title)
+        sentences = [s for line in told.split("\n") for s in _SENTENCE.split(line.strip()) if _can_be_quoted(s, text)]
+        if not sentences:
+            continue
+        prompt = published_messages("<fi>a title</fi>", text)
+        reply = published_reply(title, f"<excerpt>{sentences[random.integers(len(sentences))]}</excerpt>")
         yield {
-            "row_id": f"lesson-{long[index]['id']}",
+            "row_id": f"lesson-{rows[index]['id']}",
             "split": "train",
             "round": 1,
             "prompt": [{"role": role, "content": content} for role, content in prompt],
             "completion": [{"role": "assistant", "content": reply}],
         }
+
+
+def _can_be_quoted(sentence: str, text: str) -> bool:
+    shortest, longest = SENTENCE_WORDS
+    return shortest <= len(sentence.split()) <= longest and text.count(sentence) == 1 and "<" not in sentence
 
 
 def main() -> None:
@@ -123,7 +128,7 @@ def main() -> None:
     pq.write_table(pa.Table.from_pylist(rows), args.out, row_group_size=ROW_GROUP)
     print(f"{args.out}: {len(rows):,} passages")
     if args.lessons:
-        tasks = list(lessons(rows, args.number, args.seed))
+        tasks = list(islice(lessons(rows, args.seed), args.number))
         pq.write_table(pa.Table.from_pylist(tasks), args.lessons, row_group_size=ROW_GROUP)
         print(f"{args.lessons}: {len(tasks):,} lessons")
 

@@ -111,8 +111,12 @@ def test_a_student_that_gives_the_reply_makes_the_pair_again():
     assert list(from_table(to_table([row], InstantiatorRow), InstantiatorRow)) == [row]
 
 
-@given(st.lists(st.integers(0, 39), min_size=1, max_size=3, unique=True), st.sampled_from(["", " ", "Also: ", "\n"]))
-def test_short_hand_is_the_answer_in_fewer_words(numbers, between):
+@given(
+    st.lists(st.integers(0, 39), min_size=1, max_size=3, unique=True),
+    st.sampled_from(["", " ", "Also: ", "\n"]),
+    st.sampled_from([0, 12, 120]),
+)
+def test_short_hand_is_the_answer_in_fewer_words(numbers, between, whole_words):
     answer, excerpts = "", []
     for number in numbers:
         start = TEXT.index(SENTENCES[number])
@@ -123,8 +127,10 @@ def test_short_hand_is_the_answer_in_fewer_words(numbers, between):
         )
         answer += SENTENCES[number]
     pair = replace(pair_of(1), answer=answer, excerpts=tuple(excerpts))
-    tagged, reason = shorthand(pair, TEXT, (0, len(TEXT)))
+    tagged, reason = shorthand(pair, TEXT, (0, len(TEXT)), whole_words)
     assert reason == ""
+    longest = max(len(SENTENCES[number].split()) for number in numbers)
+    assert ("<...>" in tagged) == (longest > whole_words)
     draft = Draft("d-1", "t-1", -1, 0.5, "Why?", tagged, ())
     (expanded,) = expand([(draft, Document("d-1", TEXT))], ExcerptsConfig(min_ratio=0))
     assert (expanded.answer, expanded.excerpts) == (answer, tuple(excerpts))
@@ -132,8 +138,8 @@ def test_short_hand_is_the_answer_in_fewer_words(numbers, between):
 
 def test_what_cannot_be_written_in_short_hand_is_turned_away_with_its_reason():
     pair = pair_of(1)
-    assert shorthand(pair, TEXT, (0, 100)) == ("", "outside_window")
-    assert shorthand(pair, f"{TEXT} {TEXT}", (0, len(TEXT)))[1] == "not_unique"
+    assert shorthand(pair, TEXT, (0, 100), 12) == ("", "outside_window")
+    assert shorthand(pair, f"{TEXT} {TEXT}", (0, len(TEXT)), 12)[1] == "not_unique"
 
 
 def test_round_1_takes_all_that_is_grounded_and_round_2_what_the_judge_keeps():

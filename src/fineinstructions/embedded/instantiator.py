@@ -22,7 +22,7 @@ MIN_ANSWER_WORDS = 5
 """Shortest answer, in words (ours)."""
 _ANCHOR_WORDS = 4
 """Words at each end of a shortened excerpt, as in the paper's example; more where four are not unique."""
-_FULL_WORDS = 12
+_WHOLE_WORDS = 12
 """Excerpts up to this length are written in full (ours)."""
 _MAX_LEAD_RATIO = 0.2
 """Longest lead, as a share of what is quoted; with it the excerpt ratio stays above 0.8 (paper: at least 0.8)."""
@@ -138,13 +138,14 @@ def marked_answer(text: str, found: Evidence) -> str:
     return f"{found.lead} {answer}" if found.lead else answer
 
 
-def excerpt(text: str, start: int, end: int) -> str:
+def excerpt(text: str, start: int, end: int, whole_words: int = _WHOLE_WORDS) -> str:
     """A span in short-hand, with ends long enough to be found exactly once; empty when that is impossible.
 
     Args:
         text: The document.
         start: First character of the span.
         end: Behind its last character.
+        whole_words: A span of at most so many words is written out.
 
     Returns:
         ``<excerpt>...</excerpt>``, or an empty string.
@@ -157,7 +158,7 @@ def excerpt(text: str, start: int, end: int) -> str:
     if _MARKUP.search(whole) or "\x00" in whole:
         return ""
     words = [(start + m.start(), start + m.end()) for m in re.finditer(r"\S+", whole)]
-    if len(words) > _FULL_WORDS:
+    if len(words) > whole_words:
         first = _unique_start(text, start, words)
         last = _unique_end(text, end, words)
         if first and last and first < last:

@@ -27,6 +27,9 @@ class DistillConfig(Config):
     """Queries with their templates. Paper, section 3.1."""
     instantiator_rows: int = Field(default=100_000, ge=0)
     """Templates and documents with their answers, in each of the two rounds. Paper, section 3.3."""
+    whole_excerpt_words: int = Field(default=12, ge=0)
+    """Longest excerpt, in words, that a student learns to write out; of a longer one it writes both ends. Ours. A very
+    small student copies more easily than it finds an end: more for it, at the price of longer replies."""
     refusal_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of the instantiator's rows that answer ``null``. Paper, section 3.3."""
     embedder_rows: int = Field(default=100_000, ge=0)

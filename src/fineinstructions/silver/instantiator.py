@@ -197,7 +197,7 @@ def _answer_row(
     if not choice.draws(facts, seed):
         return _turned_away(item, choice, "surplus")
     window = student.window(item.document.text, item.focus)
-    tagged, reason = shorthand(pair, item.document.text, window)
+    tagged, reason = shorthand(pair, item.document.text, window, config.whole_excerpt_words)
     if reason:
         return _turned_away(item, choice, reason)
     teacher = json.loads(pair.models).get("instantiator", "")

@@ -9,13 +9,14 @@ from fineinstructions.embedded.instantiator import excerpt
 from fineinstructions.records import Pair
 
 
-def shorthand(pair: Pair, text: str, window: tuple[int, int]) -> tuple[str, str]:
+def shorthand(pair: Pair, text: str, window: tuple[int, int], whole_words: int) -> tuple[str, str]:
     """Write a pair's answer in excerpt short-hand.
 
     Args:
         pair: The pair, with the offsets of its excerpts.
         text: Its document.
         window: The part of the document that the student is shown.
+        whole_words: An excerpt of at most so many words is written out.
 
     Returns:
         The answer and an empty reason; or an empty answer and the reason: ``outside_window`` where an excerpt is not in
@@ -25,7 +26,7 @@ def shorthand(pair: Pair, text: str, window: tuple[int, int]) -> tuple[str, str]
     for e in sorted(pair.excerpts, key=lambda e: e.answer_start):
         if e.document_start < window[0] or e.document_end > window[1]:
             return "", "outside_window"
-        tagged = excerpt(text, e.document_start, e.document_end)
+        tagged = excerpt(text, e.document_start, e.document_end, whole_words)
         if not tagged:
             return "", "not_unique"
         answer += pair.answer[reached : e.answer_start] + tagged
