@@ -2,7 +2,8 @@
 
 Both students are served by ``transformers serve``, and `fineinstructions run` asks them as it asks any server: queries
 to templates by the genericizer, templates and passages to drafts by the instantiator. The queries are those that the
-run which made the rows for training held out. Counted is what the run itself files: every request ends as a pair or as
+run which made the rows for training held out; the embedded compatibility judge turns away what a passage does not
+answer before the instantiator is asked. Counted is what the run itself files: every request ends as a pair or as
 a rejection with its reason, a quotation counts where it stands in the passage letter for letter, and `verify` looks at
 every one.
 
@@ -101,8 +102,9 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
             "model": "openai",
             "prompt": "published",
             "max_document_chars": 1000,
-            "llm": llm(instantiator, args.instantiator, 128),
+            "llm": llm(instantiator, args.instantiator, 256),
         },
+        "compatibility": {"screen": True},
         "engine": {"workers": 1},
     }
     return from_mapping(plain, RunConfig, where="recipe")
