@@ -35,6 +35,7 @@ from fineinstructions.recipe import RunConfig
 START_SECONDS = 900
 SERVER = "from transformers.cli.transformers import main; main()"
 CLI = "from fineinstructions.cli import main; main()"
+SCREENED = "screen: incompatible"
 VALID = ("pair", "judge", "select")
 """What an answer that fills its template and quotes its document can still be turned away by."""
 
@@ -105,6 +106,7 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
             "llm": llm(instantiator, args.instantiator, 256),
         },
         "compatibility": {"screen": True},
+        "sample": {"templates_per_document": 40},
         "engine": {"workers": 1},
     }
     return from_mapping(plain, RunConfig, where="recipe")
@@ -113,9 +115,11 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
 def report(run: Path) -> None:
     """What became of every request."""
     outcomes = Counter(attempt.reason or "pair" for attempt in attempts_of_run(run))
+    screened = outcomes.pop(SCREENED, 0)
     asked = sum(outcomes.values())
     valid = sum(number for reason, number in outcomes.items() if reason.split(":")[0] in VALID)
-    print(f"{asked:,} instantiations asked for, {valid:,} valid ({valid / max(1, asked):.1%})\n")
+    print(f"{screened + asked:,} matches, {screened:,} turned away by the screen, {asked:,} instantiations asked for")
+    print(f"{valid:,} valid ({valid / max(1, asked):.1%})\n")
     print("| what became of it | requests |\n| --- | --- |")
     for reason, number in outcomes.most_common():
         print(f"| {reason} | {number:,} |")

@@ -117,7 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lessons", type=Path, help="file for lessons in copying")
-    parser.add_argument("--number", type=int, default=960, help="lessons")
+    parser.add_argument("--number", type=int, default=1_900, help="lessons")
     parser.add_argument("--domains", nargs="*", default=DOMAINS, help="what documents are taken")
     parser.add_argument("--unlike", type=Path, help="passages; documents with a title that is in there are left out")
     parser.add_argument("--seed", type=int, default=0)
