@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from fineinstructions.embedded.descriptions import describe, relations_of
 from fineinstructions.embedded.genericizer import EmbeddedGenericizer, distinct_kinds
 from fineinstructions.embedded.kinds import hinted_kinds
+from fineinstructions.embedded.learn_frames import WordCounter
 from fineinstructions.embedded.words import stem, tokenize
 from fineinstructions.markup import fill, parse_template, slot_names
 from fineinstructions.records import Query, Rejection, TemplateDraft
@@ -38,6 +39,9 @@ def one(genericizer: EmbeddedGenericizer, text: str) -> TemplateDraft | Rejectio
             "What is the difference between <fi>a topic</fi> and <fi>another topic</fi>?",
             ("a virus", "a bacterium"),
         ),
+        ("Where is the US located?", "Where is <fi>a place</fi> located?", ("the US",)),
+        ("How does the IT department work?", "How does <fi>a thing</fi> work?", ("the IT department",)),
+        ("who founded the WHO", "Who founded <fi>an organisation</fi>?", ("the WHO",)),
         (
             "who played rick in casablanca",
             "Who played <fi>a character</fi> in <fi>a film or show</fi>?",
@@ -147,6 +151,27 @@ def test_order_is_kept(genericizer: EmbeddedGenericizer) -> None:
         ("who plays _ in _", True),
         ("who plays _ show", False),
         ("how many countries are in _", True),
+        ("where were _ made", True),
+        ("where were _ made from", False),
+        ("what city is _ in", True),
+        ("what city is _", False),
+        ("who has won _ in world", True),
+        ("who has _ in world", False),
+        ("what do _ and _ have in common", True),
+        ("what kind of _ does _ have in common", False),
+        ("what is _ used for", True),
+        ("what is _ used in _", False),
+        ("what school did _ attend", True),
+        ("where did _ attend _", False),
+        ("what is picture of _", False),
+        ("when was _ put on market", True),
+        ("when was _ put on statue of liberty", False),
+        ("what are _ in star wars", False),
+        ("who is singer of _ called", True),
+        ("who is singer of _ ho", False),
+        ("when is mother 's day celebrated in _", False),
+        ("when did battle of _ take place", True),
+        ("when does call of _ take place", False),
     ],
 )
 def test_frames_are_good_english(genericizer: EmbeddedGenericizer, frame: str, good: bool) -> None:
@@ -176,6 +201,28 @@ def test_words_that_fill_another_frames_slot_are_a_topic(genericizer: EmbeddedGe
 )
 def test_kinds_are_those_of_the_slot_that_the_words_speak_of(frame: str, kinds: tuple[str, ...]) -> None:
     assert hinted_kinds(frame, len(kinds)) == kinds
+
+
+def test_a_topic_before_a_place_is_a_topic_of_the_frame_without_it(genericizer: EmbeddedGenericizer) -> None:
+    counts = {"how much does _ earn": 23, "how much does dental nurse earn in _": 2, "how much does gold cost in _": 9}
+    assert genericizer._grammar.is_topical("how much does dental nurse earn in _", counts)
+    assert not genericizer._grammar.is_topical("how much does gold cost in _", counts)
+
+
+def test_neighbours_are_names_where_texts_write_them_with_capitals() -> None:
+    counter = WordCounter(["who is luke in star wars", "when is the call of duty out", "where do people live"])
+    for _ in range(12):
+        counter.add_document("The star and wars, a call is duty. " * 2)
+        counter.add_document("We saw Star Wars here. They hear the Call of Duty.")
+        counter.add_document("Some people live here.")
+    for word in ("star", "wars", "call", "duty", "people", "live"):
+        for number in range(6):
+            counter.add_query(f"{word} {number}")
+    table = counter.table()
+    assert table.is_name("star", "wars")
+    assert table.is_name("call", "of", "duty")
+    assert not table.is_name("people", "live")
+    assert not table.is_name("star")
 
 
 def test_kinds_of_one_template_are_told_apart() -> None:

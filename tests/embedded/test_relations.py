@@ -173,7 +173,7 @@ def test_a_cure_is_no_treatment():
 def test_a_section_that_says_there_is_nothing_is_no_answer(body, told):
     text = f"Tumors\n\nTumors are grown tissue.\n\n## Stages of Ependymoma\n\n{body}\n"
     found = evidence(document(text, "Tumors", name=str(told)))
-    assert any(e.subject.text.lower() == "ependymoma" for e in found.get("noun:step", [])) is told
+    assert any(e.subject.text.lower() == "ependymoma" for e in found.get("noun:stage", [])) is told
 
 
 PAGE = """Cutis laxa

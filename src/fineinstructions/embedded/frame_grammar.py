@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import pairwise, takewhile
 
 from fineinstructions.embedded.frames import Reading, is_plural
+from fineinstructions.embedded.kinds import is_class
 from fineinstructions.embedded.words import (
     ADJECTIVES,
     AUXILIARIES,
@@ -44,10 +45,19 @@ _HALF_A_QUESTION = re.compile(
     r"|^who \w+ (?:\w+ )?_ and _$|^what (?:kind|type) (?!(?:of|is|are|was|were|do|does|did)\b)"
     r"|^how many (?:\w+ )?\w+s\b.* (?:is|was|has) there\b|\bof following\b"
     r"|\bdifferences? (?:of|in) _$|\bstand for _|^what (?:is|are) _ (?:spoken|found)\b|\bput _$|^how old did\b"
-    r"|^how .*_ or _$"
+    r"|^how .*_ or _$|^where (?:is|are|was|were) _ made (?:from|of|with)$|^where did _ attend _$"
+    r"|^(?:what|which) (?:city|town|state|country|county|continent|province|region|district) (?:is|are|was|were) _$"
+    r"|^who (?:has|have|had) _ (?:in|of|on)\b|\bwhat (?:is|are|was|were) _ used in\b"
+    r"|^what (?:kind|kinds|type|types) of _ does\b.*\bin common$|\bdoes _ have in common$"
 )
-"""Frames that keep half of a title, lack a verb or say a preposition twice, or ask for an amount per slot: "plays _ and
-restless", "how many times has _", "in what country is _ in", "how much does _ earn _"."""
+"""Frames that keep half of a title, lack a verb or say a preposition twice, ask for an amount per slot, or leave to the
+slot what the question is of: "plays _ and restless", "how many times has _", "in what country is _ in", "how much does
+_ earn _", "what city is _", "who has _ in world"."""
+_HOLIDAY = re.compile(r"\b[a-z]+(?: 's|s) day\b")
+_TAKES_PLACE = re.compile(r"^(?:when|where) (?:do|does|did) ([a-z]+) of _ (?:take|happen|occur|start|begin|come|air)\b")
+_NO_TEXT = re.compile(r"\b(?:pictures?|photos?|photographs?|images?|drawings?|videos?) of _$")
+"""Frames that ask for what no text can show."""
+_BEHIND_OF = frozenset(("now", "today", "ago"))
 _BE = frozenset(("is", "was", "were", "are"))
 _FULL_AUXILIARIES = frozenset(("do", "have"))
 _NEEDS_MORE = frozenset(("is", "was", "are", "were", "has", "had", "and", "the"))
@@ -91,6 +101,8 @@ class FrameGrammar:
             return False
         if "_ _" in frame or frame.endswith((" and", " or", "'s")) or _HALF_A_QUESTION.search(frame):
             return False
+        if _NO_TEXT.search(frame) or self._keeps_name(words) or self._trails(words):
+            return False
         auxiliaries = [w for w in words if w in AUXILIARIES]
         if len(set(auxiliaries)) < len(auxiliaries):
             return False
@@ -103,6 +115,32 @@ class FrameGrammar:
     def _means_slot(self, words: list[str], place: int) -> bool:
         """Whether a pronoun stands for the slot before it: "how did _ get its name"."""
         return words[place] in {"its", "their"} and "_" in words[:place]
+
+    def _keeps_name(self, words: list[str]) -> bool:
+        """Whether a subject or a tail is a name of words that are general each, or half of one: "_ in star wars"."""
+        frame = " ".join(words)
+        event = _TAKES_PLACE.match(frame)
+        if _HOLIDAY.search(frame) or (event and not is_class(event.group(1))):
+            return True
+        for start, word in enumerate(words[1:], 1):
+            end = start + (3 if words[start + 1 : start + 2] in (["of"], ["'s"]) else 2)
+            if words[start + 1 : start + 3] == ["of", "_"] and self._table.is_name(word, "of"):
+                return True
+            if end > len(words) or not self._table.is_name(*words[start:end]):
+                continue
+            before = words[start - 1]
+            if before in AUXILIARIES or (before in _TOPIC_PREPOSITIONS and "_" not in words[end:]):
+                return True
+        return False
+
+    def _trails(self, words: list[str]) -> bool:
+        """Whether a last word hangs on a complement for no reason: "who is singer of _ ho"."""
+        last, of_slot = words[-1], words[-3:-1] in (["of", "_"], ["for", "_"], ["in", "_"])
+        if not of_slot or last in FUNCTION_WORDS or words[0] in PREPOSITIONS or words[1] not in _BE:
+            return False
+        table = self._table
+        ending = table.is_past(last) or last.endswith(("ed", "ing")) or table.is_verb(last)
+        return not (ending or table.is_mainly_noun(last) or last in ADJECTIVES | _BEHIND_OF)
 
     def _numbers_agree(self, words: list[str]) -> bool:
         """Whether "is" goes with "capital of", "are" with "capitals of", and "two" with a plural."""
@@ -274,8 +312,11 @@ class FrameGrammar:
         start = next((k + 1 for k, w in enumerate(words) if w in _DO_OR_MODAL), len(words))
         start = start + 2 if words[start : start + 1] == ["you"] else start
         run = list(takewhile(lambda w: w != "_" and w not in FUNCTION_WORDS, words[start:]))
-        ends = range(start + 1, start + len(run) + 1)
-        return any(fillers.get(" ".join([*words[:start], "_", *words[end:]]), 0) >= least for end in ends)
+        wider = [" ".join([*words[:start], "_", *words[end:]]) for end in range(start + 1, start + len(run) + 1)]
+        if words[-2:] == ["in", "_"] and words[start - 1 : start] != ["you"]:
+            # "dental nurse" of "how much does dental nurse earn in _" is a topic of "how much does _ earn" too.
+            wider += [shorter.removesuffix(" in _") for shorter in wider[1 : len(run) - 1]]
+        return any(fillers.get(shorter, 0) >= least for shorter in wider)
 
     def _keeps_relation_noun(self, inner: tuple[str, ...]) -> bool:
         """Whether a slot swallowed "structure of ...": a general noun before a preposition."""

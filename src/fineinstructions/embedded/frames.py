@@ -45,6 +45,7 @@ _HOW_TO = tuple(
 )  # fmt: skip
 _SINGULAR_S = WORD_CLASSES["singular_s"]
 _IRREGULAR_PLURALS = WORD_CLASSES["irregular_plurals"]
+_CAPITALS = WORD_CLASSES["capitals"]
 _QUOTES = frozenset("\"'“”‘’`«»")
 _CLOSING = frozenset("?.!,;:")
 _BREAKING = frozenset(".?!;:()[]{}<>|=\\*~^…–—")
@@ -85,7 +86,7 @@ def parse(text: str) -> ParsedQuery:
     text = _POLITE.sub("", text, count=1)
     text = _TITLE_OPENING.sub(r"what is the \1 ", text, count=1)
     text = _NOMINAL.sub(_with_verb, text, count=1)
-    tokens = tokenize(text)
+    tokens = _with_capitals(tokenize(text), text)
     while tokens and tokens[-1].text in _CLOSING:
         tokens.pop()
     words: list[str] = []
@@ -117,6 +118,18 @@ def parse(text: str) -> ParsedQuery:
         articles.append(article.text if article else "")
         article = None
     return _ask_you(ParsedQuery(text, tuple(words), tuple(starts), tuple(ends), tuple(articles)))
+
+
+def _with_capitals(tokens: list[Token], text: str) -> list[Token]:
+    """Names in capitals that would be pronouns in lower case stay in capitals: "the US Marines", "an IT department"."""
+    if text.isupper():
+        return tokens
+    return [
+        token._replace(text=token.text.upper())
+        if k and token.text in _CAPITALS and text[token.start : token.end].isupper()
+        else token
+        for k, token in enumerate(tokens)
+    ]
 
 
 def _with_verb(nominal: re.Match[str]) -> str:

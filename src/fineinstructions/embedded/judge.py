@@ -86,7 +86,7 @@ def _empty(instruction: str, answer: str, _fillers: list[str], _title: str) -> s
 
 def _vague(instruction: str, _answer: str, fillers: list[str], _title: str) -> str:
     for filler in fillers:
-        if _POINTS.fullmatch(filler.strip()) or not re.search(r"\w", filler):
+        if (_POINTS.fullmatch(filler.strip()) and not filler.isupper()) or not re.search(r"\w", filler):
             return f"filler: '{filler}' names nothing without the document"
     asked = instruction
     for filler in fillers:

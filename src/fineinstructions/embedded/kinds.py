@@ -31,6 +31,11 @@ _COMMAND_VERBS = WORD_CLASSES["command_verbs"]
 _SIDE_BY_SIDE = re.compile(r"_ (?:and|or) _|\bfrom _ to _")
 
 
+def is_class(noun: str) -> bool:
+    """Whether a noun names a class of things that have names: "battle", "university"."""
+    return stem(noun) in _KIND_OF_HEAD
+
+
 def _read_hints() -> Iterator[tuple[re.Pattern[str], tuple[str, ...]]]:
     """Patterns of ``kind_hints.txt`` with the kinds they give."""
     for line in Path(__file__).with_name("kind_hints.txt").read_text(encoding="utf-8").splitlines():

@@ -7,14 +7,14 @@ no sampling, ties broken by text.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fineinstructions.embedded.frame_grammar import FrameGrammar, content_words
 from fineinstructions.embedded.frames import ParsedQuery, Reading, opens_question, parse, readings
 from fineinstructions.embedded.genericizer import KnownFrame, distinct_kinds
-from fineinstructions.embedded.kinds import alike, hinted_kinds, vote_kind
-from fineinstructions.embedded.words import WORD_CLASSES, WordCounts, WordTable, tokenize
+from fineinstructions.embedded.kinds import alike, hinted_kinds, is_class, vote_kind
+from fineinstructions.embedded.words import ARTICLES, WORD_CLASSES, Token, WordCounts, WordTable, tokenize
 
 ROUNDS = 4
 MIN_WORD_DOCUMENTS = 4
@@ -23,6 +23,8 @@ MIN_VOTE_SCORE = 0.7
 MIN_RELATION = 0.7
 MAX_RELATION = 1.6
 START_RELATION = 0.9
+MIN_NAME_OCCURRENCES, MIN_NAME_SHARE = 3, 0.6
+"""From how many and from which share of capitalised occurrences on neighbouring words count as a name (ours)."""
 RATING_PRIOR = 0.62
 RATING_PRIOR_WEIGHT = 1.5
 
@@ -33,9 +35,16 @@ _LOCATIVES = WORD_CLASSES["locatives"]
 
 
 class WordCounter:
-    """Counts word forms and their neighbours; feed it documents and queries, then take the table."""
+    """Counts word forms and their neighbours; feed it documents and queries, then take the table.
 
-    def __init__(self) -> None:
+    Args:
+        queries: Texts whose neighbouring words are watched, to tell which of them are names: "star wars".
+    """
+
+    def __init__(self, queries: Iterable[str] = ()) -> None:
+        self._watched = {name for text in queries for name, _ in neighbours(tokenize(text))}
+        self._names: Counter[str] = Counter()
+        self._no_names: Counter[str] = Counter()
         self._documents: Counter[str] = Counter()
         self._queries: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {n: Counter() for n in WordCounts.__slots__}
@@ -46,17 +55,29 @@ class WordCounter:
 
     def add_query(self, text: str) -> None:
         """Count one query; its capitals count only if it starts with one, its lower case never."""
-        cased = text[:1].isupper()
-        if cased:
-            capitals = (t.text for t in tokenize(text)[1:] if text[t.start].isupper())
-            self._counts["capital"].update(capitals)
-        self._queries.update({t.text for t in tokenize(text)})
+        tokens = tokenize(text)
+        if text[:1].isupper():
+            self._counts["capital"].update(t.text for t in tokens[1:] if text[t.start].isupper())
+            self._watch(text, tokens)
+        self._queries.update({t.text for t in tokens})
+
+    def _watch(self, text: str, tokens: Sequence[Token]) -> None:
+        """Count watched neighbours that are capitalised behind a lower-case word, and those that are not."""
+        for name, (first, *_, last) in neighbours(tokens):
+            if name not in self._watched:
+                continue
+            if not text[first.start].isupper():
+                self._no_names[name] += 1
+            elif text[last.start].isupper() and text[first.start - 2 : first.start - 1].islower():
+                self._names[name] += 1
 
     def _scan(self, text: str) -> set[str]:
         counts = self._counts
         seen: set[str] = set()
         previous, previous_end, running = "", -9, False
-        for token in tokenize(text):
+        tokens = tokenize(text)
+        self._watch(text, tokens)
+        for token in tokens:
             word, start = token.text, token.start
             seen.add(word)
             inside = start == previous_end + 1 and text[previous_end] == " "
@@ -88,14 +109,42 @@ class WordCounter:
         words = {w for w, n in self._documents.items() if n >= MIN_WORD_DOCUMENTS and w[0].isalpha()}
         words |= {w for w, n in self._queries.items() if n >= MIN_WORD_QUERIES and w[0].isalpha()}
         fields = [n for n in WordCounts.__slots__ if n not in {"queries", "relation"}]
-        return WordTable(
-            {
-                w: WordCounts(
-                    **{n: self._counts[n][w] for n in fields}, queries=self._queries[w], relation=START_RELATION
-                )
-                for w in sorted(words)
-            }
-        )
+        found = {
+            w: WordCounts(**{n: self._counts[n][w] for n in fields}, queries=self._queries[w], relation=START_RELATION)
+            for w in sorted(words)
+        }
+        return WordTable(found | self._name_counts(WordTable(found)))
+
+    def _name_counts(self, table: WordTable) -> dict[str, WordCounts]:
+        """Counts of neighbours that are mostly a name, where each word alone is none: "star wars", "call of"."""
+        found = {}
+        for name, capital in sorted(self._names.items()):
+            words, lower = name.split(), self._no_names[name]
+            likely = capital >= MIN_NAME_OCCURRENCES and capital >= MIN_NAME_SHARE * (capital + lower)
+            if likely and all(map(table.is_general, words)) and not (words[-1] == "of" and is_class(words[0])):
+                found[name] = WordCounts(lower=lower, capital=capital, relation=START_RELATION)
+        return found
+
+
+def neighbours(tokens: Sequence[Token]) -> Iterator[tuple[str, tuple[Token, ...]]]:
+    """Two words side by side, also with "of" or "'s" between them, and a word with the "of" behind it; no articles.
+
+    Example:
+        >>> [name for name, _ in neighbours(tokenize("the statue of liberty"))]
+        ['statue of', 'statue of liberty']
+    """
+    kept = [token for token in tokens if token.text not in ARTICLES]
+    for k in range(1, len(kept)):
+        first, last = kept[k - 1], kept[k]
+        if not last.text[0].isalpha():
+            continue
+        if first.text in {"of", "'s"} and k > 1:
+            before = kept[k - 2]
+            if first.text == "of":
+                yield f"{before.text} of", (before, first, last)
+            yield f"{before.text} {first.text} {last.text}", (before, first, last)
+        elif last.text != "of" and first.text[0].isalpha():
+            yield f"{first.text} {last.text}", (first, last)
 
 
 def learn_frames(

@@ -129,7 +129,7 @@ def make_genericizer(data: TrainingData, out: Path, say: Say) -> None:
     texts = data.queries(say)
     ratings = pq.read_table(data.supervised / "query_wellformedness.parquet")
     rated = dict(zip(ratings["text"].to_pylist(), ratings["wellformedness"].to_pylist(), strict=True))
-    counter = WordCounter()
+    counter = WordCounter(texts)
     for _, _, _, text in data.documents():
         counter.add_document(text)
     for text in texts:

@@ -169,6 +169,10 @@ class WordTable:
         """Counts of a word; all zero for an unseen one."""
         return self.counts.get(word, _UNSEEN)
 
+    def is_name(self, *words: str) -> bool:
+        """Whether words that are general each are a name side by side: "star wars"."""
+        return len(words) > 1 and " ".join(words) in self.counts
+
     def name_share(self, word: str) -> float:
         """Share of the word's occurrences inside sentences that are capitalised (0 to 1)."""
         counts = self.get(word)

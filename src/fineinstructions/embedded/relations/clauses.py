@@ -15,6 +15,7 @@ from fineinstructions.embedded.relations.grammar import (
     is_participle,
     is_past,
     kind_of_complement,
+    names_person,
     noun_phrase,
     noun_stem,
     number_word,
@@ -49,7 +50,8 @@ _TERM, _ABBREVIATED, _DIFFERS, _EXISTENTIAL = map(pattern, ("term", "abbreviated
 _LEANS = re.compile(r"\b(?:this|these|those|such an?|the same|the other)\b")
 _RELATION_NOUNS = words("other_relation_nouns").union(NOUN_KEYS)
 _LISTED = frozenset(
-    f"noun:{n}" for n in ["symptom", "characteristic", "part", "type", "example", "effect", "step", "ingredient"]
+    f"noun:{n}"
+    for n in ["symptom", "characteristic", "part", "type", "example", "effect", "step", "stage", "ingredient"]
 )
 _LIST = re.compile(r"\b(?:include|are|is)\b(?! (?:likely|related|caused|not)).*(?:,|:|\band\b)", re.DOTALL)
 _DATED_OPENING = re.compile(r"(?:In|On|By) [^,]{0,20}?\b(?:1\d{3}|20\d\d)\b, ")
@@ -63,6 +65,10 @@ _ABOUT_PERSON = re.compile(r"\b(?:his|her|he|she)\b")
 _NUMBER = {"are": True, "were": True, "is": False, "was": False, "has": False, "have": True}
 _STATES = re.compile(r"(?:include|includes|(?:is|are|was|were)(?! not\b)(?: (?P<said>[a-z-]+))?)\b")
 _SAYS_LITTLE = words("says_little")
+_NAMES_THEM = re.compile(
+    r"\w, (?!which|while|although|but|whereas|each|with)(?:[^,]*, )*?[^,]*\band\b|—|\bthe \w+ and the\b"
+)
+"""What names the kinds that it counts; "which differ in form and size" does not."""
 _NUMBER_OF = re.compile(r"\b(?:\d+|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b")
 _MIN_WORDS, _MAX_WORDS = 5, 70
 _MIN_APPOSITION_WORDS = 4
@@ -139,6 +145,7 @@ def _inside(
     if phrase is None or not agrees(phrase, predicate) or (" and " in phrase.text and phrase.text[1:].islower()):
         return
     phrase = reading.spelled(phrase)
+    phrase = phrase.of_kind("person" if names_person(phrase.text) else "")
     if subject and subject.phrase.kind == "person" and phrase.text in subject.phrase.text.split()[1:]:
         phrase = subject.phrase
     elif " " not in phrase.text and phrase.text.istitle() and _ABOUT_PERSON.search(predicate):
@@ -172,6 +179,7 @@ def _dated(reading: Reading, subject: Subject | None, clause: str, spans: Spans)
         named = any(c.isupper() or c.isdigit() for c in raw.removeprefix("the "))
         about = subject.phrase if subject and _bare(raw) == subject.phrase.text.casefold() else noun_phrase(raw)
         if about and named and is_participle(passive.group("verb")):
+            about = about.of_kind("person" if names_person(about.text) else "")
             yield Evidence(f"when:{SAME_VERB.get(stem, stem)}", about, spans, PRONOUN, past=True)
     for item in told_of_object(reading, raw, predicate, spans):
         if any(c.isupper() for c in item.subject.text) and item.key.startswith("who:") and item.past:
@@ -227,7 +235,7 @@ def _two_things(reading: Reading, text: str, spans: Spans) -> Iterator[Evidence]
 def _existential(reading: Reading, text: str, spans: Spans) -> Iterator[Evidence]:
     """From "There are three types of X: ..."."""
     found = _EXISTENTIAL.match(text)
-    listed = ":" in text or re.search(r"\w, .*\band\b|—|\bthe \w+ and the\b", text)
+    listed = ":" in text or _NAMES_THEM.search(text)
     if found and listed and (phrase := noun_phrase(found.group("x"))):
         stem = noun_stem(found.group("noun"))
         reliability = PRONOUN if text[-1] == ":" else INSIDE
@@ -251,6 +259,8 @@ def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans
         return
     key = "noun:" + NOUN_KEYS.get(stem, stem)
     if phrase is None or not states or (key in _LISTED and not _LIST.search(predicate)):
+        return
+    if key in _LISTED and "most common" in noun.group() and predicate.startswith(("is ", "was ")):
         return
     phrase = reading.spelled(phrase)
     if is_unexplained(phrase, noun.string):

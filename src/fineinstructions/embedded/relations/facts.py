@@ -45,7 +45,9 @@ _PREPOSITION = re.compile(r"\b(?:of|in|for|by|from|with|on|at|to|that|which|who|
 _LASTING = ("locate", "base")
 """Places that a question asks for in the present and in the past alike."""
 _UNNAMED = re.compile(r"(?:He|She|They|We|You|I|Who|Which|Each|All|Some|Others?|Many|Most)\b")
-_LEANING = re.compile(r"\b(?:this|that|these|those|it|its|their|them|his|her|your|previous|same|example|following)\b")
+_LEANING = re.compile(
+    r"\b(?:this|that|these|those|it|its|their|them|his|her|your|previous|same|specific|example|following)\b"
+)
 _LED_BY_DATE = re.compile(r"(?:In|On|By) [^,]{0,20}?\b(?:1\d{3}|20\d\d)\b, ")
 _ROLE = re.compile(
     r"[-*•] (?P<actor>[A-Z][\w.’'-]+(?: [A-Z][\w.’'-]*){1,3}) (?:as|[-–—]) (?P<role>[A-Z][^,;:()/\n]{2,40})"
@@ -200,7 +202,7 @@ def told_how(text: str, spans: Spans) -> Iterator[Evidence]:
     head = noun_phrase(nouns)
     if head is None or (head.article == "the" and " " not in head.text and not more):
         return
-    yield Evidence("task", Phrase(found.group("task"), kind="task"), spans, 0.6)
+    yield Evidence("task", Phrase(found.group("task").replace("*", ""), kind="task"), spans, 0.6)
     if whole:
         yield Evidence(f"task:{verb_stem(found.group('verb'))}", whole, spans, 0.6)
 

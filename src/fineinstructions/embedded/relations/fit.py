@@ -49,7 +49,10 @@ def _kind_agrees(asked: Wanted, found: Evidence) -> bool:
     if asked.key == "identity" and found.subject.article == "a":
         return False
     if asked.key == "meaning":
-        return kind in ("", "disease") and subject_is_common(found)
+        told = (
+            not found.past and not any(map(str.isdigit, found.subject.text)) if found.subject.text.isupper() else True
+        )
+        return kind in ("", "disease") and subject_is_common(found) and told
     return kind not in _NEVER.get(asked.key, ("task",))
 
 
@@ -73,6 +76,7 @@ _NEVER = {
     "definition": ("person", "task"),
     "noun:function": ("person", "task", "disease", "event"),
     "task": (),
+    **dict.fromkeys(("when:releas", "when:publish", "when:found", "when:introduc"), ("person", "task")),
 }
 
 

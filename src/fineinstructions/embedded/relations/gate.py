@@ -7,15 +7,17 @@ filled with the right kind, number and article, so that what passes is seldom re
 import hashlib
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fineinstructions.embedded.identity import RELATIONS, code_digest
+from fineinstructions.embedded.relations.abbreviations import written_out
 from fineinstructions.embedded.relations.clauses import clause_evidence
 from fineinstructions.embedded.relations.facts import cast_evidence
 from fineinstructions.embedded.relations.fit import fit
+from fineinstructions.embedded.relations.general import is_general
 from fineinstructions.embedded.relations.headings import heading_evidence, skipped_sections
 from fineinstructions.embedded.relations.lead import lead_evidence
 from fineinstructions.embedded.relations.questions import Wanted, wanted
@@ -51,13 +53,21 @@ def evidence(document: DocumentLike) -> dict[str, list[Evidence]]:
 def _collect(text: str, title: str) -> Iterator[Evidence]:
     reading = Reading(text, title)
     subject = subject_of(reading)
-    yield from heading_evidence(reading, subject)
+    yield from _written_out(reading, heading_evidence(reading, subject))
     if reading.is_narrative:
         return
     if subject:
         yield from lead_evidence(reading, subject)
         yield from cast_evidence(reading, subject)
-    yield from clause_evidence(reading, subject, skipped_sections(reading))
+    told = clause_evidence(reading, subject, skipped_sections(reading))
+    yield from _written_out(reading, (item for item in told if is_general(reading, subject, item)))
+
+
+def _written_out(reading: Reading, found: Iterable[Evidence]) -> Iterator[Evidence]:
+    """Evidence without abbreviations that only the document knows."""
+    for item in found:
+        if plain := written_out(reading, item):
+            yield plain
 
 
 class RelationGate:
@@ -107,7 +117,8 @@ class RelationGate:
         """The template of each relation, with the places of the answers that it may get; of the last document kept."""
         found_here = evidence(document)
         if self._last[0] is not found_here:
-            drawn = {}
+            drawn: dict[int, list[int]] = {}
+            tasks: list[list[int]] = []
             for key, found in found_here.items():
                 fitting = {
                     row: places
@@ -117,7 +128,10 @@ class RelationGate:
                 }
                 if fitting:
                     row = max(fitting, key=lambda row: self._luck(row, document.document_id))
+                    if key.startswith("task") and fitting[row] in tasks:
+                        continue  # "How do you <do something>?" and "How do you identify <a thing>?" are one here
                     drawn[row] = fitting[row]
+                    tasks += [fitting[row]] if key.startswith("task") else []
             self._last = (found_here, drawn)
         return self._last[1]
 

@@ -34,8 +34,10 @@ _BAD_INSIDE = pattern("bad_inside", re.IGNORECASE)
 _BAD_START = pattern("bad_start", re.IGNORECASE)
 _RESIDUE = re.compile(
     r"['’]s (?:first|second|third|last|next|new|own|only|original|final)\b|\b(\w+) \1\b|[a-z] [A-Z]{5,}\Z"
+    r"|[a-z]{3}(?:A|An|The)\b"
 )
-"""A possessor's "first design", a word twice, and a running head behind a phrase."""
+"""A possessor's "first design", a word twice, a running head behind a phrase, and a heading that ran into it."""
+_CAPITALS = re.compile(r"\b(?:IT|US|WHO)\b")
 _CLEAN = re.compile(r"[^\W_][\w’'.&/+\-–—]*(?: [\w’'&/+\-–—.]+){0,6}\Z")
 _ARTICLE = re.compile(r"(the|an|a)\s+(?=\S)", re.IGNORECASE)
 _SINGULAR_S = pattern("singular_s", re.IGNORECASE)
@@ -129,7 +131,7 @@ def indefinite(word: str) -> str:
     """``a`` or ``an``, by the sound the word begins with as far as its spelling tells."""
     first = word[:1].lower()
     if re.match(r"(?:(?i:uni(?!n)|use|usu|ur[aeio]|ute|eu|one\b|u[bt]i)|U[A-Z])", word) or first not in "aeiou":
-        return "an" if re.match(r"(?:hour|honest|heir|[FHLMNRSX][A-Z0-9\b])", word) else "a"
+        return "an" if re.match(r"(?:hour|honest|heir|[FHLMNRSX][A-Z0-9\b]|x-)", word) else "a"
     return "an"
 
 
@@ -171,6 +173,7 @@ def noun_phrase(raw: str, plural: bool | None = None) -> Phrase | None:
 
 def _is_no_phrase(text: str, article: str) -> bool:
     """Whether words are no noun phrase by their first, last or inner words."""
+    text = _CAPITALS.sub("Xx", text)  # "US Marines" and "IT staff" hold no pronoun
     tokens = text.lower().split()
     if tokens[0] in PRONOUNS or tokens[-1] in _PHRASE_ENDS or _BAD_START.match(text) or _BAD_INSIDE.search(text):
         return True
@@ -203,10 +206,24 @@ def _is_vague(text: str, article: str) -> bool:
     return tokens[0] in _ANAPHORIC_ADJECTIVES and text.islower()
 
 
+def names_person(phrase: str) -> bool:
+    """Whether a phrase is a name behind somebody's trade.
+
+    Example:
+        >>> names_person("manager Steve Castle"), names_person("manager of Leeds")
+        (True, False)
+    """
+    trade, *name = phrase.split()
+    return bool(name) and _KIND_OF_NOUN.get(trade) == "person" and all(word[0].isupper() for word in name)
+
+
 def kind_of_head(phrase: str) -> str:
     """Kind that a phrase's own head noun tells: "place" for "the old town"."""
-    head = re.split(r" (?:of|in|for|to|on|with) ", phrase)[0].lower().split()[-1:] or [""]
-    return _KIND_OF_NOUN.get(noun_stem(head[0]), "")
+    if names_person(phrase):
+        return "person"
+    tokens = re.split(r" (?:of|in|for|to|on|with) ", phrase)[0].lower().split() or [""]
+    head = noun_stem(tokens[-1])
+    return "person" if head.endswith("ologist") else _KIND_OF_NOUN.get(head, "")
 
 
 def kind_of_complement(complement: str) -> str:

@@ -27,8 +27,9 @@ _DANGLING = pattern("opens_dangling", re.IGNORECASE)
 _BEGINS = pattern("begins")
 _CONTAGIOUS = re.compile(r"\binfected|\bspreads?\b|contagious|\bbites?\b|\bbitten|contaminat|\bcatch")
 _SHED = re.compile(r"\binfect|\bmites?\b|\blice\b|\bfung|\bbacteri|\bparasit|\bwarts?\b|\bacne\b")
-_NOT_SHED = re.compile(r"deficien|disease|emia\b|osis\b|itis\b|type \d", re.IGNORECASE)
+_NOT_SHED = re.compile(r"deficien|disease|injur|emia\b|osis\b|itis\b|type \d", re.IGNORECASE)
 """Conditions of which nobody asks how to get rid."""
+_NO_STAGES = re.compile(r"\bno (?:\w+ )?staging\b|\bin place of a staging\b")
 _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation|unknown", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
@@ -54,7 +55,7 @@ def heading_evidence(reading: Reading, subject: Subject | None) -> Iterator[Evid
             continue
         if subject and heading not in seen:
             yield from _by_relation(reading, subject, section, heading)
-        yield from _by_question(reading, section)
+        yield from _by_question(reading, section, subject)
         if subject is None or subject.phrase.kind != "command":
             yield from _by_topic(reading, section)
         seen.add(heading)
@@ -210,6 +211,8 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
     """Whether a section really tells what its heading lets one expect, where that can be seen by its words."""
     if key == "catch":
         return _CONTAGIOUS.search(body[:300]) is not None and _LASTING.search(body[:300]) is None
+    if key == "noun:stage" and _NO_STAGES.search(body[:300]):
+        return False
     if key == "noun:symptom" and body.startswith(("The doctor", "Your doctor")):
         return False
     if phrase.kind == "command" and key in ("definition", "about", "work"):
@@ -239,7 +242,7 @@ def _parameter(reading: Reading, subject: Subject, section: Section, name: str) 
             yield Evidence(key, phrase, spans, 0.8)
 
 
-def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
+def _by_question(reading: Reading, section: Section, subject: Subject | None) -> Iterator[Evidence]:
     """Sections headed by a question, by a task ("To create a tab"), or by "N of X"."""
     heading = section.heading
     if task := _TASK.match(heading):
@@ -253,11 +256,18 @@ def _by_question(reading: Reading, section: Section) -> Iterator[Evidence]:
             return
         if not phrase or " in " in phrase.text or stem not in NOUN_KEYS:
             return
+        if subject and phrase.text.islower() and not _shares_word(phrase, subject.phrase):
+            return
         if (spans := body_spans(reading, section)) and not _denies(stem, reading.text[slice(*spans[0])]):
             yield Evidence(f"noun:{NOUN_KEYS[stem]}", reading.spelled(phrase), spans, 0.75)
         return
     if heading.endswith("?") and len(heading) < 100:
         yield from _question(reading, section, heading)
+
+
+def _shares_word(phrase: Phrase, title: Phrase) -> bool:
+    """Whether a heading's phrase is about the page's subject; "history of navigation" of a river is not."""
+    return not set(phrase.key.split()).isdisjoint(title.key.split())
 
 
 def _by_topic(reading: Reading, section: Section) -> Iterator[Evidence]:

@@ -14,7 +14,7 @@ from fineinstructions.embedded.relations.grammar import is_participle, kind_of_c
 from fineinstructions.embedded.relations.predicates import WEAK_COMPLEMENT
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import Spans, extended, is_self_contained
-from fineinstructions.embedded.relations.statements import located
+from fineinstructions.embedded.relations.statements import NO_TRADE, located
 from fineinstructions.embedded.relations.tables import pattern
 
 _OPENING = pattern("opening", re.DOTALL)
@@ -27,7 +27,12 @@ _IN_PLACE = re.compile(r"\b(?:in|of|near|on) (?:the )?[A-Z]")
 _ONE_OF_A_SERIES = re.compile(
     r"the (?:\w+ ){1,4}(?:season|edition|film|album|game|tournament|event|championship|round|race)"
 )
-_NO_TRADE = re.compile(r"(?:an?|the) (?:\w+ )?(?:name|resident|native|son|daughter)\b")
+_OUTCOME = re.compile(
+    r"\b(?:won|wins?|winner|winning|victory|defeat(?:ed|ing)?|beat|beating|finish(?:ed|ing)|ended|lost|drew|died|killed|"
+    r"led|scored|captured|qualified|promoted|relegated|eliminated|surrendered|destroyed|retired|crashed|elected|medals?|"
+    r"champions?|title|runners?-up|claimed|dominated|injured|signed|resulted|declared|cancelled|overtook)\b"
+)
+"""What tells how an event went, which its definition seldom does (ours)."""
 _BEFORE_NAME = 8
 """How much may stand before the name of a thing in the sentence that defines it, in characters: article and marks."""
 _MIN_COMPLEMENT_WORDS = 4
@@ -60,7 +65,8 @@ def lead_evidence(reading: Reading, subject: Subject) -> Iterator[Evidence]:
         yield replace(made, key="about", spans=described)
     if words >= _MIN_EVENT_WORDS:
         yield replace(made, key="facts", spans=described)
-    if words >= _MIN_EVENT_WORDS and phrase.kind == "event" and subject.past:
+    told = reading.text[first.end : described[0][1]]
+    if words >= _MIN_EVENT_WORDS and phrase.kind == "event" and subject.past and _OUTCOME.search(told):
         yield replace(made, key="happen", spans=described, reliability=0.8)
     if phrase.kind == "place" and _IN_PLACE.search(rest):
         yield replace(made, key="where:locate")
@@ -81,9 +87,9 @@ def _defines(text: str, found: re.Match[str], subject: Subject) -> bool:
 
 def _person(made: Evidence, rest: str, brackets: str) -> Iterator[Evidence]:
     """Birth, death, profession and nationality of a person."""
-    if not _NO_TRADE.match(rest):
+    if not NO_TRADE.match(rest):
         yield replace(made, key="noun:profession")
-    if rest.startswith(("a ", "an ")):
+    if not NO_TRADE.match(rest) and rest.startswith(("a ", "an ")):
         yield replace(made, key="noun:nationality")
     for key, told in (("when:bear", _BORN), ("when:die", _DIED), ("where:bear", _BORN_IN), ("day:bear", _BORN_ON)):
         if told.search(brackets):

@@ -150,7 +150,11 @@ def _build(parts: dict[str, str], key: str, names: list[str]) -> Wanted | None:
     before = before[1:] if article else before
     slot = int(words[place][1:2])
     full = _full_key(parts, key)
-    if full in ("noun:type", "noun:part") and parts.get("n") and parts.get("be") in ("is", "was"):
+    if (
+        full in ("noun:type", "noun:part", "noun:symptom", "noun:step", "noun:stage")
+        and parts.get("n")
+        and parts.get("be") in ("is", "was")
+    ):
         return None
     if full in _ONE_OF_A_KIND and parts.get("n") and parts.get("be") in ("are", "were"):
         return None

@@ -89,6 +89,8 @@ class Reading:
     def __init__(self, text: str, title: str) -> None:
         self.structure = DocumentText(text, title)
         self.text = text
+        self.long_forms: dict[str, str] = {}
+        """What abbreviations stand for, as far as somebody asked; empty where the text does not say."""
 
     @cached_property
     def first_sentence(self) -> Sentence | None:
@@ -133,14 +135,19 @@ class Reading:
         if rest and all(w[0].isupper() or w in _SMALL for w in words.split()) and words[1:] != words[1:].upper():
             return replace(phrase, text=" ".join(self._word(word) for word in words.split()))
         ordinary = first[1:] == first[1:].lower() and len(first) > 1
+        owner = re.sub(r"['’]s?\Z", "", first)
         common = unseen_lower and (
             all(word.islower() or word.isupper() for word in rest.split())
             and (rest or phrase.plural)
-            and not self._capital_inside(first)
+            and not (self._capital_inside(first) or self._capital_inside(owner))
         )
         if ordinary and (common or (self._lower_inside(first) and not self._capital_inside(first))):
             return replace(phrase, text=first.lower() + (f" {rest}" if rest else ""))
         return phrase
+
+    def is_inside(self, words: str) -> bool:
+        """Whether words stand inside a sentence, whatever their case."""
+        return bool(self._forms_inside(words))
 
     def mentions(self, phrase: Phrase) -> int:
         """How often the text names a phrase; three stands for more."""

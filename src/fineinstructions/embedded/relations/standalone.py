@@ -85,8 +85,6 @@ def opens_with(text: str, phrase: Phrase) -> bool:
 def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate: str) -> bool:
     """Whether a phrase in the middle of a text leans on what stands before it: "the crash", an abbreviation."""
     tokens = phrase.text.split()
-    if is_unexplained(phrase, reading.text[sentence.start : sentence.end]):
-        return True
     if phrase.article != "the" or not phrase.text.islower():
         return False
     if phrase.plural or not _GENERIC_VERB.match(predicate):

@@ -36,7 +36,8 @@ _COPULA = re.compile(
     r"(?:is|are|was|were|refers to|refer to|means(?= (?:that|to|the|an?|any|\w+ing)\b)|"
     r"describes)\s+(?P<rest>.+)"
 )
-_PASSIVE = re.compile(r"(?:is|are|was|were) (?:\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
+_HIDDEN_PASSIVE = re.compile(r"(?:thus|then|therefore|still|often|now|always|sometimes|never) (?P<verb>\w+)\b")
+_PASSIVE = re.compile(r"(?:is|are|was|were) (?:(?!firmly|newly)\w+ly |first |also )?(?P<verb>\w+)\b(?P<rest>.*)")
 _ACTIVE = re.compile(r"(?P<verb>\w+)\b(?P<rest>.*)")
 _IN_PLACE = {
     "place": r"\b(?:in|near|on|of) (?:the )?(?!House|Parliament|Legislat|Senate|Assembly|National)[A-Z]"
@@ -51,13 +52,20 @@ _NEED_SUBSTANCE = {"noun:function": 9, "noun:importance": 14, "used": 9, "where:
 """Fewest words of a predicate about something in the middle of a text, where short ones say little (ours)."""
 _OF_PERSONS = ("award", "spouse", "college", "team", "position")
 """Relations for which a first name or "the team" in the middle of a text is not enough."""
+_TAKES_THE = re.compile(r"\b(?:United|Netherlands|Philippines|Republic|USA|U\.S\.)")
 _FAR = 70
 """How far into a definition a place may stand that says where the thing is, in characters."""
+_NOT_ITS_PLACE = re.compile(r",? \b(?:formed|founded|established|created|comprising|that|which|who|for)\b")
+"""What a place behind it belongs to, in the definition of a club or company: its foundation, not its seat."""
 _NEAR = 8
 """How far behind an active verb its own date may stand, in characters."""
 _TOLD_OF_ANYTHING = ("be", "caus", "affect", "influenc", "regulat", "help")
 """Verbs whose object may be a bare noun; of "started strongly" nobody is the starter."""
+_SCORE = re.compile(r" (?:by|with) (?:\d|a )|\b\d+ (?:yards|points|runs|laps|seconds)\b")
+"""What tells of a lead in a game, and not of a leader."""
 _PRIZE = re.compile(r"\b(?:1\d{3}|20\d\d)\b|\b(?:Award|Cup|Trophy|Prize|Open|Prix|Bowl|Championships?)\b")
+NO_TRADE = re.compile(r"(?:an?|the) (?:\w+ )?(?:name|resident|native|son|daughter)\b")
+"""What says where a person lives or whose child it is, and neither trade nor nationality."""
 _LISTS = pattern("lists")
 _LISTS_ALL = re.compile(r":|—|, [^,]+,? (?:and|or) |\b(?:into|as|types|kinds|forms) [\w -]+ (?:and|or) ")
 """What names the things it counts; "has three types" does not."""
@@ -133,7 +141,7 @@ def _by_predicate(made: Evidence, predicate: str) -> Iterator[Evidence]:
             continue
         if key in ("noun:part", "noun:effect") and not _LISTS.search(predicate):
             continue
-        if key in ("noun:type", "noun:step", "divided") and not _LISTS_ALL.search(predicate):
+        if key in ("noun:type", "noun:step", "noun:stage", "divided") and not _LISTS_ALL.search(predicate):
             continue
         if key == "noun:effect" and made.reliability <= INSIDE:
             continue
@@ -160,6 +168,7 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
         or say.WEAK_COMPLEMENT.match(rest)
         or (_GERUND.match(rest) and not made.subject.text.endswith("ing"))
         or ((passive := _PASSIVE.match(f"is {rest}")) and is_participle(passive.group("verb")))
+        or ((passive := _HIDDEN_PASSIVE.match(rest)) and is_participle(passive.group("verb")))
     ):
         return
     kind = kind_of_complement(rest)
@@ -172,7 +181,9 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
         keys = ["definition"] if made.subject.article == "the" else ["definition", "meaning"]
         if made.subject.kind == "person" and not made.subject.article:
             keys.append("identity")
-            if rest.startswith(("a ", "an ")):  # "the last driver to go out" names no profession
+            if rest.startswith(("a ", "an ")) and not NO_TRADE.match(
+                rest
+            ):  # "the last driver to go out" names no profession
                 keys += ["noun:profession", "noun:nationality"]
         for key in keys:
             yield extended(reading, replace(made, key=key))
@@ -208,6 +219,8 @@ def _role(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
 
 def located(made: Evidence, rest: str) -> Iterator[Evidence]:
     """Evidence for "in which country" and the like, where the sentence names one."""
+    if made.subject.kind == "organisation":
+        rest = _NOT_ITS_PLACE.split(rest, maxsplit=1)[0]
     for kind, expression in say.REGIONS:
         if not (found := expression.search(rest)):
             continue
@@ -217,7 +230,8 @@ def located(made: Evidence, rest: str) -> Iterator[Evidence]:
             country = re.sub(
                 r"^\W*(?:(?:in|of|from|the|central|\w+ern|north\w*|south\w*|east\w*|west\w*)\s)*", "", found.group()
             )
-            yield replace(made_less, key="where:in", other=Phrase(country, kind="place"))
+            article = "the" if _TAKES_THE.search(country) else ""
+            yield replace(made_less, key="where:in", other=Phrase(country, article, kind="place"))
 
 
 def agrees(phrase: Phrase, predicate: str) -> bool:
@@ -236,7 +250,7 @@ def _passive(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[E
         yield replace(made, key=f"when:{same}")
     if is_named and not unfit and say.PLACE.search(rest[:80]):
         yield replace(made, key=f"where:{same}")
-    if say.AGENT.search(_OTHER_CLAUSE.split(rest[:60], maxsplit=1)[0]):
+    if not (same == "found" and not made.past) and say.AGENT.search(_OTHER_CLAUSE.split(rest[:60], maxsplit=1)[0]):
         yield replace(made, key=f"who:{same}")
     elif " by " in rest[:40] and stem in ("determin", "caus", "control", "influenc", "regulat", "trigger"):
         yield replace(made, key=f"by:{stem}")
@@ -273,6 +287,12 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
     verb = found.group("verb").split()[0]
     stem, past = verb_stem(verb), is_past(verb)
     made = Evidence(f"who:{SAME_VERB.get(stem, stem)}", phrase, spans, INSIDE, past=True)
+    if not phrase.article and phrase.text.split()[0].endswith("ing") and phrase.text[0].islower():
+        return
+    if stem not in _TOLD_OF_ANYTHING and phrase.article == "a" and phrase.text.islower() and " " not in phrase.text:
+        return
+    if stem == "lead" and (_SCORE.search(phrase.text) or _SCORE.match(predicate, found.end())):
+        return
     if stem == "win" and not (kind_of_head(phrase.text) == "event" or _PRIZE.search(phrase.text)):
         return
     if stem not in _TOLD_OF_ANYTHING and not (phrase.article or any(c.isupper() for c in phrase.text)):

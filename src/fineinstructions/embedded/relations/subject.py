@@ -73,7 +73,8 @@ def _defined(reading: Reading, name: str) -> Subject | None:
     ]
     shown = opening if same_words else name
     named = Phrase(shown, article, plural, kind)
-    phrase = named if kind == "person" else reading.spelled(named, unseen_lower=False)
+    is_name = any(word[0].isupper() for word in opening.split()[1:]) and not reading.is_inside(shown)
+    phrase = named if kind == "person" or (is_name and same_words) else reading.spelled(named, unseen_lower=False)
     past = found.group("be") in ("was", "were")
     rest = re.split(
         r"\b(?:that|which|who|in|of|for|from|by|with|on|at|to|and)\b|[,.;(]", found.group("rest"), maxsplit=1
