@@ -46,9 +46,11 @@ _HALF_A_QUESTION = re.compile(
     r"|^how many (?:\w+ )?\w+s\b.* (?:is|was|has) there\b|\bof following\b"
     r"|\bdifferences? (?:of|in) _$|\bstand for _|^what (?:is|are) _ (?:spoken|found)\b|\bput _$|^how old did\b"
     r"|^how .*_ or _$|^where (?:is|are|was|were) _ made (?:from|of|with)$|^where did _ attend _$"
-    r"|^(?:what|which) (?:city|town|state|country|county|continent|province|region|district) (?:is|are|was|were) _$"
+    r"|^(?:what|which) (?:city|town|state|country|county|continent|province|region|district) "
+    r"(?:is|are|was|were) _(?: located)?$"
     r"|^who (?:has|have|had) _ (?:in|of|on)\b|\bwhat (?:is|are|was|were) _ used in\b"
     r"|^what (?:kind|kinds|type|types) of _ does\b.*\bin common$|\bdoes _ have in common$"
+    r"|^(?:what|who) (?:is|are|was|were) _ on earth$"
 )
 """Frames that keep half of a title, lack a verb or say a preposition twice, ask for an amount per slot, or leave to the
 slot what the question is of: "plays _ and restless", "how many times has _", "in what country is _ in", "how much does

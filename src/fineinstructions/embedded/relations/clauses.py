@@ -71,6 +71,8 @@ _NAMES_THEM = re.compile(
 """What names the kinds that it counts; "which differ in form and size" does not."""
 _NUMBER_OF = re.compile(r"\b(?:\d+|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b")
 _MIN_WORDS, _MAX_WORDS = 5, 70
+_TOLD_BEFORE = re.compile(r"\bwho\b.*\bthe [a-z]|\b(?:at|of|for|in) the [a-z]+\Z")
+"""What says who somebody is by something that the text told of before: "who took the picture", "at the club"."""
 _MIN_APPOSITION_WORDS = 4
 """Fewest words between commas that say who somebody is; "a pitcher" says too little (ours)."""
 _MIN_MENTIONS = 2
@@ -163,6 +165,8 @@ def _apposition(text: str, spans: Spans) -> Iterator[Evidence]:
     """From "Frances Perkins, the first woman in the cabinet, ...": who she was."""
     found = _APPOSITION.match(text)
     telling = found and len(found.group("what").split()) >= _MIN_APPOSITION_WORDS
+    if found and _TOLD_BEFORE.search(found.group("what")):
+        return
     if found and telling and kind_of_complement(found.group("what")) == "person":
         past = is_past(found.group("verb")) or found.group("verb") in ("was", "had")
         yield Evidence("identity", Phrase(found.group("name"), kind="person"), spans, INSIDE, past=past)

@@ -72,7 +72,7 @@ def dated_acts(made: Evidence, predicate: str, dated: bool = False) -> Iterator[
         behind = say.DATE.match(predicate[found.end() :].lstrip())
         other = noun_phrase(found.group("object"))
         stem = verb_stem(found.group("verb"))
-        if other is None or not (dated or behind) or not _is_particular(other, stem):
+        if stem == "die" or other is None or not (dated or behind) or not _is_particular(other, stem):
             continue
         key = ":".join(("when2", SAME_VERB.get(stem, stem), *(p for p in (found.groupdict().get("p"),) if p)))
         yield replace(made, key=key, other=other, past=True)

@@ -14,7 +14,7 @@ from fineinstructions.embedded.relations.grammar import is_participle, kind_of_c
 from fineinstructions.embedded.relations.predicates import WEAK_COMPLEMENT
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.standalone import Spans, extended, is_self_contained
-from fineinstructions.embedded.relations.statements import NO_TRADE, located
+from fineinstructions.embedded.relations.statements import NATION, NO_TRADE, located
 from fineinstructions.embedded.relations.tables import pattern
 
 _OPENING = pattern("opening", re.DOTALL)
@@ -89,7 +89,7 @@ def _person(made: Evidence, rest: str, brackets: str) -> Iterator[Evidence]:
     """Birth, death, profession and nationality of a person."""
     if not NO_TRADE.match(rest):
         yield replace(made, key="noun:profession")
-    if not NO_TRADE.match(rest) and rest.startswith(("a ", "an ")):
+    if not NO_TRADE.match(rest) and rest.startswith(("a ", "an ")) and NATION.search(rest):
         yield replace(made, key="noun:nationality")
     for key, told in (("when:bear", _BORN), ("when:die", _DIED), ("where:bear", _BORN_IN), ("day:bear", _BORN_ON)):
         if told.search(brackets):

@@ -63,9 +63,19 @@ _TOLD_OF_ANYTHING = ("be", "caus", "affect", "influenc", "regulat", "help")
 """Verbs whose object may be a bare noun; of "started strongly" nobody is the starter."""
 _SCORE = re.compile(r" (?:by|with) (?:\d|a )|\b\d+ (?:yards|points|runs|laps|seconds)\b")
 """What tells of a lead in a game, and not of a leader."""
-_PRIZE = re.compile(r"\b(?:1\d{3}|20\d\d)\b|\b(?:Award|Cup|Trophy|Prize|Open|Prix|Bowl|Championships?)\b")
-NO_TRADE = re.compile(r"(?:an?|the) (?:\w+ )?(?:name|resident|native|son|daughter)\b")
-"""What says where a person lives or whose child it is, and neither trade nor nationality."""
+NO_TRADE = re.compile(
+    r"(?:an?|the) (?:\w+ )?(?:name|resident|native|son|daughter|member|winner|finalist|nominee|candidate)\b"
+)
+"""What says where a person lives, whose child it is or what it won once, and neither trade nor nationality."""
+_WON = re.compile(r"an? (?:[\w.-]+ ){0,5}?(?:winner|finalist|nominee|candidate|runner-up)\b")
+"""What somebody was once, and not who it is."""
+NATION = re.compile(
+    r"\b[A-Z]\w*(?:an|ese|ish|i|ch|ss|ino|ander|landic)\b|\b(?:Dutch|Czech|Thai|Greek|Welsh|Scots)\b"
+    r"| from (?:the )?[A-Z]"
+)
+"""What tells where somebody comes from; "a Gaelic football goalkeeper" does not."""
+_ACT = re.compile(r"\b(?:Act|Law|Treaty|Constitution|Decree|Charter)\b")
+"""What founds and creates without being somebody."""
 _LISTS = pattern("lists")
 _LISTS_ALL = re.compile(r":|—|, [^,]+,? (?:and|or) |\b(?:into|as|types|kinds|forms) [\w -]+ (?:and|or) ")
 """What names the things it counts; "has three types" does not."""
@@ -95,7 +105,8 @@ class Statement:
     @property
     def is_named(self) -> bool:
         """Whether the subject is a name or the document's subject, so that a date or place is its own."""
-        return self.reliability >= PRONOUN or any(c.isupper() or c.isdigit() for c in self.phrase.text)
+        told_name = any(c.isupper() or c.isdigit() for c in self.phrase.text)
+        return self.reliability >= PRONOUN or (told_name and self.phrase.article != "a")
 
 
 def told(statement: Statement) -> Iterator[Evidence]:
@@ -179,12 +190,12 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
     if not made.lead:
         # "The Equisetum is the survivor of ..." says what it is, not what the word means.
         keys = ["definition"] if made.subject.article == "the" else ["definition", "meaning"]
-        if made.subject.kind == "person" and not made.subject.article:
+        if made.subject.kind == "person" and not made.subject.article and not _WON.match(rest):
             keys.append("identity")
             if rest.startswith(("a ", "an ")) and not NO_TRADE.match(
                 rest
             ):  # "the last driver to go out" names no profession
-                keys += ["noun:profession", "noun:nationality"]
+                keys += ["noun:profession", *(["noun:nationality"] if NATION.search(rest[:_FAR]) else [])]
         for key in keys:
             yield extended(reading, replace(made, key=key))
     if re.search(_IN_PLACE.get(kind, _NOWHERE), rest[:_FAR]):
@@ -250,11 +261,12 @@ def _passive(made: Evidence, stem: str, rest: str, is_named: bool) -> Iterator[E
         yield replace(made, key=f"when:{same}")
     if is_named and not unfit and say.PLACE.search(rest[:80]):
         yield replace(made, key=f"where:{same}")
-    if not (same == "found" and not made.past) and say.AGENT.search(_OTHER_CLAUSE.split(rest[:60], maxsplit=1)[0]):
+    agent = _OTHER_CLAUSE.split(rest[:60], maxsplit=1)[0]
+    if not (same == "found" and not made.past) and say.AGENT.search(agent) and not _ACT.search(agent):
         yield replace(made, key=f"who:{same}")
     elif " by " in rest[:40] and stem in ("determin", "caus", "control", "influenc", "regulat", "trigger"):
         yield replace(made, key=f"by:{stem}")
-    if re.search(r"\b(?:by \w+ing|through|using|via)\b", rest):
+    if re.search(r"\b(?:by \w+ing|through|using|via)\b", re.split(r" and |[,;]", rest, maxsplit=1)[0]):
         yield replace(made, key=f"how:{same}")
     if found := re.match(r" (for|as|by|of|from|to|in|with|on|after|into)\b", rest):
         yield replace(made, key=f"pass:{stem}:{found.group(1)}")
@@ -293,11 +305,15 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
         return
     if stem == "lead" and (_SCORE.search(phrase.text) or _SCORE.match(predicate, found.end())):
         return
-    if stem == "win" and not (kind_of_head(phrase.text) == "event" or _PRIZE.search(phrase.text)):
+    if stem == "win" and not re.search(r"\b(?:1\d{3}|20\d\d)\b", phrase.text):
+        return  # a cup is won every year
+    if _ACT.search(raw_subject) and stem not in _TOLD_OF_ANYTHING:
         return
     if stem not in _TOLD_OF_ANYTHING and not (phrase.article or any(c.isupper() for c in phrase.text)):
         return
     if stem == "introduc" and " " not in phrase.text:
+        return
+    if stem == "be" and kind_of_head(" ".join(raw_subject.split())) not in ("person", "organisation"):
         return
     if stem == "be":
         yield replace(made, key="who:responsible", past=verb.startswith("w"))
