@@ -152,6 +152,7 @@ def test_what_is_told_of_a_thing_in_general(template: str, title: str, text: str
             "Ada Miller",
             "Ada Miller (born 5 May 1970) is an English chemist. Ada Miller was a Foxton Cup finalist in 1990.",
         ),
+        ("What causes <fi>a condition or event</fi>?", "", "DNA viruses cause human diseases, such as pox and flu."),
         ("How do you <fi>do something</fi>?", "", "To a large pan, add one spoon of butter and stir."),
         ("Who founded <fi>a topic</fi>?", "", "Ada Miller established a base at Foxton Bay."),
         (
@@ -214,6 +215,8 @@ def test_abbreviations_are_written_out_or_refused() -> None:
     ]
     assert filled(asked, told) == []
     assert filled(asked, "There are two types of DNA: old and new.") == [{0: "DNA"}]
+    twice = "Amyotrophic lateral sclerosis (ALS) is rare. There are two types of ALS sclerosis: fast and slow."
+    assert filled(asked, twice) == [{0: "amyotrophic lateral sclerosis"}]
     assert filled(asked, told, "ALS") == [{0: "ALS"}]
     assert filled(
         "Where is <fi>a topic</fi> found?",

@@ -103,8 +103,6 @@ class FrameGrammar:
             return False
         if "_ _" in frame or frame.endswith((" and", " or", "'s")) or _HALF_A_QUESTION.search(frame):
             return False
-        if _NO_TEXT.search(frame) or self._keeps_name(words) or self._trails(words):
-            return False
         auxiliaries = [w for w in words if w in AUXILIARIES]
         if len(set(auxiliaries)) < len(auxiliaries):
             return False
@@ -112,7 +110,8 @@ class FrameGrammar:
             return False
         if words[0] in {"how", "when", "where", "why"} and not auxiliaries:
             return False
-        return self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
+        good = self._opens_well(words) and self._verbs_agree(words) and self._slots_stand_well(words)
+        return good and not (_NO_TEXT.search(frame) or self._keeps_name(words) or self._trails(words))
 
     def _means_slot(self, words: list[str], place: int) -> bool:
         """Whether a pronoun stands for the slot before it: "how did _ get its name"."""
@@ -124,7 +123,9 @@ class FrameGrammar:
         event = _TAKES_PLACE.match(frame)
         if _HOLIDAY.search(frame) or (event and not is_class(event.group(1))):
             return True
-        for start, word in enumerate(words[1:], 1):
+        for start, word in enumerate(words):
+            if not start or word not in self._table.name_starts:
+                continue
             end = start + (3 if words[start + 1 : start + 2] in (["of"], ["'s"]) else 2)
             if words[start + 1 : start + 3] == ["of", "_"] and self._table.is_name(word, "of"):
                 return True

@@ -45,7 +45,7 @@ _HOW_TO = tuple(
 )  # fmt: skip
 _SINGULAR_S = WORD_CLASSES["singular_s"]
 _IRREGULAR_PLURALS = WORD_CLASSES["irregular_plurals"]
-_CAPITALS = WORD_CLASSES["capitals"]
+_CAPITALS = re.compile(rf"\b(?:{'|'.join(sorted(WORD_CLASSES['capitals'])).upper()})\b")
 _QUOTES = frozenset("\"'“”‘’`«»")
 _CLOSING = frozenset("?.!,;:")
 _BREAKING = frozenset(".?!;:()[]{}<>|=\\*~^…–—")
@@ -122,12 +122,10 @@ def parse(text: str) -> ParsedQuery:
 
 def _with_capitals(tokens: list[Token], text: str) -> list[Token]:
     """Names in capitals that would be pronouns in lower case stay in capitals: "the US Marines", "an IT department"."""
-    if text.isupper():
+    if not _CAPITALS.search(text) or text.isupper():
         return tokens
     return [
-        token._replace(text=token.text.upper())
-        if k and token.text in _CAPITALS and text[token.start : token.end].isupper()
-        else token
+        token._replace(text=token.text.upper()) if k and _CAPITALS.fullmatch(text, token.start, token.end) else token
         for k, token in enumerate(tokens)
     ]
 

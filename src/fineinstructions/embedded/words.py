@@ -140,6 +140,8 @@ class WordTable:
     def __init__(self, counts: dict[str, WordCounts]) -> None:
         self.counts = counts
         self._general: dict[str, bool] = {}
+        self.name_starts = frozenset(word.partition(" ")[0] for word in counts if " " in word)
+        """First words of names of several words."""
 
     @classmethod
     def load(cls, path: Path) -> "WordTable":

@@ -17,6 +17,8 @@ from fineinstructions.embedded.relations.tables import words
 
 _KNOWN = words("known_acronyms")
 _SHORT = re.compile(r"(?<![\w.$])(?<![A-Za-z]-)(?<!^-)(?<! -)[A-Z]{2,6}s?\b(?![(:]|[-/.&][A-Z\d])")
+_TWICE = re.compile(r"\b(\w+) \1\b", re.IGNORECASE)
+"""A word of the long form that stands behind the abbreviation too: "the CUP project"."""
 _NUMERAL = re.compile(r"[IVX]+")
 _NAMES_A_GENE = re.compile(
     r" (?:genes?|proteins?|receptors?|mutations?|variants?|channels?|antibod(?:y|ies)|enzymes?)\b"
@@ -65,7 +67,7 @@ def _explained(reading: Reading, phrase: Phrase) -> Phrase | None:
         if bare != long and short.group() == phrase.text and not article:
             article = "the"
         text = text[: short.start()] + bare + ("s" if plural and not bare.endswith("s") else "") + text[short.end() :]
-    return replace(phrase, text=text, article=article)
+    return replace(phrase, text=_TWICE.sub(r"\1", text), article=article)
 
 
 def _is_known(reading: Reading, text: str, short: re.Match[str]) -> bool:

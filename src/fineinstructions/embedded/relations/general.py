@@ -55,7 +55,8 @@ def is_general(reading: Reading, subject: Subject | None, evidence: Evidence) ->
     if key in _DEFINING and _leans_on_owner(evidence):
         return False
     if key == "noun:cause":
-        return _BODY.search(text) is None and (subject is None or _names(text, evidence))
+        single = subject is None and not evidence.subject.plural  # "viruses cause human diseases" is no answer
+        return _BODY.search(text) is None and (single or _names(text, evidence))
     if key == "noun:treatment":
         return "disease" in (kind_of_head(evidence.subject.text), subject.phrase.kind if subject else "")
     if not key.startswith((*_USES, *_DEFINING)):
