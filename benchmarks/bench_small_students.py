@@ -35,6 +35,8 @@ from fineinstructions.recipe import RunConfig
 START_SECONDS = 900
 SERVER = "from transformers.cli.transformers import main; main()"
 CLI = "from fineinstructions.cli import main; main()"
+UNSCREENED, SCREENED_FROM = 6, 40
+"""Templates of a passage that are asked for, and that the screen chooses from."""
 SCREENED = "screen: incompatible"
 VALID = ("pair", "judge", "select")
 """What an answer that fills its template and quotes its document can still be turned away by."""
@@ -105,8 +107,8 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
             "max_document_chars": 1000,
             "llm": llm(instantiator, args.instantiator, 256),
         },
-        "compatibility": {"screen": True},
-        "sample": {"templates_per_document": 40},
+        "compatibility": {"screen": not args.unscreened},
+        "sample": {"templates_per_document": UNSCREENED if args.unscreened else SCREENED_FROM},
         "engine": {"workers": 1},
     }
     return from_mapping(plain, RunConfig, where="recipe")
@@ -134,8 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("genericizer", "instantiator", "silver", "documents", "work"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--num-queries", type=int, default=300)
-    parser.add_argument("--num-documents", type=int, default=60)
+    parser.add_argument("--num-queries", type=int, default=500)
+    parser.add_argument("--num-documents", type=int, default=1_200)
+    parser.add_argument("--unscreened", action="store_true", help="ask also what a passage does not answer")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     run = args.work / "run"
