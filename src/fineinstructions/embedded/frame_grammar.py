@@ -26,6 +26,7 @@ from fineinstructions.embedded.words import (
 
 _FRAME_PRONOUNS = frozenset({"you", "i", "there", "it"})
 _APPOSITION = WORD_CLASSES["apposition"]
+_NOT_IN_A_NAME = frozenset((*PREPOSITIONS, *AUXILIARIES, *PRONOUNS, "and", "'s"))
 _RELATION_PREPOSITIONS = frozenset(("of", "between", "for", "in"))
 _OPEN_DETERMINERS = WORD_CLASSES["open_determiners"]
 _ONLY_PAST = IRREGULAR_PASTS - frozenset(("put", "let", "set", "read", "hit", "cut", "become", "come", "run"))
@@ -263,7 +264,7 @@ class FrameGrammar:
 
     def filler_cost(self, words: tuple[str, ...], spans: tuple[tuple[int, int], ...]) -> float:
         """How little the slots' words look like noun phrases (0 is perfect)."""
-        return sum(self._span_cost(words, start, end) for start, end in spans)
+        return sum([self._span_cost(words, start, end) for start, end in spans])
 
     def _price_span(self, words: tuple[str, ...], start: int, end: int) -> float:
         table = self._table
@@ -286,7 +287,7 @@ class FrameGrammar:
         cost += 0.6 * ("to" in inner) + 3.0 * ("or" in inner)
         if "," in inner[1:2] and table.is_general(first):
             cost += 3.0
-        cost += 0.6 * sum(w in PREPOSITIONS or w in AUXILIARIES or w in PRONOUNS or w in {"and", "'s"} for w in inner)
+        cost += 0.6 * len([w for w in inner if w in _NOT_IN_A_NAME])
         return cost + 0.5 * max(0, len(inner) - 4)
 
     def _is_superlative(self, word: str) -> bool:
@@ -323,13 +324,21 @@ class FrameGrammar:
 
     def _keeps_relation_noun(self, inner: tuple[str, ...]) -> bool:
         """Whether a slot swallowed "structure of ...": a general noun before a preposition."""
+        if _RELATION_PREPOSITIONS.isdisjoint(inner):
+            return False
         return any(
             after in _RELATION_PREPOSITIONS and word not in FUNCTION_WORDS and self._table.is_general(word)
             for word, after in pairwise(inner)
         )
 
-    def score(self, reading: Reading, words: tuple[str, ...], num_fillers: int) -> float:
-        """How believable a reading is, from the fillers its frame has, the relation it keeps and the slots it makes."""
+    def worth(self, reading: Reading, num_fillers: int) -> float:
+        """How believable a reading is, from the fillers its frame has and the relation it keeps.
+
+        What its slots cost is still to be taken off (`filler_cost`), which is never below 0.
+        """
         shared = 0.6 * min(math.log2(max(num_fillers, 1)), 5.0)
-        value = shared + self.relation_value(reading.frame) - 0.5 * (len(reading.spans) - 1)
-        return value - self.filler_cost(words, reading.spans)
+        return shared + self.relation_value(reading.frame) - 0.5 * (len(reading.spans) - 1)
+
+    def score(self, reading: Reading, words: tuple[str, ...], num_fillers: int) -> float:
+        """How believable a reading is, slots and all."""
+        return self.worth(reading, num_fillers) - self.filler_cost(words, reading.spans)

@@ -7,9 +7,11 @@ has to be believable by itself, and `merge` still drops it unless a second query
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from fineinstructions.embedded.descriptions import describe
@@ -125,18 +127,31 @@ class EmbeddedGenericizer:
             return rejection("genericize", "ill_formed", query.query_id, query, known.quality)
         return self._draft(query, parsed, reading, known)
 
-    def _priced(self, candidates: Iterable[Reading], parsed: ParsedQuery) -> list[tuple[float, Reading]]:
-        """Readings with their scores, the most believable first; ties go by text."""
-        priced = [(self._grammar.score(r, parsed.words, self._fillers(r)), r) for r in candidates]
+    def _priced(
+        self, candidates: Iterable[Reading], parsed: ParsedQuery, min_score: float
+    ) -> list[tuple[float, Reading]]:
+        """Readings with their scores, the most believable first; ties go by text.
+
+        The best one is there, and all with a score of at least `min_score`; of others slots are not priced.
+        """
+        worth = [(self._grammar.worth(r, self._fillers(r)), r) for r in candidates]
+        priced: list[tuple[float, Reading]] = []
+        best = -math.inf
+        for value, reading in sorted(worth, key=itemgetter(0), reverse=True):
+            if value < min_score and value < best:
+                break
+            score = value - self._grammar.filler_cost(parsed.words, reading.spans)
+            priced.append((score, reading))
+            best = max(best, score)
         return sorted(priced, key=lambda p: (p[0], p[1].frame, p[1].spans), reverse=True)
 
     def _best_known(self, candidates: Iterable[Reading], parsed: ParsedQuery) -> Reading | None:
-        priced = self._priced((r for r in candidates if r.frame in self._frames), parsed)
+        priced = self._priced((r for r in candidates if r.frame in self._frames), parsed, MIN_KNOWN_SCORE)
         return priced[0][1] if priced and priced[0][0] >= MIN_KNOWN_SCORE else None
 
     def _best_unknown(self, candidates: Iterable[Reading], parsed: ParsedQuery) -> tuple[Reading | None, float]:
         """The most believable reading that is good English, and the best score of all, good English or not."""
-        priced = self._priced(candidates, parsed)
+        priced = self._priced(candidates, parsed, MIN_UNKNOWN_SCORE)
         for score, reading in priced:
             if score < MIN_UNKNOWN_SCORE:
                 break

@@ -74,7 +74,8 @@ def tokenize(text: str) -> list[Token]:
         >>> [t.text for t in tokenize("What's Bob's 2nd C++ book?")]
         ['what', "'s", 'bob', "'s", '2nd', 'c++', 'book', '?']
     """
-    return [Token(m.group().lower().replace("’", "'"), m.start(), m.end()) for m in _WORD_OR_MARK.finditer(text)]
+    straight = text.replace("’", "'")
+    return [Token(m.group().lower(), m.start(), m.end()) for m in _WORD_OR_MARK.finditer(straight)]
 
 
 _SUFFIXES = (
