@@ -215,6 +215,35 @@ def test_recipe_is_ingredients_and_directions():
     start, end = evidence(document(text, "Tea"))["noun:recipe"][0].spans[0]
     assert text[start:end].startswith("- 1 cup water")
     assert text[start:end].endswith("2. Add tea.")
+    assert evidence(document(text, "Tea"))["made"]
+
+
+@pytest.mark.parametrize(
+    "listed", ["- 1 bag of tea\n- 1 cup water, hot\n- some milk, if you like", "- 2 Tea bags\n- water, a big cup"]
+)
+def test_a_dish_is_not_made_of_itself(listed):
+    text = f"Tea\n\nTea is a drink.\n\n## Ingredients\n\n{listed}\n\n## Notes\n\nDrink it while it is hot.\n"
+    assert ("made" in evidence(document(text, "Tea"))) == ("bag of tea" in listed)
+
+
+@pytest.mark.parametrize("first", ["Boil the water for a minute.", "Put all the dry ingredients into a big pot."])
+def test_directions_that_need_the_ingredients_are_no_answer_alone(first):
+    text = f"Tea\n\nTea is a drink.\n\n## Directions\n\n1. {first}\n2. Wait for five minutes or so.\n"
+    assert ("how:make" in evidence(document(text, "Tea"))) == ("ingredients" not in first)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "These daily habits may help prevent gout in most people.",
+        "Water helps against gout. It helps most people who have it.",
+        "The most common habits are listed below. If you have several of them, see a doctor.",
+    ],
+)
+def test_a_list_that_is_too_long_is_left_out_with_what_announces_it(said):
+    habits = "\n".join(f"- {'drink one glass of water before you go to bed ' * 6}{n}" for n in range(6))
+    text = f"Gout\n\nGout is a disease of the joints.\n\n## Prevention\n\n{said}\n\n{habits}\n"
+    assert ("noun:prevention" in evidence(document(text, "Gout"))) == (said.startswith("Water"))
 
 
 BANK = [

@@ -32,6 +32,9 @@ _NOT_SHED = re.compile(r"deficien|disease|injur|emia\b|osis\b|itis\b|type \d", r
 _NO_STAGES = re.compile(r"\bno (?:\w+ )?staging\b|\bin place of a staging\b")
 _LASTING = re.compile(r"syndrome|dystrophy|cancer|palsy|trisomy|genetic|inherit|mutation|unknown", re.IGNORECASE)
 _LINK = re.compile(r"https?:|\[\[|More on:|See also|\b(?:Genetic Testing Registry|MedlinePlus|Encyclopedia)\b")
+_ANNOUNCES = re.compile(r"\b(?:below|following|these|as follows)\b[^.!?]*[.!?]?(?:\s+[^.!?]+[.!?])?\Z")
+"""A list that is to come, in the last two sentences before it."""
+_ALL_INGREDIENTS = re.compile(r"\ball (?:of )?(?:the |your )?(?:\w+ )?ingredients\b", re.IGNORECASE)
 _SENTENCE_BORDER = re.compile(r"[.!?][)\"”]?(?=\s)|\n\s*\n")
 _MAX_TOPIC_WORDS, _OPENING_CHARS, _OPENS_WITHIN = 5, 250, 25
 _SENTENCE_ENDS = ".!?\"”)'’"
@@ -146,13 +149,17 @@ def _before_boilerplate(text: str) -> str:
 def _leading(reading: Reading, blocks: tuple[Block, ...]) -> list[Block]:
     """The first blocks that fit into the limit; a list is kept whole or left out with what announces it."""
     kept: list[Block] = []
+    is_list_left_out = False
     for block in blocks:
         if reading.structure.words(blocks[0].start, block.end) > MAX_ANSWER_WORDS:
             if block.kind == "item":
+                is_list_left_out = True
                 while kept and kept[-1].kind == "item":
                     kept.pop()
             break
         kept.append(block)
+    if is_list_left_out and kept and _ANNOUNCES.search(reading.text[kept[-1].start : kept[-1].end]):
+        return kept[:-1]
     while kept and (reading.text[kept[-1].end - 1] in ":;,—" or kept[-1].kind == "table"):
         kept.pop()
     if not kept and blocks and blocks[0].kind == "paragraph":
@@ -223,6 +230,11 @@ def _holds(key: str, phrase: Phrase, body: str) -> bool:
         return _SHED.search(body) is not None and not (
             _LASTING.search(f"{phrase.text} {body}") or _NOT_SHED.search(phrase.text)
         )
+    if key.endswith((":make", ":cook")):
+        return _ALL_INGREDIENTS.search(body) is None
+    if key in ("made", "noun:ingredient"):
+        itself = rf"^[-*•] *(?:[\d./½¼¾]+ )?{re.escape(phrase.text)}\b"
+        return re.search(itself, body, re.IGNORECASE | re.MULTILINE) is None
     if key == "how:begin":
         return _BEGINS.search(body[:250]) is not None
     return key != "happened_in" or phrase.kind == "place"
