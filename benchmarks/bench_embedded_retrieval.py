@@ -9,10 +9,13 @@ questions with that word whose text holds it ("discuss" and "happen" seldom do).
 to the trusted BM25 score over the question's best; the weight is chosen on stories, pages and meetings of the training
 split that the encoder was not trained on: one for all, and one for each of the three. Where each has its own, BM25's k1
 (0.5 or 1.2) and the cosine (of the whole text, or of the nearest of ten coverage chunks and the whole) are chosen too.
+Trees: `learned_ranking`, learned from a kind's kept-back questions, ranks the first hundred again, for the kinds where
+it finds more of these questions' texts by four folds of stories, pages or meetings, see the second table.
 Descriptions: every MedQuAD question type becomes one template with an unfilled slot, and what finds is its description
 alone; right are the development pages that have an answer of that type.
 
-FOLDER holds ``docs_dev.parquet`` and ``supervised/`` with ``fairytaleqa``, ``medquad`` and ``qmsum``.
+FOLDER holds ``docs_dev.parquet`` and ``supervised/`` with ``fairytaleqa``, ``medquad`` and ``qmsum``. Needs the extra
+``train``.
 """
 
 import argparse
@@ -20,18 +23,18 @@ import datetime
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from labelled_questions import Labelled, Pool, Row, kind_of, read_labelled
+from learned_ranking import LearnedRanking, Ranked, crossed, ranked
 from numpy.typing import NDArray
 
 from fineinstructions.embedded.answers.lexical import K1, Bm25, content_stems
 from fineinstructions.embedded.descriptions import describe
 from fineinstructions.embedded.encoder import EmbeddedEncoder
-from fineinstructions.embedded.pairs_of_texts import HOLD_OUT, HOLD_OUT_MEETINGS, is_kept_back
 from fineinstructions.embedded.words import tokenize
 from fineinstructions.pooling import Pooling
 
@@ -60,85 +63,12 @@ TYPES = {
 """A frame for every question type: the type's usual wording in MedQuAD with its subject taken out."""
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Questions, texts, and which text each question belongs to."""
-
-    name: str
-    questions: list[str]
-    texts: list[str]
-    right: NDArray[np.int64]
-
-
-def pool(name: str, asked: Sequence[tuple[str, str]], more: Sequence[str] = ()) -> Pool:
-    """A pool of the questions' own texts and some more."""
-    texts = list(dict.fromkeys([text for _, text in asked] + list(more)))
-    place = {text: row for row, text in enumerate(texts)}
-    return Pool(name, [q for q, _ in asked], texts, np.array([place[text] for _, text in asked]))
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Labelled questions: what is measured, what settings are chosen on, and what may be learned from."""
-
-    pools: list[Pool]
-    tuning: list[Pool]
-    training: list[tuple[str, str]]
-
-
-def read_labelled(data: Path) -> Labelled:
-    """Questions by what they may be used for; training rows of a development document are for nothing."""
-    supervised = data / "supervised"
-    held_out = set(pq.read_table(data / "docs_dev.parquet", columns=["id"])["id"].to_pylist())
-    stories = pq.read_table(supervised / "fairytaleqa.parquet").to_pylist()
-    val = [(r["question"], r["context"]) for r in stories if r["split"] == "val"]
-    train = [r for r in stories if r["split"] == "train"]
-    contexts = [r["context"] for r in train]
-    tales = [(r["question"], r["context"], r["story"]) for r in train if r["doc_id"] not in held_out]
-    health = pq.read_table(supervised / "medquad.parquet").to_pylist()
-    dev = [(r["question"], r["answer"]) for r in health if r["doc_split"] == "dev"]
-    pages = [
-        (r["question"], r["answer"], r["doc_id"])
-        for r in health
-        if r["doc_split"] == "corpus" and r["doc_id"] not in held_out
-    ]
-    meetings = [r for r in pq.read_table(supervised / "qmsum.parquet").to_pylist() if r["evidence_text"]]
-    asked = [(r["query"], r["evidence_text"]) for r in meetings if r["split"] == "val"]
-    talks = [(r["query"], r["evidence_text"], r["meeting"]) for r in meetings if r["split"] != "val"]
-    others = [text for _, text, _ in talks]
-    pools = [
-        pool("stories, val contexts", val),
-        pool("stories, val and train contexts", val, contexts),
-        pool("health answers, dev", dev),
-        pool("meetings, val evidence", asked),
-        pool("meetings, val and train evidence", asked, others),
-    ]
-    tales_kept, tales_left = _apart(tales, HOLD_OUT)
-    pages_kept, pages_left = _apart(pages, HOLD_OUT)
-    talks_kept, talks_left = _apart(talks, HOLD_OUT_MEETINGS)
-    tuning = [
-        pool("stories kept back", tales_kept),
-        pool("stories kept back, all contexts", tales_kept, contexts),
-        pool("health kept back", pages_kept),
-        pool("meetings kept back", talks_kept),
-        pool("meetings kept back, all evidence", talks_kept, others),
-    ]
-    return Labelled(pools, tuning, [*tales_left, *pages_left, *talks_left])
-
-
-def _apart(rows: Sequence[tuple[str, str, str]], one_in: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Questions with texts: those kept back from training, and the others."""
-    kept = [(question, text) for question, text, group in rows if is_kept_back(group, one_in)]
-    left = [(question, text) for question, text, group in rows if not is_kept_back(group, one_in)]
-    return kept, left
-
-
-def trust(training: Sequence[tuple[str, str]]) -> dict[str, float]:
+def trust(training: Sequence[Row]) -> dict[str, float]:
     """Chance that a word of a question stands in its text, by word, drawn towards the mean where it is rare."""
     asked: Counter[str] = Counter()
     held: Counter[str] = Counter()
     words_of = cache(lambda text: frozenset(content_stems(text)))
-    for question, text in training:
+    for question, text, _ in training:
         words = words_of(question)
         asked.update(words)
         held.update(words & words_of(text))
@@ -204,12 +134,12 @@ def scored(pools: Sequence[Pool], encoder: EmbeddedEncoder, trusted: dict[str, f
 
 
 def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Iterator[str]:
-    """A table of recall at 10 and at 1."""
+    """Tables of recall at 10 and at 1."""
     pools, tuning = labelled.pools, labelled.tuning
     trusted = trust(labelled.training)
     yield "\n## Question to text: recall at 10 (at 1)\n"
-    yield "| method | " + " | ".join(f"{p.name} ({len(p.texts):,})" for p in pools) + " |"
-    yield "| --- |" + " --- |" * len(pools)
+    yield from _head(pools)
+    beside: list[str] = []
     yield _line("BM25", pools, [lexical_scores(p) for p in pools])
     yield _line("BM25, trusted words", pools, [lexical_scores(p, trusted) for p in pools])
     for name, encoder in encoders.items():
@@ -221,13 +151,77 @@ def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Itera
         fused = [a + weight * b for _, a, b in ours[plain]]
         yield _line(f"BM25, trusted words + {weight:g} x encoder, {name}", pools, fused)
         chosen = {kind: _chosen(kept, kind) for kind in dict.fromkeys(map(kind_of, tuning))}
-        fused = []
-        for number, one in enumerate(pools):
-            variant, weight = chosen[kind_of(one)]
-            _, a, b = ours[variant][number]
-            fused.append(a + weight * b)
         said = "; ".join(f"{w:g} x {which}, k1 {k1:g} for {kind}" for kind, ((k1, which), w) in chosen.items())
+        fused, fused_kept = _fused(ours, chosen), _fused(kept, chosen)
         yield _line(f"BM25, trusted words + encoder, {name}: {said}", pools, fused)
+        seen, taught = _seen(ours, fused, encoder, trusted), _seen(kept, fused_kept, encoder, trusted)
+        kinds, ranked_kept = _crossed(tuning, fused_kept, taught)
+        again = _by_trees(labelled, kinds, fused, seen, taught)
+        yield _line(f"the same, trees for {' and '.join(kinds) or 'none'}, {name}", pools, again)
+        beside.append(_line(f"BM25, trusted words + encoder, {name}", tuning, fused_kept))
+        beside.append(_line(f"trees, {name}", tuning, ranked_kept))
+    yield "\n## The same on questions kept back from training, which settings are chosen on; trees by four folds\n"
+    yield from _head(tuning)
+    yield from beside
+
+
+def _fused(pools: dict[Variant, list[Scored]], chosen: dict[str, tuple[Variant, float]]) -> list[NDArray[np.float64]]:
+    """Lexical scores and cosines of every pool, added up as chosen for its kind."""
+    found = []
+    for number, (one, _, _) in enumerate(pools[K1, "whole"]):
+        variant, weight = chosen[kind_of(one)]
+        _, a, b = pools[variant][number]
+        found.append(a + weight * b)
+    return found
+
+
+def _seen(
+    pools: dict[Variant, list[Scored]],
+    fused: Sequence[NDArray[np.float64]],
+    encoder: EmbeddedEncoder,
+    trusted: dict[str, float],
+) -> list[Ranked]:
+    """What trees see of every pool."""
+    return [
+        ranked(one.questions, one.texts, one.right, scores, near, encoder, trusted)
+        for (one, _, near), scores in zip(pools[K1, "nearest"], fused, strict=True)
+    ]
+
+
+def _crossed(
+    tuning: Sequence[Pool], fused: Sequence[NDArray[np.float64]], taught: Sequence[Ranked]
+) -> tuple[list[str], list[NDArray[np.float64]]]:
+    """Kinds whose trees find more of the kept-back questions' texts than `fused` does, and all scores by folds."""
+    better, scores = [], list(fused)
+    for kind in dict.fromkeys(map(kind_of, tuning)):
+        mine = [number for number, one in enumerate(tuning) if kind_of(one) == kind]
+        gained = 0.0
+        for number, found in zip(
+            mine, crossed([taught[n] for n in mine], [tuning[n].groups for n in mine]), strict=True
+        ):
+            gained += recall(found, tuning[number].right, 10) - recall(fused[number], tuning[number].right, 10)
+            scores[number] = found
+        if gained > 0.0:
+            better.append(kind)
+    return better, scores
+
+
+def _by_trees(
+    labelled: Labelled,
+    kinds: Sequence[str],
+    fused: Sequence[NDArray[np.float64]],
+    seen: Sequence[Ranked],
+    taught: Sequence[Ranked],
+) -> list[NDArray[np.float64]]:
+    """Scores by trees that a kind's kept-back questions taught, of `kinds`; of the others, `fused`."""
+    trees = {
+        kind: LearnedRanking([rows for one, rows in zip(labelled.tuning, taught, strict=True) if kind_of(one) == kind])
+        for kind in kinds
+    }
+    return [
+        trees[kind_of(one)].scores(rows) if kind_of(one) in trees else scores
+        for one, scores, rows in zip(labelled.pools, fused, seen, strict=True)
+    ]
 
 
 def _chosen(kept: dict[Variant, list[Scored]], kind: str) -> tuple[Variant, float]:
@@ -237,9 +231,9 @@ def _chosen(kept: dict[Variant, list[Scored]], kind: str) -> tuple[Variant, floa
     return variant, found[variant][0]
 
 
-def kind_of(pool: Pool) -> str:
-    """Stories, health or meetings."""
-    return pool.name.split()[0].rstrip(",")
+def _head(pools: Sequence[Pool]) -> Iterator[str]:
+    yield "| method | " + " | ".join(f"{p.name} ({len(p.texts):,})" for p in pools) + " |"
+    yield "| --- |" + " --- |" * len(pools)
 
 
 def _line(name: str, pools: Sequence[Pool], scores: Sequence[NDArray[np.float64]]) -> str:
