@@ -31,9 +31,9 @@ EMBEDDINGS = "/v1/embeddings"
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A few documents and a part of the bank that ships."""
-    documents = take_documents(tmp_path / "documents.parquet", 12, every=20)
+    documents = take_documents(tmp_path / "documents.parquet", 24, every=15)
     bank = pq.read_table(EMBEDDED_BANK)
-    pq.write_table(bank.take(list(range(0, len(bank), 9))), tmp_path / "bank.parquet")
+    pq.write_table(bank.take(list(range(0, len(bank), 4))), tmp_path / "bank.parquet")
     return write_recipe(tmp_path, documents, queries=None, templates={"bank": str(tmp_path / "bank.parquet")})
 
 
