@@ -35,7 +35,7 @@ from fineinstructions.recipe import RunConfig
 START_SECONDS = 900
 SERVER = "from transformers.cli.transformers import main; main()"
 CLI = "from fineinstructions.cli import main; main()"
-UNSCREENED, SCREENED_FROM = 6, 40
+NUM_UNSCREENED, NUM_SCREENED_FROM = 6, 40
 """Templates of a passage that are asked for, and that the screen chooses from."""
 SCREENED = "screen: incompatible"
 VALID = ("pair", "judge", "select")
@@ -108,7 +108,7 @@ def recipe(args: argparse.Namespace, genericizer: str, instantiator: str) -> Run
             "llm": llm(instantiator, args.instantiator, 256),
         },
         "compatibility": {"screen": not args.unscreened},
-        "sample": {"templates_per_document": UNSCREENED if args.unscreened else SCREENED_FROM},
+        "sample": {"templates_per_document": NUM_UNSCREENED if args.unscreened else NUM_SCREENED_FROM},
         "engine": {"workers": 1},
     }
     return from_mapping(plain, RunConfig, where="recipe")

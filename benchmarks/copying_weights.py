@@ -114,11 +114,11 @@ def _find_and_say(attention: Any, config: Any, size: int, random: Any) -> None:
     slow = slow[-(size // 2) :]
     dims = slow + [i + head_dim // 2 for i in slow]
     scale, identity = _norm(width, 1, CONSTANT, 1, 1), torch.eye(size)
+    spoken = min(size, head_dim)
     own, before, up_to = (slice(1 + part * size, 1 + (part + 1) * size) for part in range(3))
     for head in range(heads):
         compared = torch.zeros(head_dim, size)
         compared[dims] = torch.linalg.qr(torch.randn(size, len(dims), generator=random))[0].T
-        spoken = min(size, head_dim)
         rows, said = slice(head * head_dim, (head + 1) * head_dim), slice(head * head_dim, head * head_dim + spoken)
         attention.q_proj.weight[rows, up_to] += compared / scale
         attention.k_proj.weight[rows, before] += compared / scale

@@ -33,6 +33,7 @@ MARKUP = (
 )
 """What stands around texts in prompts and replies of students; the last is a line break in JSON."""
 BATCH = 1000
+NUM_TRIED = 100
 
 
 def texts_of(passages: Path, number: int) -> Iterator[str]:
@@ -64,6 +65,29 @@ def tokenizer_of(texts: Iterable[str], vocab_size: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS)
 
 
+def share_copied(model: Any, tokenizer: Any, rows: Iterable[dict[str, Any]]) -> float:
+    """Share of a quotation's tokens that are the likeliest ones, from the third on: the first two say where it stands.
+
+    Args:
+        model: A causal model.
+        tokenizer: Its tokenizer, of `tokenizer_of`.
+        rows: Rows to train an instantiator on, with one quotation each; one without is left out.
+    """
+    import torch
+
+    begin, end = tokenizer.convert_tokens_to_ids(["<excerpt>", "</excerpt>"])
+    right: list[bool] = []
+    for row in rows:
+        text = f"{tokenizer.bos_token}{row['prompt'][0]['content']}\n{row['completion'][0]['content']}"
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if begin in ids and end in ids:
+            with torch.no_grad():
+                likeliest = model(input_ids=torch.tensor([ids])).logits[0, :-1].argmax(dim=-1)
+            is_right = (likeliest == torch.tensor(ids[1:])).tolist()
+            right += is_right[ids.index(begin) + 2 : ids.index(end) - 1]
+    return sum(right) / max(1, len(right))
+
+
 def main() -> None:
     import torch
     from copying_weights import lay_out
@@ -76,6 +100,9 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=3_000, help="passages that the vocabulary is made of")
     parser.add_argument("--random", action="store_true", help="weights that cannot copy either, to compare with")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--try-on", type=Path, help="folder or file of rows for an instantiator: how well they are quoted"
+    )
     args = parser.parse_args()
     shape = AutoConfig.from_pretrained(args.config)
     tokenizer = tokenizer_of(texts_of(args.passages, args.number), shape.vocab_size)
@@ -90,6 +117,9 @@ def main() -> None:
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     print(f"{args.out}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens")
+    if args.try_on:
+        share = share_copied(model.eval(), tokenizer, pq.read_table(args.try_on).slice(0, NUM_TRIED).to_pylist())
+        print(f"{args.try_on}: {share:.3f} of the tokens of quotations, from the third on, are the likeliest ones")
 
 
 if __name__ == "__main__":

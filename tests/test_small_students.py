@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.xdist_group("smal
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+THREE_LAYERS = {"layer_types": ["conv", "full_attention", "conv"]}
+
 
 @pytest.fixture(scope="module")
 def module() -> Any:
@@ -40,7 +42,7 @@ def call(script: Any, *words: object) -> None:
 
 @pytest.fixture(scope="module")
 def work(module: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Passages of the examples, lessons in copying, and a model that knows nothing."""
+    """Passages of the examples, lessons in quoting, and a model that was not trained."""
     folder = tmp_path_factory.mktemp("small")
     passages = folder / "passages.parquet"
     lessons = ("--lessons", folder / "lessons.parquet", "--number", 320)
@@ -60,22 +62,27 @@ def test_lessons_are_answered_from_their_text(work: Path) -> None:
         assert asked["document"].count(quoted.opening) == 1
 
 
-def test_weights_that_are_laid_out_copy_before_any_training(work: Path) -> None:
-    """Behind two tokens of a sentence, which say where it stands, nearly all others are the likeliest ones."""
-    import torch
+def test_weights_that_are_laid_out_copy_before_any_training(module: Any, work: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(work / "base")
-    model = AutoModelForCausalLM.from_pretrained(work / "base").eval()
-    begin, end = tokenizer.convert_tokens_to_ids(["<excerpt>", "</excerpt>"])
-    right = []
-    for row in pq.read_table(work / "lessons.parquet").to_pylist()[:20]:
-        text = f"{row['prompt'][0]['content']}\n{row['completion'][0]['content']}"
-        ids = torch.tensor([tokenizer(text)["input_ids"]])
-        with torch.no_grad():
-            is_right = model(input_ids=ids).logits[0, :-1].argmax(dim=-1) == ids[0, 1:]
-        right += is_right[ids[0].tolist().index(begin) + 2 : ids[0].tolist().index(end) - 1].tolist()
-    assert sum(right) > 0.9 * len(right) > 300
+    def share(base: str) -> float:
+        model = AutoModelForCausalLM.from_pretrained(work / base).eval()
+        rows = pq.read_table(work / "lessons.parquet").slice(0, 20).to_pylist()
+        return float(module("small_base").share_copied(model, AutoTokenizer.from_pretrained(work / base), rows))
+
+    shape = ("--config", RECIPES / "config.json", "--out", work / "random", "--random")
+    call(module("small_base"), work / "passages.parquet", *shape)
+    assert share("base") > 0.9
+    assert share("random") < 0.1
+
+
+@pytest.mark.parametrize("changes", [{"layer_types": ["full_attention", "conv", "conv"]}, {"conv_L_cache": 3}])
+def test_weights_are_laid_out_for_one_shape_only(module: Any, changes: dict[str, Any]) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = AutoConfig.from_pretrained(RECIPES / "config.json", **{"num_hidden_layers": 3, **THREE_LAYERS, **changes})
+    with pytest.raises(ValueError, match="the first three must be conv, full_attention and conv, over more than 6"):
+        module("copying_weights").lay_out(AutoModelForCausalLM.from_config(shape), 0)
 
 
 def test_held_out_passages_are_about_something_else(module: Any, work: Path, tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ def test_a_word_is_the_same_tokens_wherever_it_stands(work: Path) -> None:
 
 @pytest.fixture(scope="module")
 def student(work: Path) -> Path:
-    """A model after the first lesson, as far as few examples teach it."""
+    """A model after the lesson in quoting, as far as few examples teach it."""
     sets = [f"data={work / 'lessons.parquet'}", f"model={work / 'base'}"]
     words = [word for item in sets for word in ("--set", item)]
     code, _, errors = in_process("train", "instantiator", RECIPES / "copy.yaml", "--out", work / "copy", *words)
@@ -122,14 +129,14 @@ def student(work: Path) -> Path:
     return work / "copy"
 
 
-def test_the_first_lesson_is_learned(student: Path) -> None:
+def test_the_lesson_in_quoting_is_learned(student: Path) -> None:
     (figures,) = json.loads((student / "training.json").read_text())["rounds"]
     assert figures["steps"] == 20
     assert figures["last_loss"] < 0.6 * figures["first_loss"]
 
 
 def test_every_reply_of_a_served_student_is_accounted_for(
-    module: Any, work: Path, student: Path, bank: Path, tmp_path: Path
+    module: Any, work: Path, student: Path, bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
@@ -153,6 +160,9 @@ def test_every_reply_of_a_served_student_is_accounted_for(
             "templates": TemplatesConfig(bank=str(bank)),
         }
         pipeline.run(bench.recipe(args, address, address).model_copy(update=other_templates), tmp_path / "run")
+    capsys.readouterr()
+    bench.report(tmp_path / "run")
+    told = capsys.readouterr().out
     attempts = list(attempts_of_run(tmp_path / "run"))
     (figure,) = [
         row
@@ -164,3 +174,6 @@ def test_every_reply_of_a_served_student_is_accounted_for(
         attempt.reason.split(":")[0] in ("", "instantiate", "excerpts", "judge", "select") for attempt in attempts
     )
     assert not any(attempt.failed for attempt in attempts)
+    assert f"{len(attempts)} matches, 0 turned away by the screen, {len(attempts)} instantiations" in told
+    args.unscreened = False
+    assert bench.recipe(args, address, address).compatibility.screen
