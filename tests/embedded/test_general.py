@@ -199,6 +199,13 @@ def test_stages_answer_a_question_for_stages() -> None:
         ("It is amyotrophic lateral sclerosis (ALS), a disease.", "", "ALS", "amyotrophic lateral sclerosis"),
         ("Rare is hypophosphatasia (HPP) now.", "", "HPP", "hypophosphatasia"),
         ("CPLA is rare.", "Cerebral palsy of the left arm", "CPLA", "cerebral palsy of the left arm"),
+        (
+            "They take nonsteroidal anti-inflammatory drugs (NSAIDs).",
+            "",
+            "NSAID",
+            "nonsteroidal anti-inflammatory drug",
+        ),
+        ("Laws protect the prisoners of war (POWs) in camps.", "", "POW", "the prisoner of war"),
         ("In the end (ALS) it stood.", "", "ALS", ""),
         ("ALS is common.", "", "ALS", ""),
     ],
@@ -214,6 +221,10 @@ def test_abbreviations_are_written_out_or_refused() -> None:
         {0: "amyotrophic lateral sclerosis"}
     ]
     assert filled(asked, told) == []
+    plural = "Rest and nonsteroidal anti-inflammatory drugs (NSAIDs) help. There are two types of NSAIDs: old and new."
+    assert filled(asked, plural) == [{0: "nonsteroidal anti-inflammatory drugs"}]
+    letters = "Letters of intent (LOIs) are rare. There are two types of LOIs: short and long."
+    assert filled(asked, letters) == [{0: "letters of intent"}]
     assert filled(asked, "There are two types of DNA: old and new.") == [{0: "DNA"}]
     twice = "Amyotrophic lateral sclerosis (ALS) is rare. There are two types of ALS sclerosis: fast and slow."
     assert filled(asked, twice) == [{0: "amyotrophic lateral sclerosis"}]
@@ -225,6 +236,14 @@ def test_abbreviations_are_written_out_or_refused() -> None:
     assert filled(
         "What does <fi>a term</fi> stand for?", "ALS stands for amyotrophic lateral sclerosis. ALS is rare."
     ) == [{0: "ALS"}]
+
+
+def test_what_a_noun_is_of_is_written_out_too() -> None:
+    asked = "What are the symptoms of <fi>a topic</fi>?"
+    told = "The symptoms of ALS include weak hands, slurred speech and cramps. "
+    known = "There is no cure yet, as amyotrophic lateral sclerosis (ALS) is rare. "
+    assert filled(asked, known + told) == [{0: "amyotrophic lateral sclerosis"}]
+    assert filled(asked, told) == []
 
 
 def test_capitals_are_no_pronouns() -> None:

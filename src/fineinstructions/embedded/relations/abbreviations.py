@@ -11,7 +11,7 @@ Source:
 import re
 from dataclasses import replace
 
-from fineinstructions.embedded.relations.grammar import Phrase
+from fineinstructions.embedded.relations.grammar import Phrase, noun_stem
 from fineinstructions.embedded.relations.reading import Evidence, Reading
 from fineinstructions.embedded.relations.tables import words
 
@@ -24,6 +24,8 @@ _NAMES_A_GENE = re.compile(
     r" (?:genes?|proteins?|receptors?|mutations?|variants?|channels?|antibod(?:y|ies)|enzymes?)\b"
 )
 _SMALL = frozenset(("of", "the", "and", "for", "in", "a", "an", "to", "on", "with"))
+_HEAD_END = re.compile(r" (?:of|in|for|with|to|on) ")
+"""Behind it stands no head noun: "of war" of "prisoners of war"."""
 _EXEMPT = ("stand", "task")
 """Relations that ask for the long form, or whose slot holds a whole sentence's words."""
 _MORE_WORDS = 5
@@ -63,11 +65,17 @@ def _explained(reading: Reading, phrase: Phrase) -> Phrase | None:
         long = long_form(reading, short.group().removesuffix("s"))
         if not long:
             return None
-        bare = long.removeprefix("the ")
-        if bare != long and short.group() == phrase.text and not article:
+        bare = _in_number(long.removeprefix("the "), plural)
+        if long.startswith("the ") and short.group() == phrase.text and not article:
             article = "the"
-        text = text[: short.start()] + bare + ("s" if plural and not bare.endswith("s") else "") + text[short.end() :]
+        text = text[: short.start()] + bare + text[short.end() :]
     return replace(phrase, text=_TWICE.sub(r"\1", text), article=article)
+
+
+def _in_number(long: str, plural: bool) -> str:
+    """A long form whose head noun is plural where the abbreviation is: "letters of intent" for "LOIs"."""
+    head = _HEAD_END.split(long, maxsplit=1)[0]
+    return f"{head}s{long[len(head) :]}" if plural and not head.endswith("s") else long
 
 
 def _is_known(reading: Reading, text: str, short: re.Match[str]) -> bool:
@@ -85,6 +93,8 @@ def _is_known(reading: Reading, text: str, short: re.Match[str]) -> bool:
 def long_form(reading: Reading, short: str) -> str:
     """The words that a document puts before an abbreviation in brackets, or a title whose initials it is; or nothing.
 
+    Words before an abbreviation in the plural, "(LOIs)", come back in the singular.
+
     Example:
         >>> long_form(Reading("It is kept by the prisoners of war (POW) there.", ""), "POW")
         'the prisoners of war'
@@ -96,18 +106,26 @@ def long_form(reading: Reading, short: str) -> str:
 
 
 def _find(reading: Reading, short: str) -> str:
-    place = reading.folded.find(f"({short})")
-    if place < 0:
+    introduced = re.search(rf"\({re.escape(short)}(?P<plural>s?)\)", reading.folded)
+    if introduced is None:
         name = re.sub(r"\s*\([^()]*\)\Z", "", reading.structure.title)
         initials = "".join(word[0] for word in re.split(r"[ -]", name) if word and word not in _SMALL)
         return reading.spelled(Phrase(name)).text if initials.upper() == short.upper() else ""
-    before = " ".join(reading.folded[:place].rsplit("\n", 1)[-1].split()[-(len(short) + _MORE_WORDS) :])
+    before = " ".join(reading.folded[: introduced.start()].rsplit("\n", 1)[-1].split()[-(len(short) + _MORE_WORDS) :])
     found = _shortest_end(short, before)
     long = re.sub(r"\A(?:[Tt]he|[Aa]n?) ", "", found)
     if not long:
         return ""
     the = re.search(r"\b[Tt]he \Z", before[: len(before) - len(long)]) is not None
-    return ("the " if the else "") + reading.spelled(Phrase(long)).text
+    spelled = reading.spelled(Phrase(long)).text
+    return ("the " if the else "") + (_singular(spelled) if introduced.group("plural") else spelled)
+
+
+def _singular(long: str) -> str:
+    """A long form with its head noun in the singular."""
+    head = _HEAD_END.split(long, maxsplit=1)[0]
+    before, noun = head[: head.rfind(" ") + 1], head[head.rfind(" ") + 1 :]
+    return before + noun[:1] + noun_stem(noun)[1:] + long[len(head) :]
 
 
 def _shortest_end(short: str, before: str) -> str:

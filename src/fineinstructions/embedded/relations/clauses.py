@@ -30,7 +30,6 @@ from fineinstructions.embedded.relations.standalone import (
     is_anaphoric,
     is_part_of_title,
     is_self_contained,
-    is_unexplained,
     opens_with,
 )
 from fineinstructions.embedded.relations.statements import (
@@ -267,7 +266,5 @@ def _noun_of(reading: Reading, noun: re.Match[str], predicate: str, spans: Spans
     if key in _LISTED and "most common" in noun.group() and predicate.startswith(("is ", "was ")):
         return
     phrase = reading.spelled(phrase)
-    if is_unexplained(phrase, noun.string):
-        return
     if phrase.article != "the" or not phrase.text.islower() or " " in phrase.text:
         yield Evidence(key, phrase, spans, 0.75, past=predicate.startswith("w"))

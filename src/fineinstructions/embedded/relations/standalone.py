@@ -10,14 +10,13 @@ from dataclasses import replace
 from fineinstructions.embedded.document_text import Sentence
 from fineinstructions.embedded.relations.grammar import Phrase, kind_of_head
 from fineinstructions.embedded.relations.reading import MAX_ANSWER_WORDS, Evidence, Reading, Subject
-from fineinstructions.embedded.relations.tables import pattern, words
+from fineinstructions.embedded.relations.tables import pattern
 
 Spans = tuple[tuple[int, int], ...]
 
 _POINTS_ELSEWHERE = pattern("points_elsewhere", re.IGNORECASE)
 _CITATION = re.compile(r" \((?:FM|ADP|ADRP|ATP|JP|AR|TC|DODD)s? [\d.-]+[A-Z]?(?:/[A-Z]+ [\d.-]+[A-Z]?)?\)")
 """A source in brackets, which takes nothing away from a sentence: "(ADP 3-90)"."""
-_KNOWN_ACRONYMS = words("known_acronyms")
 _RESIDUE = re.compile(r"\b(?:in|by|from|of|see|with) ?[.)]|•|[<|]|\n\n|[A-Z]{3,} [A-Z]{3,} [A-Z]{3,}")
 _GENERIC_VERB = re.compile(r"(?:is|are|also|often|usually|consists?|contains?|[a-z]+s)\b")
 _STATES_CLASS = re.compile(r"(?:is|are) (?:an?|the|one)\b")
@@ -99,12 +98,6 @@ def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate
         mentioned += rf"|\b(?:an?|called|the) (?:[\w-]+ ){{1,2}}{name}\b"
     before = reading.text[max(0, sentence.start - _LOOK_BACK) : sentence.start]
     return re.search(mentioned, before, re.IGNORECASE) is not None
-
-
-def is_unexplained(phrase: Phrase, text: str) -> bool:
-    """Whether a phrase is an abbreviation that its sentence does not write out and few people know."""
-    short = phrase.text.isupper() and " " not in phrase.text and phrase.text not in _KNOWN_ACRONYMS
-    return short and f"({phrase.text})" not in text
 
 
 def is_part_of_title(phrase: Phrase, subject: Subject) -> bool:
