@@ -12,10 +12,13 @@ GOOD = [
     ("How is cutis laxa treated?", "Treatment depends on the symptoms. Surgery can help.", ["cutis laxa"]),
     ("What is the recipe for fajitas?", "1. Cut the meat for the fajitas.\n2. Grill it\n3. Serve", ["fajitas"]),
     ("Write a short note about the history of Kansas.", "Kansas was admitted to the Union in 1861.", []),
+    ("How does IT work?", "In a company IT moves and stores the data.", ["IT"]),
     ("What is the process of mitosis?", "In mitosis the nucleus divides into two equal parts.", ["mitosis"]),
 ]
 BAD = [
     ("What is it?", "It was there for a long time.", ["it"], "filler"),
+    ("What is THE COMPANY?", "THE COMPANY was there for a long time.", ["THE COMPANY"], "filler"),
+    ("What is THIS?", "THIS was there for a long time.", ["THIS"], "filler"),
     ("What did the company do?", "It sold many cars in the year 1960.", [], "context"),
     ("What is glycolysis?", "", ["glycolysis"], "empty"),
     ("What is <fi>x</fi>?", "A thing of some kind is here.", [], "markup"),

@@ -13,6 +13,7 @@ from fineinstructions.embedded.words import (
     AUXILIARIES,
     FUNCTION_WORDS,
     IMPERATIVES,
+    NAME_IN_CAPITALS,
     PREPOSITIONS,
     PRONOUNS,
     WH_WORDS,
@@ -45,7 +46,6 @@ _HOW_TO = tuple(
 )  # fmt: skip
 _SINGULAR_S = WORD_CLASSES["singular_s"]
 _IRREGULAR_PLURALS = WORD_CLASSES["irregular_plurals"]
-_CAPITALS = re.compile(rf"\b(?:{'|'.join(sorted(WORD_CLASSES['capitals'])).upper()})\b")
 _QUOTES = frozenset("\"'“”‘’`«»")
 _CLOSING = frozenset("?.!,;:")
 _BREAKING = frozenset(".?!;:()[]{}<>|=\\*~^…–—")
@@ -122,10 +122,12 @@ def parse(text: str) -> ParsedQuery:
 
 def _with_capitals(tokens: list[Token], text: str) -> list[Token]:
     """Names in capitals that would be pronouns in lower case stay in capitals: "the US Marines", "an IT department"."""
-    if not _CAPITALS.search(text) or text.isupper():
+    if not NAME_IN_CAPITALS.search(text) or text.isupper():
         return tokens
     return [
-        token._replace(text=token.text.upper()) if k and _CAPITALS.fullmatch(text, token.start, token.end) else token
+        token._replace(text=token.text.upper())
+        if k and NAME_IN_CAPITALS.fullmatch(text, token.start, token.end)
+        else token
         for k, token in enumerate(tokens)
     ]
 

@@ -10,7 +10,10 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RELATIONS = (HERE / "document_text.py", *sorted(p for p in (HERE / "relations").iterdir() if p.is_file()))
+RELATIONS = (
+    *(HERE / name for name in ("document_text.py", "word_classes.txt", "words.py")),
+    *sorted(p for p in (HERE / "relations").iterdir() if p.is_file()),
+)
 """Files that decide what is read in a document, and what a template asks of it."""
 
 

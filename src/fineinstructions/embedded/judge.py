@@ -13,6 +13,7 @@ from itertools import pairwise
 from fineinstructions.embedded.identity import HERE, RELATIONS, code_digest
 from fineinstructions.embedded.relations.grammar import noun_stem, verb_stem
 from fineinstructions.embedded.relations.tables import pattern, words
+from fineinstructions.embedded.words import NAMES_IN_CAPITALS
 from fineinstructions.records import Document, ExpandedDraft, Judgement, Rejection, Template, content_id
 
 CODE = (HERE / "judge.py", *RELATIONS)
@@ -86,7 +87,8 @@ def _empty(instruction: str, answer: str, _fillers: list[str], _title: str) -> s
 
 def _vague(instruction: str, _answer: str, fillers: list[str], _title: str) -> str:
     for filler in fillers:
-        if (_POINTS.fullmatch(filler.strip()) and not filler.isupper()) or not re.search(r"\w", filler):
+        word = filler.strip()
+        if (_POINTS.fullmatch(word) and word not in NAMES_IN_CAPITALS) or not re.search(r"\w", filler):
             return f"filler: '{filler}' names nothing without the document"
     asked = instruction
     for filler in fillers:

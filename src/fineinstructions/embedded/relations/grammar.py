@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fineinstructions.embedded.relations.tables import by_member, groups, pattern, words
+from fineinstructions.embedded.words import NAME_IN_CAPITALS
 
 _IRREGULAR = groups("irregular_verbs")
 _BASE = {form: base for base, forms in _IRREGULAR.items() for form in forms} | {base: base for base in _IRREGULAR}
@@ -37,7 +38,6 @@ _RESIDUE = re.compile(
     r"|[a-z]{3}(?:A|An|The)\b"
 )
 """A possessor's "first design", a word twice, a running head behind a phrase, and a heading that ran into it."""
-_CAPITALS = re.compile(r"\b(?:IT|US|WHO)\b")
 _CLEAN = re.compile(r"[^\W_][\w’'.&/+\-–—]*(?: [\w’'&/+\-–—.]+){0,6}\Z")
 _ARTICLE = re.compile(r"(the|an|a)\s+(?=\S)", re.IGNORECASE)
 _SINGULAR_S = pattern("singular_s", re.IGNORECASE)
@@ -173,7 +173,7 @@ def noun_phrase(raw: str, plural: bool | None = None) -> Phrase | None:
 
 def _is_no_phrase(text: str, article: str) -> bool:
     """Whether words are no noun phrase by their first, last or inner words."""
-    text = _CAPITALS.sub("Xx", text)  # "US Marines" and "IT staff" hold no pronoun
+    text = NAME_IN_CAPITALS.sub("Xx", text)  # "US Marines" and "IT staff" hold no pronoun
     tokens = text.lower().split()
     if tokens[0] in PRONOUNS or tokens[-1] in _PHRASE_ENDS or _BAD_START.match(text) or _BAD_INSIDE.search(text):
         return True
