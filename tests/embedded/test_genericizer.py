@@ -1,14 +1,26 @@
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fineinstructions.embedded.descriptions import describe, relations_of
-from fineinstructions.embedded.genericizer import EmbeddedGenericizer, distinct_kinds
+from fineinstructions.embedded.frames import Reading, parse, readings
+from fineinstructions.embedded.genericizer import (
+    MAX_QUERY_CHARS,
+    MIN_KNOWN_SCORE,
+    MIN_UNKNOWN_SCORE,
+    EmbeddedGenericizer,
+    distinct_kinds,
+)
 from fineinstructions.embedded.kinds import hinted_kinds
 from fineinstructions.embedded.learn_frames import WordCounter
 from fineinstructions.embedded.words import stem, tokenize
 from fineinstructions.markup import fill, parse_template, slot_names
 from fineinstructions.records import Query, Rejection, TemplateDraft
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +86,29 @@ def test_what_is_refused_has_a_reason(genericizer: EmbeddedGenericizer, query: s
     outcome = one(genericizer, query)
     assert isinstance(outcome, Rejection)
     assert (outcome.stage, outcome.reason, outcome.record_id) == ("genericize", reason, "q1")
+
+
+def test_readings_left_unpriced_would_not_have_won(genericizer: EmbeddedGenericizer) -> None:
+    texts = pq.read_table(EXAMPLES / "queries.parquet")["text"].to_pylist()[::4]
+    num_left_out = 0
+    for text in texts:
+        parsed = parse(text[:MAX_QUERY_CHARS])
+        candidates = readings(parsed, genericizer._table)
+        every = sorted(
+            ((_price(genericizer, r, parsed.words), r) for r in candidates),
+            key=lambda p: (p[0], p[1].frame, p[1].spans),
+            reverse=True,
+        )
+        for least in (MIN_KNOWN_SCORE, MIN_UNKNOWN_SCORE):
+            priced = genericizer._priced(candidates, parsed, least)
+            num_left_out += len(every) - len(priced)
+            assert priced[:1] == every[:1]
+            assert [p for p in priced if p[0] >= least] == [p for p in every if p[0] >= least]
+    assert num_left_out > len(texts)
+
+
+def _price(genericizer: EmbeddedGenericizer, reading: Reading, words: tuple[str, ...]) -> float:
+    return genericizer._grammar.score(reading, words, genericizer._fillers(reading))
 
 
 _WORDS = st.sampled_from(
@@ -225,6 +260,16 @@ def test_neighbours_are_names_where_texts_write_them_with_capitals() -> None:
     assert table.is_name("call", "of", "duty")
     assert not table.is_name("people", "live")
     assert not table.is_name("star")
+
+
+def test_what_opens_a_text_is_no_name_because_of_how_the_text_ends() -> None:
+    counter = WordCounter(["who is luke in star wars"])
+    for _ in range(12):
+        counter.add_document("A star. Both wars.")
+        counter.add_query("a star")
+        counter.add_query("some wars")
+        counter.add_document("Star Wars are fought here.")  # no word stands before it, and the last one is lower-case
+    assert not counter.table().is_name("star", "wars")
 
 
 def test_kinds_of_one_template_are_told_apart() -> None:

@@ -132,7 +132,8 @@ class EmbeddedGenericizer:
     ) -> list[tuple[float, Reading]]:
         """Readings with their scores, the most believable first; ties go by text.
 
-        The best one is there, and all with a score of at least `min_score`; of others slots are not priced.
+        The best one is there, and so is every one with a score of at least `min_score`. What is left out could not
+        have become either: its slots would only have lowered its worth, so they are not priced.
         """
         worth = [(self._grammar.worth(r, self._fillers(r)), r) for r in candidates]
         priced: list[tuple[float, Reading]] = []

@@ -68,7 +68,7 @@ class WordCounter:
                 continue
             if not text[first.start].isupper():
                 self._no_names[name] += 1
-            elif text[last.start].isupper() and text[first.start - 2 : first.start - 1].islower():
+            elif text[last.start].isupper() and first.start >= 2 and text[first.start - 2].islower():
                 self._names[name] += 1
 
     def _scan(self, text: str) -> set[str]:
