@@ -144,7 +144,7 @@ class FrameGrammar:
             return False
         table = self._table
         ending = table.is_past(last) or last.endswith(("ed", "ing")) or table.is_verb(last)
-        return not (ending or table.is_mainly_noun(last) or last in ADJECTIVES | _BEHIND_OF)
+        return not (ending or table.is_mainly_noun(last) or last in ADJECTIVES or last in _BEHIND_OF)
 
     def _numbers_agree(self, words: list[str]) -> bool:
         """Whether "is" goes with "capital of", "are" with "capitals of", and "two" with a plural."""

@@ -121,7 +121,10 @@ def parse(text: str) -> ParsedQuery:
 
 
 def _with_capitals(tokens: list[Token], text: str) -> list[Token]:
-    """Names in capitals that would be pronouns in lower case stay in capitals: "the US Marines", "an IT department"."""
+    """Names in capitals that would be pronouns in lower case stay in capitals: "the US Marines", "an IT department".
+
+    The first word is none, as in "WHO wrote it", and in a query all in capitals nothing tells a name from a pronoun.
+    """
     if not NAME_IN_CAPITALS.search(text) or text.isupper():
         return tokens
     return [

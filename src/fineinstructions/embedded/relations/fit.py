@@ -49,10 +49,9 @@ def _kind_agrees(asked: Wanted, found: Evidence) -> bool:
     if asked.key == "identity" and found.subject.article == "a":
         return False
     if asked.key == "meaning":
-        told = (
-            not found.past and not any(map(str.isdigit, found.subject.text)) if found.subject.text.isupper() else True
-        )
-        return kind in ("", "disease") and subject_is_common(found) and told
+        in_capitals = found.subject.text.isupper()
+        is_name = in_capitals and (found.past or any(map(str.isdigit, found.subject.text)))
+        return kind in ("", "disease") and subject_is_common(found) and not is_name
     return kind not in _NEVER.get(asked.key, ("task",))
 
 

@@ -17,7 +17,7 @@ from fineinstructions.embedded.relations.abbreviations import written_out
 from fineinstructions.embedded.relations.clauses import clause_evidence
 from fineinstructions.embedded.relations.facts import cast_evidence
 from fineinstructions.embedded.relations.fit import fit
-from fineinstructions.embedded.relations.general import is_general
+from fineinstructions.embedded.relations.general import answers_in_general
 from fineinstructions.embedded.relations.headings import heading_evidence, skipped_sections
 from fineinstructions.embedded.relations.lead import lead_evidence
 from fineinstructions.embedded.relations.questions import Wanted, wanted
@@ -60,7 +60,7 @@ def _collect(text: str, title: str) -> Iterator[Evidence]:
         yield from lead_evidence(reading, subject)
         yield from cast_evidence(reading, subject)
     told = clause_evidence(reading, subject, skipped_sections(reading))
-    yield from _written_out(reading, (item for item in told if is_general(reading, subject, item)))
+    yield from _written_out(reading, (item for item in told if answers_in_general(reading, subject, item)))
 
 
 def _written_out(reading: Reading, found: Iterable[Evidence]) -> Iterator[Evidence]:
@@ -120,20 +120,26 @@ class RelationGate:
             drawn: dict[int, list[int]] = {}
             tasks: list[list[int]] = []
             for key, found in found_here.items():
-                fitting = {
-                    row: places
-                    for asked, rows in self._rows.get(key, {}).items()
-                    if (places := _places(asked, found))
-                    for row in rows
-                }
-                if fitting:
-                    row = max(fitting, key=lambda row: self._luck(row, document.document_id))
-                    if key.startswith("task") and fitting[row] in tasks:
+                if not (choice := self._choice(key, found, document.document_id)):
+                    continue
+                row, places = choice
+                if key.startswith("task"):
+                    if places in tasks:
                         continue  # "How do you <do something>?" and "How do you identify <a thing>?" are one here
-                    drawn[row] = fitting[row]
-                    tasks += [fitting[row]] if key.startswith("task") else []
+                    tasks.append(places)
+                drawn[row] = places
             self._last = (found_here, drawn)
         return self._last[1]
+
+    def _choice(self, key: str, found: Sequence[Evidence], document_id: str) -> tuple[int, list[int]] | None:
+        """One of the templates of a relation that some evidence fits, with the places of its answers."""
+        fitting = {
+            row: places
+            for asked, rows in self._rows.get(key, {}).items()
+            if (places := _places(asked, found))
+            for row in rows
+        }
+        return max(fitting.items(), key=lambda item: self._luck(item[0], document_id), default=None)
 
     def _luck(self, row: int, document_id: str) -> tuple[float, int]:
         """Weight plus Gumbel noise that depends on seed, document and template alone: drawing by weight."""

@@ -11,7 +11,7 @@ from fineinstructions.embedded.relations.grammar import kind_of_head, noun_stem
 from fineinstructions.embedded.relations.reading import Evidence, Reading, Subject
 from fineinstructions.embedded.relations.tables import words
 
-_USES = ("used", "noun:function", "noun:importance", "how:use", "pass:use", "use")
+_USES = ("noun:function", "noun:importance", "how:use", "pass:use", "use")
 _DEFINING = ("definition", "meaning", "identity", "kind")
 _WHOLE = (*_USES, "noun:part", "noun:effect", "noun:type", "act")
 """Relations whose answer has to be whole: what something does "also" is half of what it does."""
@@ -19,7 +19,8 @@ _ALSO = re.compile(r"\b(?:also|rarely|seldom|sometimes|only (?:when|if|by))\b")
 _NEXT_CLAUSE = re.compile(r"[,;:]| (?:and|but) (?:it|they|can|may|is|are)\b")
 _SAID_WITHIN = 60
 """How far behind the subject a word stands that limits what is said of it, in characters."""
-_MAY_BE = re.compile(r"\b(?:may|might|could) (?:be|help|also)\b|\bmore \w+(?: \w+){0,4} than\b")
+_MAY_BE = re.compile(r"\b(?:may|might|could) (?:be|help|also)\b")
+_COMPARES = re.compile(r"\bmore \w+(?: \w+){0,4} than\b")
 _TREATS = re.compile(r"\btreat(?:s|ed|ing|ments?)?\b(?! cancers?\b)")
 _ONE_CASE = re.compile(r"\bpatients?\b|\byou(?:rs?)?\b|\bchild(?:ren)?\b|\bpeople (?:who|with|has|have)\b")
 _BODY = re.compile(r"\byour?\b|\bpatients?\b")
@@ -32,7 +33,7 @@ _POSSESSOR = re.compile(r"[A-Z][\w-]*['’]s? [a-z]")
 _RETOLD = re.compile(r"\bif\b|\bbecause\b|\breferred to as an? ")
 
 
-def is_general(reading: Reading, subject: Subject | None, evidence: Evidence) -> bool:
+def answers_in_general(reading: Reading, subject: Subject | None, evidence: Evidence) -> bool:
     """Whether evidence from a sentence answers its question for every reader, not for the page's subject alone.
 
     Args:
@@ -61,7 +62,7 @@ def is_general(reading: Reading, subject: Subject | None, evidence: Evidence) ->
         return "disease" in (kind_of_head(evidence.subject.text), subject.phrase.kind if subject else "")
     if not key.startswith((*_USES, *_DEFINING)):
         return True
-    if key.startswith(_USES) and (_MAY_BE.search(text) or _TREATS.search(text)):
+    if key.startswith(_USES) and any(found.search(text) for found in (_MAY_BE, _COMPARES, _TREATS)):
         return False
     uses = key.startswith(_USES) or re.search(r"\bused (?:to|in|for)\b", text) is not None
     return (
@@ -82,7 +83,7 @@ def _leans_on_owner(evidence: Evidence) -> bool:
 
 def _names(text: str, evidence: Evidence) -> bool:
     """Whether an answer opens with the thing that it is about, as "X is caused by Y" does and "Y causes X" does not."""
-    return text[: len(evidence.subject.text) + 4].casefold().find(evidence.subject.text.casefold()) >= 0
+    return evidence.subject.text.casefold() in text[: len(evidence.subject.text) + len("The ")].casefold()
 
 
 def _names_subject(reading: Reading, text: str, evidence: Evidence) -> bool:

@@ -63,6 +63,7 @@ _TOLD_OF_ANYTHING = ("be", "caus", "affect", "influenc", "regulat", "help")
 """Verbs whose object may be a bare noun; of "started strongly" nobody is the starter."""
 _SCORE = re.compile(r" (?:by|with) (?:\d|a )|\b\d+ (?:yards|points|runs|laps|seconds)\b")
 """What tells of a lead in a game, and not of a leader."""
+_YEAR = re.compile(r"\b(?:1\d{3}|20\d\d)\b")
 NO_TRADE = re.compile(
     r"(?:an?|the) (?:\w+ )?(?:name|resident|native|son|daughter|member|winner|finalist|nominee|candidate)\b"
 )
@@ -192,9 +193,8 @@ def _defined(reading: Reading, made: Evidence, rest: str) -> Iterator[Evidence]:
         keys = ["definition"] if made.subject.article == "the" else ["definition", "meaning"]
         if made.subject.kind == "person" and not made.subject.article and not _WON.match(rest):
             keys.append("identity")
-            if rest.startswith(("a ", "an ")) and not NO_TRADE.match(
-                rest
-            ):  # "the last driver to go out" names no profession
+            # "The last driver to go out" names no profession.
+            if rest.startswith(("a ", "an ")) and not NO_TRADE.match(rest):
                 keys += ["noun:profession", *(["noun:nationality"] if NATION.search(rest[:_FAR]) else [])]
         for key in keys:
             yield extended(reading, replace(made, key=key))
@@ -291,30 +291,15 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
     """From "Edison invented the phonograph": who invented it; from "X causes Y": what causes Y."""
     found = say.OBJECT_OF.match(predicate)
     phrase = noun_phrase(found.group("object")) if found else None
-    if not found or phrase is None or (phrase.article == "the" and phrase.text.islower()):
-        return
-    if phrase.text.endswith("ing") and " " not in phrase.text:
+    if not found or phrase is None or (phrase.text.endswith("ing") and " " not in phrase.text):
         return
     phrase = reading.spelled(phrase)
     verb = found.group("verb").split()[0]
     stem, past = verb_stem(verb), is_past(verb)
+    names_nothing = _is_bare(phrase) if stem in _TOLD_OF_ANYTHING else _is_bare(phrase) or _is_any(phrase)
+    if names_nothing or _does_otherwise(stem, raw_subject, phrase.text, predicate[found.end() :]):
+        return
     made = Evidence(f"who:{SAME_VERB.get(stem, stem)}", phrase, spans, INSIDE, past=True)
-    if not phrase.article and phrase.text.split()[0].endswith("ing") and phrase.text[0].islower():
-        return
-    if stem not in _TOLD_OF_ANYTHING and phrase.article == "a" and phrase.text.islower() and " " not in phrase.text:
-        return
-    if stem == "lead" and (_SCORE.search(phrase.text) or _SCORE.match(predicate, found.end())):
-        return
-    if stem == "win" and not re.search(r"\b(?:1\d{3}|20\d\d)\b", phrase.text):
-        return  # a cup is won every year
-    if _ACT.search(raw_subject) and stem not in _TOLD_OF_ANYTHING:
-        return
-    if stem not in _TOLD_OF_ANYTHING and not (phrase.article or any(c.isupper() for c in phrase.text)):
-        return
-    if stem == "introduc" and " " not in phrase.text:
-        return
-    if stem == "be" and kind_of_head(" ".join(raw_subject.split())) not in ("person", "organisation"):
-        return
     if stem == "be":
         yield replace(made, key="who:responsible", past=verb.startswith("w"))
     elif stem == "caus" and phrase.article != "a" and not predicate[found.end() :].startswith(" to "):
@@ -323,3 +308,32 @@ def told_of_object(reading: Reading, raw_subject: str, predicate: str, spans: Sp
         yield replace(made, key="effect_on", subject=reading.spelled(cause), past=past, other=phrase)
     elif re.fullmatch(r"(?:[A-Z][\w.’'-]+ ?){1,5}", " ".join(raw_subject.split())):
         yield made
+
+
+def _is_bare(phrase: Phrase) -> bool:
+    """Whether an object needs the sentences before it ("the picture") or is what somebody did ("selling cars")."""
+    before = phrase.article == "the" and phrase.text.islower()
+    return before or (not phrase.article and phrase.text[0].islower() and phrase.text.split()[0].endswith("ing"))
+
+
+def _is_any(phrase: Phrase) -> bool:
+    """Whether an object is any of its sort, so that nobody asks who made it: "a song", "strong winds"."""
+    lower = phrase.text.islower()
+    return (phrase.article == "a" and lower and " " not in phrase.text) or not (
+        phrase.article or any(c.isupper() for c in phrase.text)
+    )
+
+
+def _does_otherwise(stem: str, raw_subject: str, thing: str, behind: str) -> bool:
+    """Whether a verb means something else with this subject and object than "who ..." would ask for."""
+    if stem not in _TOLD_OF_ANYTHING and _ACT.search(raw_subject):  # an act founds and creates, and is nobody
+        return True
+    if stem == "lead":  # the lead in a game
+        return _SCORE.search(thing) is not None or _SCORE.match(behind) is not None
+    if stem == "win":  # a cup is won every year
+        return _YEAR.search(thing) is None
+    if stem == "introduc" and " " not in thing:  # "introduced Maria" made nothing
+        return True
+    if stem == "be":  # "responsible for": a gene or a storm is no answer to "who"
+        return kind_of_head(" ".join(raw_subject.split())) not in ("person", "organisation")
+    return False
