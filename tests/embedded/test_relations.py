@@ -1,10 +1,15 @@
 """What templates ask for, what documents can answer, and the gate between them."""
 
+import re
+from collections import Counter
+from importlib.resources import files
+
 import pytest
 
 from fineinstructions.embedded.relations import RelationGate, evidence, wanted
 from fineinstructions.embedded.relations.grammar import kind_of_complement, noun_phrase, verb_stem
 from fineinstructions.embedded.relations.questions import slot_kind
+from fineinstructions.embedded.relations.tables import groups
 from fineinstructions.records import Document, Template
 
 
@@ -303,3 +308,24 @@ def test_only_what_somebody_works_as_is_a_profession(told, title, is_profession)
     born = " (born October 18, 1973)" if title else ""
     text = f"Alex Tagliani{born} was {told}. Alex Tagliani did well."
     assert ("noun:profession" in evidence(document(text, title, name=told + title))) == is_profession
+
+
+def _lists() -> dict[str, list[str]]:
+    """Words of each list; where one word decides for one group, those of all groups together."""
+    found: dict[str, list[str]] = {}
+    text = files("fineinstructions.embedded.relations").joinpath("word_lists.txt").read_text(encoding="utf-8")
+    for section in text.split("\n[")[1:]:
+        name, _, body = section.partition("]\n")
+        if re.search(r"^\S+: ", body, re.MULTILINE) and name not in ("kind_nouns", "makers"):
+            found |= {f"{name} {group}": list(members) for group, members in groups(name).items()}
+        else:
+            found[name] = re.sub(r"^\S+: ", "", body, flags=re.MULTILINE).split()
+    return found
+
+
+def test_no_list_holds_a_word_twice() -> None:
+    lists = _lists()
+    assert "similar" in lists["says_little"]
+    assert lists["irregular_verbs write"] == ["wrote", "written"]
+    twice = {name: [word for word, number in Counter(held).items() if number > 1] for name, held in lists.items()}
+    assert {name: found for name, found in twice.items() if found} == {}
