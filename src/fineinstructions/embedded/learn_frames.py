@@ -129,8 +129,8 @@ class WordCounter:
 def neighbours(tokens: Sequence[Token]) -> Iterator[tuple[str, tuple[Token, ...]]]:
     """Two words side by side, also with "of" or "'s" between them, and a word with the "of" behind it; no articles.
 
-    A name needs its "of": "liberty" would be a slot of its own behind "the statue of". So three words are one pair
-    here, and of the tokens that come with a name the first and the last tell whether it is written in capitals.
+    "statue of" comes beside "statue of liberty" because a frame may keep half of a name: "where is statue of _". With a
+    name come its tokens, so that first and last can be looked up in the text; "of" and "'s" have no capital to tell.
 
     Example:
         >>> [name for name, _ in neighbours(tokenize("the statue of liberty"))]
