@@ -28,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from labelled_questions import Labelled, Pool, Row, kind_of, read_labelled
-from learned_ranking import LearnedRanking, Ranked, crossed, ranked
+from labelled_questions import Labelled, Pool, Row, read_labelled
+from learned_ranking import Candidates, LearnedRanking, Ranked, crossed, ranked
 from numpy.typing import NDArray
 
 from fineinstructions.embedded.answers.lexical import K1, Bm25, content_stems
@@ -150,7 +150,7 @@ def retrieval(labelled: Labelled, encoders: dict[str, EmbeddedEncoder]) -> Itera
         yield _line(f"encoder, {name}, nearest part", pools, [b for _, _, b in ours[K1, "nearest"]])
         fused = [a + weight * b for _, a, b in ours[plain]]
         yield _line(f"BM25, trusted words + {weight:g} x encoder, {name}", pools, fused)
-        chosen = {kind: _chosen(kept, kind) for kind in dict.fromkeys(map(kind_of, tuning))}
+        chosen = {kind: _chosen(kept, kind) for kind in dict.fromkeys(one.kind for one in tuning)}
         said = "; ".join(f"{w:g} x {which}, k1 {k1:g} for {kind}" for kind, ((k1, which), w) in chosen.items())
         fused, fused_kept = _fused(ours, chosen), _fused(kept, chosen)
         yield _line(f"BM25, trusted words + encoder, {name}: {said}", pools, fused)
@@ -169,7 +169,7 @@ def _fused(pools: dict[Variant, list[Scored]], chosen: dict[str, tuple[Variant, 
     """Lexical scores and cosines of every pool, added up as chosen for its kind."""
     found = []
     for number, (one, _, _) in enumerate(pools[K1, "whole"]):
-        variant, weight = chosen[kind_of(one)]
+        variant, weight = chosen[one.kind]
         _, a, b = pools[variant][number]
         found.append(a + weight * b)
     return found
@@ -183,7 +183,7 @@ def _seen(
 ) -> list[Ranked]:
     """What trees see of every pool."""
     return [
-        ranked(one.questions, one.texts, one.right, scores, near, encoder, trusted)
+        ranked(Candidates(one.questions, one.texts, scores, near, encoder, trusted), one.right)
         for (one, _, near), scores in zip(pools[K1, "nearest"], fused, strict=True)
     ]
 
@@ -193,8 +193,8 @@ def _crossed(
 ) -> tuple[list[str], list[NDArray[np.float64]]]:
     """Kinds whose trees find more of the kept-back questions' texts than `fused` does, and all scores by folds."""
     better, scores = [], list(fused)
-    for kind in dict.fromkeys(map(kind_of, tuning)):
-        mine = [number for number, one in enumerate(tuning) if kind_of(one) == kind]
+    for kind in dict.fromkeys(one.kind for one in tuning):
+        mine = [number for number, one in enumerate(tuning) if one.kind == kind]
         gained = 0.0
         for number, found in zip(
             mine, crossed([taught[n] for n in mine], [tuning[n].groups for n in mine]), strict=True
@@ -215,18 +215,18 @@ def _by_trees(
 ) -> list[NDArray[np.float64]]:
     """Scores by trees that a kind's kept-back questions taught, of `kinds`; of the others, `fused`."""
     trees = {
-        kind: LearnedRanking([rows for one, rows in zip(labelled.tuning, taught, strict=True) if kind_of(one) == kind])
+        kind: LearnedRanking([rows for one, rows in zip(labelled.tuning, taught, strict=True) if one.kind == kind])
         for kind in kinds
     }
     return [
-        trees[kind_of(one)].scores(rows) if kind_of(one) in trees else scores
+        trees[one.kind].scores(rows) if one.kind in trees else scores
         for one, scores, rows in zip(labelled.pools, fused, seen, strict=True)
     ]
 
 
 def _chosen(kept: dict[Variant, list[Scored]], kind: str) -> tuple[Variant, float]:
     """Variant and weight that find most of one kind's kept-back questions' texts."""
-    found = {variant: best_weight([one for one in all_ if kind_of(one[0]) == kind]) for variant, all_ in kept.items()}
+    found = {variant: best_weight([one for one in all_ if one[0].kind == kind]) for variant, all_ in kept.items()}
     variant = max(found, key=lambda variant: found[variant][1])
     return variant, found[variant][0]
 

@@ -20,6 +20,9 @@ class Pool:
     """Questions, texts, and which text each question belongs to."""
 
     name: str
+    """What it is called at the head of a table."""
+    kind: str
+    """``stories``, ``health`` or ``meetings``."""
     questions: list[str]
     texts: list[str]
     right: NDArray[np.int64]
@@ -31,12 +34,12 @@ Row = tuple[str, str, str]
 """A question, the text it was written for, and the story, page or meeting that both are from."""
 
 
-def pool(name: str, asked: Sequence[Row], more: Sequence[str] = ()) -> Pool:
+def pool(name: str, kind: str, asked: Sequence[Row], more: Sequence[str] = ()) -> Pool:
     """A pool of the questions' own texts and some more."""
     texts = list(dict.fromkeys([text for _, text, _ in asked] + list(more)))
     place = {text: row for row, text in enumerate(texts)}
     right = np.array([place[text] for _, text, _ in asked])
-    return Pool(name, [q for q, _, _ in asked], texts, right, [group for _, _, group in asked])
+    return Pool(name, kind, [q for q, _, _ in asked], texts, right, [group for _, _, group in asked])
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Labelled:
 
 
 def read_labelled(data: Path) -> Labelled:
-    """Questions by what they may be used for; training rows of a development document are for nothing."""
+    """Read the questions and part them by what they may be used for."""
     supervised = data / "supervised"
     held_out = set(pq.read_table(data / "docs_dev.parquet", columns=["id"])["id"].to_pylist())
     stories = pq.read_table(supervised / "fairytaleqa.parquet").to_pylist()
@@ -69,21 +72,21 @@ def read_labelled(data: Path) -> Labelled:
     talks = [(r["query"], r["evidence_text"], r["meeting"]) for r in meetings if r["split"] != "val"]
     others = [text for _, text, _ in talks]
     pools = [
-        pool("stories, val contexts", val),
-        pool("stories, val and train contexts", val, contexts),
-        pool("health answers, dev", dev),
-        pool("meetings, val evidence", asked),
-        pool("meetings, val and train evidence", asked, others),
+        pool("stories, val contexts", "stories", val),
+        pool("stories, val and train contexts", "stories", val, contexts),
+        pool("health answers, dev", "health", dev),
+        pool("meetings, val evidence", "meetings", asked),
+        pool("meetings, val and train evidence", "meetings", asked, others),
     ]
     tales_kept, tales_left = _apart(tales, HOLD_OUT)
     pages_kept, pages_left = _apart(pages, HOLD_OUT)
     talks_kept, talks_left = _apart(talks, HOLD_OUT_MEETINGS)
     tuning = [
-        pool("stories kept back", tales_kept),
-        pool("stories kept back, all contexts", tales_kept, contexts),
-        pool("health kept back", pages_kept),
-        pool("meetings kept back", talks_kept),
-        pool("meetings kept back, all evidence", talks_kept, others),
+        pool("stories kept back", "stories", tales_kept),
+        pool("stories kept back, all contexts", "stories", tales_kept, contexts),
+        pool("health kept back", "health", pages_kept),
+        pool("meetings kept back", "meetings", talks_kept),
+        pool("meetings kept back, all evidence", "meetings", talks_kept, others),
     ]
     return Labelled(pools, tuning, [*tales_left, *pages_left, *talks_left])
 
@@ -92,8 +95,3 @@ def _apart(rows: Sequence[Row], one_in: int) -> tuple[list[Row], list[Row]]:
     """Questions with texts: those kept back from training, and the others."""
     kept = [row for row in rows if is_kept_back(row[2], one_in)]
     return kept, [row for row in rows if not is_kept_back(row[2], one_in)]
-
-
-def kind_of(pool: Pool) -> str:
-    """Stories, health or meetings."""
-    return pool.name.split()[0].rstrip(",")

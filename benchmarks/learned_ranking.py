@@ -8,7 +8,6 @@ question's best, and as a rank. The decision to question: a few hundred question
 stories, pages and meetings the encoder has not learned from, because its cosine flatters all others.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,12 +24,18 @@ from fineinstructions.embedded.bags import bags
 from fineinstructions.embedded.encoder import EmbeddedEncoder, word_spans
 from fineinstructions.embedded.words import FUNCTION_WORDS, tokenize
 
-# Shape legend: Q questions, N texts, E kinds of evidence, R rows (a question with one of its first texts), F features.
+# Shape legend: Q questions, N texts, V terms, R rows (a question with one of its first texts), F features.
 
 FIRST = 100
-"""So many texts of a question are ranked again, the first by lexical and encoder added up."""
+"""So many texts of a question are ranked again, the first by lexical and encoder added up; ours."""
 LIKEST = 10
+"""So many of the texts likest to a text share in what it is worth, more where the last score alike; ours."""
 SENTENCES = 3
+"""So many neighbouring sentences are scored together; ours."""
+WORDS_K1, WORDS_B = 0.9, 0.6
+"""BM25's k1 and b over all words and over pairs of them; ours."""
+SENTENCES_K1, SENTENCES_B = 0.3, 0.3
+"""BM25's k1 and b over neighbouring sentences, which are short and much alike in length; ours."""
 SETTINGS = {
     "objective": "lambdarank",
     "lambdarank_truncation_level": 15,
@@ -48,11 +53,30 @@ SETTINGS = {
     "force_row_wise": True,
     "verbose": -1,
 }
+"""LightGBM's parameters: small trees held back, since a few hundred questions teach them, and one result; ours."""
 NUM_TREES = 200
+"""Trees, added up; ours."""
 FOLDS = 4
+"""So many times trees are learned by `crossed`, each time without one part of the groups; ours."""
 
 Scores = NDArray[np.float32]
 """Shape (Q, N)."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Questions, the texts that may be theirs, and what the evidence is taken from."""
+
+    questions: Sequence[str]
+    texts: Sequence[str]
+    fused: NDArray[np.float64]
+    """Lexical scores and cosines added up, shape (Q, N)."""
+    nearest: NDArray[np.float64]
+    """Cosines with the nearest part of each text, shape (Q, N)."""
+    encoder: EmbeddedEncoder
+    """Gives the words' vectors."""
+    trusted: Mapping[str, float]
+    """How much a question's word counts, 1 where it is not named."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +88,14 @@ class Ranked:
     question: NDArray[np.int64]
     """Question of every row, shape (R,)."""
     text: NDArray[np.int64]
+    """Text of every row, shape (R,)."""
     right: NDArray[np.int64]
     """The text that each question was written for, shape (Q,)."""
     shape: tuple[int, int]
     """Questions and texts."""
 
-    def of(self, chosen_q: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Rows of some questions."""
+    def belongs_to(self, chosen_q: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether a row's question is one of the chosen."""
         return chosen_q[self.question]
 
     def is_right(self) -> NDArray[np.bool_]:
@@ -78,54 +103,36 @@ class Ranked:
         return np.asarray(self.text == self.right[self.question])
 
 
-def ranked(
-    asked: Sequence[str],
-    texts: Sequence[str],
-    right: NDArray[np.int64],
-    fused: NDArray[np.float64],
-    nearest: NDArray[np.float64],
-    encoder: EmbeddedEncoder,
-    trusted: Mapping[str, float],
-) -> Ranked:
+def ranked(candidates: Candidates, right: NDArray[np.int64]) -> Ranked:
     """Measure the first texts of every question.
 
     Args:
-        asked: Questions (Q).
-        texts: Texts (N).
-        right: The text that each question was written for.
-        fused: Lexical scores and cosines added up, shape (Q, N).
-        nearest: Cosines with the nearest part of each text, shape (Q, N).
-        encoder: Gives the words' vectors.
-        trusted: How much a question's word counts, 1 where it is not named.
+        candidates: Questions and texts.
+        right: The text that each question was written for, shape (Q,).
     """
+    fused, texts = candidates.fused, candidates.texts
     first = np.argpartition(-fused, min(FIRST, len(texts)) - 1, axis=1)[:, :FIRST]
-    question = np.repeat(np.arange(len(asked)), first.shape[1])
+    question = np.repeat(np.arange(len(candidates.questions)), first.shape[1])
     text = np.sort(first, axis=1).ravel()
     columns = [np.log(np.array([len(_words(one)) + 1.0 for one in texts]))[text]]
-    for scores in evidence(asked, texts, fused, nearest, encoder, trusted):
+    for scores in kinds_of_evidence(candidates):
         value = scores[question, text]
         columns += [value, value - scores.max(axis=1)[question], np.log1p(_ranks(scores)[question, text])]
     return Ranked(np.stack(columns, axis=1).astype(np.float32), question, text, right, fused.shape)
 
 
-def evidence(
-    asked: Sequence[str],
-    texts: Sequence[str],
-    fused: NDArray[np.float64],
-    nearest: NDArray[np.float64],
-    encoder: EmbeddedEncoder,
-    trusted: Mapping[str, float],
-) -> Iterator[NDArray[Any]]:
-    """Every kind of evidence, of shape (Q, N)."""
+def kinds_of_evidence(candidates: Candidates) -> Iterator[NDArray[Any]]:
+    """Scores of each kind, of shape (Q, N)."""
+    asked, texts, trusted = candidates.questions, candidates.texts, candidates.trusted
     stems = [content_stems(text) for text in texts]
     stems_asked = [content_stems(question) for question in asked]
-    yield fused
-    yield nearest
-    yield fused @ likest(stems).T
-    yield bm25([_words(question) for question in asked], [_words(text) for text in texts], 0.9, 0.6)
-    yield bm25([_pairs(question) for question in asked], [_pairs(text) for text in texts], 0.9, 0.6)
+    yield candidates.fused
+    yield candidates.nearest
+    yield candidates.fused @ likest(stems).T
+    for terms in (_words, _pairs):
+        yield bm25([terms(question) for question in asked], [terms(text) for text in texts], WORDS_K1, WORDS_B)
     yield best_sentences(stems_asked, texts, trusted)
-    yield nearest_words(asked, texts, encoder, _weights(stems, trusted))
+    yield nearest_words(asked, texts, candidates.encoder, _weights(stems, trusted))
 
 
 def bm25(
@@ -135,7 +142,7 @@ def bm25(
     b: float,
     trusted: Mapping[str, float] | None = None,
 ) -> Scores:
-    """BM25 over any terms.
+    """BM25 over any terms, with any b; the package's own, `Bm25`, is over the stems of texts, with one b.
 
     Args:
         asked: Terms of every question; one that stands twice counts twice.
@@ -144,13 +151,11 @@ def bm25(
         b: How much a long text loses.
         trusted: How much a question's term counts, 1 where it is not named.
     """
-    place = {term: number for number, term in enumerate(sorted({term for text in texts for term in text}))}
-    counts = bags([np.array([place[term] for term in text], np.int32) for text in texts], len(place))
-    question = bags([np.array([place[t] for t in terms if t in place], np.int32) for terms in asked], len(place))
+    place = _places(texts)
+    counts, question = _counts(texts, place), _counts(asked, place)
     if trusted is not None:
         question = question.multiply(np.array([trusted.get(term, 1.0) for term in place])).tocsr()
-    held = np.bincount(counts.indices, minlength=len(place))
-    weight = np.log(1.0 + (len(texts) - held + 0.5) / (held + 0.5))
+    weight = _rarity(counts)
     lengths = np.array([len(text) for text in texts], float)
     norm = k1 * (1.0 - b + b * lengths / max(1.0, lengths.mean()))
     norm = np.repeat(norm, np.diff(counts.indptr))
@@ -167,7 +172,8 @@ def best_sentences(
     for text in texts:
         starts.append(len(runs))
         runs += _runs(Sentences(text).stems)
-    return np.asarray(np.maximum.reduceat(bm25(asked, runs, 0.3, 0.3, trusted), starts, axis=1))
+    scores = bm25(asked, runs, SENTENCES_K1, SENTENCES_B, trusted)
+    return np.asarray(np.maximum.reduceat(scores, starts, axis=1))
 
 
 def _runs(stems: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -178,10 +184,8 @@ def _runs(stems: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def likest(stems: Sequence[Sequence[str]]) -> Scores:
     """Shares of the `LIKEST` texts nearest to each text by tf-idf, a row for each, shape (N, N)."""
-    place = {word: number for number, word in enumerate(sorted({word for text in stems for word in text}))}
-    counts = bags([np.array([place[word] for word in text], np.int32) for text in stems], len(place))
-    held = np.bincount(counts.indices, minlength=len(place))
-    counts.data *= np.log(1.0 + (len(stems) - held + 0.5) / (held + 0.5))[counts.indices].astype(np.float32)
+    counts = _counts(stems, _places(stems))
+    counts.data *= _rarity(counts)[counts.indices].astype(np.float32)
     like = (counts @ counts.T).toarray()
     lengths = np.sqrt(np.maximum(np.diagonal(like), 1e-9))
     like /= lengths[:, None] * lengths[None, :]
@@ -197,7 +201,7 @@ def nearest_words(
     """Cosine of each question word with the nearest word of a text, weighed by `weights` (of stems), shape (Q, N)."""
     words = sorted({word for question in asked for word in _content(question)})
     held = [sorted({word for word, _, _ in word_spans(text)}) or [""] for text in texts]
-    place = {word: number for number, word in enumerate(sorted({word for text in held for word in text}))}
+    place = _places(held)
     columns = np.concatenate([[place[word] for word in text] for text in held])
     starts = np.cumsum([0, *(len(text) for text in held)])[:-1]
     cosines = encoder.encode_texts(words) @ encoder.encode_texts(list(place)).T
@@ -214,14 +218,25 @@ def nearest_words(
 
 def _weights(stems: Sequence[Sequence[str]], trusted: Mapping[str, float]) -> dict[str, float]:
     """Rarity of every stem among the texts, times its trust."""
-    held = [frozenset(text) for text in stems]
-    number: dict[str, int] = {}
-    for words in held:
-        for word in words:
-            number[word] = number.get(word, 0) + 1
-    return {
-        word: math.log(1.0 + (len(held) - n + 0.5) / (n + 0.5)) * trusted.get(word, 1.0) for word, n in number.items()
-    }
+    place = _places(stems)
+    rarity = _rarity(_counts(stems, place))
+    return {word: float(rarity[column]) * trusted.get(word, 1.0) for word, column in place.items()}
+
+
+def _places(texts: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Column of every term that the texts hold."""
+    return {term: column for column, term in enumerate(sorted({term for text in texts for term in text}))}
+
+
+def _counts(texts: Sequence[Sequence[str]], place: Mapping[str, int]) -> Any:
+    """How often each text holds each term of `place`, a sparse matrix of shape (N, V)."""
+    return bags([np.array([place[term] for term in text if term in place], np.int32) for text in texts], len(place))
+
+
+def _rarity(counts: Any) -> NDArray[np.float64]:
+    """BM25's weight of every term, shape (V,): the fewer texts hold it, the more."""
+    held = np.bincount(counts.indices, minlength=counts.shape[1])
+    return np.asarray(np.log(1.0 + (counts.shape[0] - held + 0.5) / (held + 0.5)))
 
 
 @cache
@@ -258,7 +273,7 @@ class LearnedRanking:
             teaches = np.bincount(pool.question, is_right, pool.shape[0]) > 0
             if chosen is not None:
                 teaches &= chosen[number]
-            mine = pool.of(teaches)
+            mine = pool.belongs_to(teaches)
             rows.append(pool.rows[mine])
             labels.append(is_right[mine])
             sizes.append(np.bincount(pool.question, minlength=pool.shape[0])[teaches])

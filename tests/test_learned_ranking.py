@@ -108,7 +108,8 @@ def test_the_first_texts_are_measured_in_values_gaps_and_ranks(ranking: Any) -> 
     encoder = EmbeddedEncoder()
     questions = ["Who met a wolf?", "Where did the golden bird sing?"]
     fused = np.array([[0.1, 0.9, 0.3, 0.2], [1.0, 0.0, 0.5, 0.2]])
-    seen = ranking.ranked(questions, TEXTS, np.array([1, 0]), fused, fused / 2.0, encoder, {})
+    candidates = ranking.Candidates(questions, TEXTS, fused, fused / 2.0, encoder, {})
+    seen = ranking.ranked(candidates, np.array([1, 0]))
     assert seen.rows.shape == (8, 22)
     np.testing.assert_allclose(seen.rows[:, 1], fused.ravel(), rtol=1e-6)
     np.testing.assert_allclose(seen.rows[:4, 2], fused[0] - 0.9, rtol=1e-5)
@@ -125,9 +126,10 @@ def test_a_kind_keeps_its_sum_where_trees_find_less_of_the_kept_back_questions(r
     generator = np.random.Generator(np.random.PCG64(5))
     seen = [rows_of(ranking, generator, 120) for _ in range(4)]
     groups = [f"story {number % 10}" for number in range(120)]
-    names = ["stories kept back", "meetings kept back", "stories, val", "meetings, val"]
+    kinds = ["stories", "meetings", "stories", "meetings"]
     pools = [
-        questions.Pool(name, [""] * 120, [""] * 25, rows.right, groups) for name, rows in zip(names, seen, strict=True)
+        questions.Pool("", kind, [""] * 120, [""] * 25, rows.right, groups)
+        for kind, rows in zip(kinds, seen, strict=True)
     ]
     useless = generator.random((120, 25))
     perfect = np.eye(25)[seen[1].right]
