@@ -35,7 +35,7 @@ SENTENCES = 3
 WORDS_K1, WORDS_B = 0.9, 0.6
 """BM25's k1 and b over all words and over pairs of them; ours."""
 SENTENCES_K1, SENTENCES_B = 0.3, 0.3
-"""BM25's k1 and b over neighbouring sentences, which are short and much alike in length; ours."""
+"""BM25's k1 and b over neighbouring sentences; ours."""
 SETTINGS = {
     "objective": "lambdarank",
     "lambdarank_truncation_level": 15,
@@ -53,9 +53,9 @@ SETTINGS = {
     "force_row_wise": True,
     "verbose": -1,
 }
-"""LightGBM's parameters: small trees held back, since a few hundred questions teach them, and one result; ours."""
+"""LightGBM's parameters: small trees, and the same ones from the same rows; ours."""
 NUM_TREES = 200
-"""Trees, added up; ours."""
+"""So many trees are added up; ours."""
 FOLDS = 4
 """So many times trees are learned by `crossed`, each time without one part of the groups; ours."""
 
@@ -122,7 +122,7 @@ def ranked(candidates: Candidates, right: NDArray[np.int64]) -> Ranked:
 
 
 def kinds_of_evidence(candidates: Candidates) -> Iterator[NDArray[Any]]:
-    """Scores of each kind, of shape (Q, N)."""
+    """Scores by each kind of evidence, shape (Q, N)."""
     asked, texts, trusted = candidates.questions, candidates.texts, candidates.trusted
     stems = [content_stems(text) for text in texts]
     stems_asked = [content_stems(question) for question in asked]
