@@ -16,11 +16,13 @@ import toy_run
 from toy_run import Toy, check, command_of, content, documents, expected, run_toy
 
 from fineinstructions import __version__
-from fineinstructions.engines.ray import Home, RayConfig, RayEngine, UnitWorker
+from fineinstructions.engines.crew import Death
+from fineinstructions.engines.ray import Actor, Actors, Home, RayConfig, RayEngine, UnitWorker
 from fineinstructions.engines.resources import Resources
 from fineinstructions.engines.worker import Report
 from fineinstructions.errors import ConfigError
 from fineinstructions.runs import RunFolder, describe_parquet, plan_units
+from fineinstructions.runs.specs import UnitSpec
 
 pytestmark = pytest.mark.xdist_group("ray")
 NODE = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
@@ -103,6 +105,28 @@ def test_two_nodes_give_the_same_bytes_whatever_dies(toy: Toy, two_nodes: Any, t
     assert driver.returncode == 0, errors
     assert content(toy.out) == expected(toy, tmp_path)
     assert check(toy.out) == []
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+@pytest.mark.parametrize("again", [False, True])
+def test_a_unit_is_not_blamed_for_a_worker_that_was_gone_before_it_came(two_nodes: Any, again: bool) -> None:
+    import ray
+
+    ray.init(address=two_nodes.address, log_to_driver=False)
+    try:
+        actors = Actors(ray, 1, Home(__version__, str(Path.cwd()), {}))
+        actor = Actor(handle=actors._new(Resources()), resources=Resources())
+        assert ray.get(actor.handle.is_there.remote())
+        (pid,) = (pid for pid, line in ray_processes().items() if line.startswith("ray::UnitWorker"))
+        os.kill(pid, signal.SIGKILL)
+        actors.give(actor, UnitSpec(0, "u-0"), again=again)
+        ((who, said),) = actors.listen([actor])
+    finally:
+        ray.shutdown()
+    assert who is actor
+    assert isinstance(said, Death)
+    assert said.blameless == again
 
 
 @pytest.mark.slow

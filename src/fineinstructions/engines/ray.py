@@ -75,6 +75,10 @@ class UnitWorker:
         self._models, report = build(job)
         return report
 
+    def is_there(self) -> bool:
+        """Yes, where the process can be reached at all."""
+        return True
+
     def do(self, spec: UnitSpec, again: bool) -> Report:
         """Do and commit one unit; called from several threads."""
         if self._job is None:
@@ -115,6 +119,8 @@ class Actor(Hand):
     resources: Resources
     calls: set[Any] = field(default_factory=set)
     """What it was asked and has not answered."""
+    is_lost: bool = False
+    """Whether it could not be reached before its last unit was handed out."""
 
 
 class Actors:
@@ -161,8 +167,19 @@ class Actors:
         except self._ray.exceptions.RayError:
             return False
 
+    def _reaches(self, actor: Actor) -> bool:
+        try:
+            return bool(self._ray.get(actor.handle.is_there.remote(), timeout=SHUTDOWN_SECONDS))
+        except self._ray.exceptions.RayError:
+            return False
+
     def give(self, actor: Actor, spec: UnitSpec, *, again: bool) -> None:
-        """Ask an actor for a unit."""
+        """Ask an actor for a unit.
+
+        Ray takes a while to notice that a node is gone, and its actors look idle until then. A unit that another worker
+        died over would be handed to one after the other and be given up for deaths that it had no part in.
+        """
+        actor.is_lost = again and not self._reaches(actor)
         actor.calls.add(actor.handle.do.remote(spec, again))
 
     def listen(self, actors: Sequence[Actor]) -> Iterator[tuple[Actor, Report | Death]]:
@@ -186,7 +203,7 @@ class Actors:
             ) from None
         except errors.RayError as error:
             self.end([actor])  # it may live on behind a broken network
-            return Death(_cause(error), blameless=bool(getattr(error, "preempted", False)))
+            return Death(_cause(error), blameless=actor.is_lost or bool(getattr(error, "preempted", False)))
         return report
 
     def take_back(self, actors: Sequence[Actor]) -> None:
