@@ -51,6 +51,11 @@ def test_the_embedded_tier_is_a_teacher_too_and_needs_nothing(tmp_path: Path) ->
         assert set(table["split"].to_pylist()) <= {name.rpartition("_")[2]}
     made = {name: rows(run, f"{name}_train") + rows(run, f"{name}_validation") for name in TABLES}
     assert made["genericizer"] == []
+    front = yaml.safe_load((run / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    named = {c["config_name"]: c["data_files"] for c in front["configs"][2:]}
+    filled = {name for name in PUBLISHED if pq.read_table(run / name).num_rows}
+    assert {f"{part['path'].removesuffix('/*.parquet')}" for files in named.values() for part in files} == filled
+    assert "genericizer" not in named
     assert len(made["instantiator_2"]) > 10
     assert {row["label"] for row in made["embedder"]} == {0.0, 1.0}
     told = dict(reversed(line.split()[:2]) for line in out.splitlines() if f"{run}/" in line.replace("\n", ""))

@@ -51,7 +51,8 @@ def write_card(
     Args:
         run: The run; its pairs are merged.
         made_with: The models and banks of its recipe.
-        more_tables: Further tables, as a name to a folder by split.
+        more_tables: Further tables, as a name to a folder by split; a split without rows is not named, because
+            `datasets` refuses it and the table with it.
 
     Raises:
         DataError: If a unit is missing or damaged.
@@ -63,7 +64,16 @@ def write_card(
     line = f"<!-- made from {mark} -->"
     if path.exists() and line in path.read_text(encoding="utf-8", errors="replace"):
         return
-    write_text(path, f"{_card(run, made_with, more_tables or {})}\n{line}\n")
+    write_text(path, f"{_card(run, made_with, _with_rows(run, more_tables or {}))}\n{line}\n")
+
+
+def _with_rows(run: RunFolder, tables: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Tables without the splits, and without the tables, that have no rows."""
+    filled = {
+        name: {s: f for s, f in folders.items() if any(pq.read_metadata(p).num_rows for p in parts(run.root, f))}
+        for name, folders in tables.items()
+    }
+    return {name: folders for name, folders in filled.items() if folders}
 
 
 def _card(run: RunFolder, made_with: Sequence[MadeWith], more_tables: Mapping[str, Mapping[str, str]]) -> str:
