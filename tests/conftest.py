@@ -28,7 +28,7 @@ def _no_user_state(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Torch computes with one thread: sums are rounded alike in all processes, and two processors are enough."""
+    """Torch computes with one thread, because sums round by how many there are; afterwards as before."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

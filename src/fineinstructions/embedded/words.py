@@ -49,9 +49,7 @@ NAMES_IN_CAPITALS = frozenset(word.upper() for word in WORD_CLASSES["capitals"])
 """Names that are pronouns in lower case: "IT", "US", "WHO"."""
 NAME_IN_CAPITALS = re.compile(rf"\b(?:{'|'.join(sorted(NAMES_IN_CAPITALS))})\b")
 
-_WORD_OR_MARK = re.compile(
-    r"[^\W_]+n['’]t\b|['’][sS]\b|[^\W_]+(?:[-.&/+#_][^\W_]+|['’](?![sS]\b)[^\W_]+)*[+#]*|[^\w\s]|_"
-)
+_WORD_OR_MARK = re.compile(r"[^\W_]+n't\b|'[sS]\b|[^\W_]+(?:[-.&/+#_][^\W_]+|'(?![sS]\b)[^\W_]+)*[+#]*|[^\w\s]|_")
 
 
 class Token(NamedTuple):

@@ -99,13 +99,6 @@ def long_form(reading: Reading, short: str) -> str:
         >>> long_form(Reading("It is kept by the prisoners of war (POW) there.", ""), "POW")
         'the prisoners of war'
     """
-    known = reading.long_forms.get(short)
-    if known is None:
-        known = reading.long_forms[short] = _find(reading, short)
-    return known
-
-
-def _find(reading: Reading, short: str) -> str:
     introduced = re.search(rf"\({re.escape(short)}(?P<plural>s?)\)", reading.folded)
     if introduced is None:
         name = re.sub(r"\s*\([^()]*\)\Z", "", reading.structure.title)

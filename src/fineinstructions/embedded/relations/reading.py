@@ -89,8 +89,6 @@ class Reading:
     def __init__(self, text: str, title: str) -> None:
         self.structure = DocumentText(text, title)
         self.text = text
-        self.long_forms: dict[str, str] = {}
-        """What abbreviations stand for, as far as somebody asked; empty where the text does not say."""
 
     @cached_property
     def first_sentence(self) -> Sentence | None:

@@ -82,7 +82,7 @@ def opens_with(text: str, phrase: Phrase) -> bool:
 
 
 def is_anaphoric(reading: Reading, phrase: Phrase, sentence: Sentence, predicate: str) -> bool:
-    """Whether a phrase in the middle of a text leans on what stands before it: "the crash", an abbreviation."""
+    """Whether a phrase in the middle of a text leans on what stands before it: "the crash"."""
     tokens = phrase.text.split()
     if phrase.article != "the" or not phrase.text.islower():
         return False
